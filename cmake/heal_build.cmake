@@ -1,0 +1,66 @@
+# Compiler, warnings, sanitizers, and heal_library(): what every target of this project shares.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
+set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE})
+endif()
+find_program(MOLD mold)
+if(MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+add_compile_options(
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+  $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor>
+  $<$<COMPILE_LANGUAGE:CXX>:-Wold-style-cast>
+  -fvisibility=hidden -ffunction-sections -fdata-sections)
+add_link_options(-Wl,--gc-sections)
+# The same source gives the same object on every machine: no build path in it.
+add_compile_options(-ffile-prefix-map=${CMAKE_SOURCE_DIR}/=)
+if(HEAL_WERROR)
+  add_compile_options(-Werror)
+endif()
+if(HEAL_SANITIZE)
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
+endif()
+if(HEAL_TSAN)
+  add_compile_options(-fsanitize=thread)
+  add_link_options(-fsanitize=thread)
+endif()
+if(NOT HEAL_SANITIZE AND NOT HEAL_TSAN AND CMAKE_BUILD_TYPE STREQUAL "Release")
+  add_compile_options(-fstack-protector-strong $<$<NOT:$<CONFIG:Debug>>:-D_FORTIFY_SOURCE=2>)
+  add_link_options(-Wl,-z,relro -Wl,-z,now)
+endif()
+add_compile_definitions(_GLIBCXX_ASSERTIONS HEAL_VERSION="${PROJECT_VERSION}")
+if(HEAL_FAULTS)
+  add_compile_definitions(HEAL_FAULTS=1)
+endif()
+
+# Debian 12 ships Boost 1.81 beside the default 1.74; the two must not be mixed.
+find_package(Boost 1.81 EXACT REQUIRED COMPONENTS json url)
+add_compile_definitions(BOOST_ASIO_SEPARATE_COMPILATION BOOST_ASIO_NO_DEPRECATED BOOST_BEAST_SEPARATE_COMPILATION
+                        BOOST_DLL_USE_STD_FS)
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(PkgConfig REQUIRED)
+
+# heal_library(<folder> SOURCES ... LINK ...): the library heal::<folder> of one layer folder.
+function(heal_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK;PRIVATE_LINK" ${ARGN})
+  add_library(heal_${name} STATIC ${ARG_SOURCES})
+  add_library(heal::${name} ALIAS heal_${name})
+  target_include_directories(heal_${name} PUBLIC ${CMAKE_SOURCE_DIR}/engine)
+  target_link_libraries(heal_${name} PUBLIC ${ARG_LINK} PRIVATE ${ARG_PRIVATE_LINK})
+endfunction()

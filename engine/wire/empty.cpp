@@ -1,0 +1,1 @@
+// The wire holds only headers until frames arrive.
