@@ -86,6 +86,7 @@ CREATE TABLE ingest_totals (
     malformed    BIGINT NOT NULL,
     truncated    BIGINT NOT NULL,
     self         BIGINT NOT NULL,
+    joined       BIGINT NOT NULL,
     bytes        BIGINT NOT NULL
 );
 

@@ -16,8 +16,8 @@ constexpr Duration longest_wait = 1h;
 constexpr Duration lock_poll = 250ms;
 }  // namespace
 
-HealingMachine::HealingMachine(VerifyPolicy policy, std::vector<Candidate> candidates, const std::vector<std::string>& excluded)
-    : policy_(policy), candidates_(std::move(candidates)) {
+HealingMachine::HealingMachine(std::vector<Candidate> candidates, const std::vector<std::string>& excluded)
+    : candidates_(std::move(candidates)) {
     std::stable_partition(candidates_.begin(), candidates_.end(), [&](const Candidate& c) {
         return std::find(excluded.begin(), excluded.end(), c.info.name) == excluded.end();
     });
@@ -146,7 +146,7 @@ HealingMachine::Orders HealingMachine::on(const input::Executed& in, Time now) {
         case Outcome::cancelled: break;
     }
     state_ = EventState::verifying;
-    check_until_ = now + policy_.timeout;
+    check_until_ = now + candidates_[current_].verify.timeout;
     check_pause_ = first_pause;
     Orders orders{order::Move{state_, ran_unknown_ ? "whether it took effect is unknown; verification decides" : ""}};
     for (auto& o : check(current_)) orders.push_back(std::move(o));
@@ -178,14 +178,14 @@ HealingMachine::Orders HealingMachine::on(const input::Checked& in, Time now) {
     }
     // Healthy, or nothing to see: the second horizon.
     if (good) healthy_since_ = now;
-    if (policy_.stabilize.count() <= 0) {
+    if (candidates_[current_].verify.stabilize.count() <= 0) {
         phase_ = Phase::final_check;
         return on(in, now);
     }
     phase_ = Phase::stabilizing;
     state_ = EventState::stabilizing;
     last_recurrence_.reset();
-    return {order::Move{state_, good ? "healthy; it must stay so" : "no probe to ask; the error must stay away"}, order::Wait{policy_.stabilize}};
+    return {order::Move{state_, good ? "healthy; it must stay so" : "no probe to ask; the error must stay away"}, order::Wait{candidates_[current_].verify.stabilize}};
 }
 
 HealingMachine::Orders HealingMachine::on(const input::Timer&, Time now) {

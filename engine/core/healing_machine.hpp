@@ -11,12 +11,6 @@
 
 namespace heal {
 
-struct VerifyPolicy {
-    Duration timeout = std::chrono::seconds{10};    ///< how long a healthy sign may take to appear after the action
-    Duration stabilize = std::chrono::seconds{60};  ///< second horizon: still healthy after this; 0: skip
-    Duration hold = std::chrono::hours{24};         ///< third horizon: a recurrence within it turns healed into did_not_hold
-};
-
 /// What one round of verification saw. Silence is no evidence.
 struct Evidence {
     unsigned positive = 0;  ///< probes that pass, the strategy's own verify
@@ -72,7 +66,7 @@ public:
     /// @param candidates  ranked, best first; those with a note are not tried
     /// @param excluded    names that failed before on this fingerprint and must not be tried first again without new evidence:
     ///                    they move behind all others
-    HealingMachine(VerifyPolicy policy, std::vector<Candidate> candidates, const std::vector<std::string>& excluded = {});
+    explicit HealingMachine(std::vector<Candidate> candidates, const std::vector<std::string>& excluded = {});
 
     std::vector<HealingOrder> step(const HealingInput& in, Time now);
 
@@ -103,7 +97,6 @@ private:
     Orders on(const input::Rejected& in, Time now);
     Orders on(const input::Resume& in, Time now);
 
-    VerifyPolicy policy_;
     std::vector<Candidate> candidates_;
     enum class Fate { untried, tried, needs_approval, delayed, denied };
     std::vector<Fate> fates_;

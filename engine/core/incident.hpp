@@ -47,6 +47,12 @@ json::object to_json(const Incident& incident);
 /// Restores the parts of an incident that matching and strategies need. Missing keys stay empty.
 Incident incident_from_json(const json::object& object);
 
+struct VerifyPolicy {
+    Duration timeout = std::chrono::seconds{10};    ///< how long a healthy sign may take to appear after the action
+    Duration stabilize = std::chrono::seconds{60};  ///< second horizon: still healthy after this; 0: skip
+    Duration hold = std::chrono::hours{24};         ///< third horizon: a recurrence within it turns healed into did_not_hold
+};
+
 /// A strategy that fits an incident, with every number that ranked it.
 struct Candidate {
     StrategyInfo info;
@@ -55,6 +61,7 @@ struct Candidate {
     double confidence = 0;          ///< effective: prior moved by verified outcomes, [0,1]
     double floor = 0;
     Autonomy autonomy = Autonomy::approve;
+    VerifyPolicy verify;
     json::object config;            ///< parameters, checked against info.parameters
     std::uint64_t successes = 0, failures = 0;  ///< verified outcomes that moved the confidence
     std::string note;               ///< why it is out; "" when it is in

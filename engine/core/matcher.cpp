@@ -105,7 +105,7 @@ result<Matcher> Matcher::compile(const json::array& matches, std::string_view pa
                 const FieldReader in{value.get_object(), where};
                 auto count = in.int_or("count", 1, 1, 1'000'000);
                 if (!count) return count.error();
-                auto window = in.int_or("window_s", 60, 1, 86'400);
+                auto window = in.int_or("window_s", 60, 1, 3'600);
                 if (!window) return window.error();
                 rule->threshold = {static_cast<std::uint64_t>(*count), std::chrono::seconds{*window}};
             } else {

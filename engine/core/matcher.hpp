@@ -13,7 +13,7 @@ namespace heal {
 /// How often within which window an error must occur before a match counts. Default: at once.
 struct Threshold {
     std::uint64_t count = 1;                 ///< 1 … 1'000'000
-    std::chrono::seconds window{60};         ///< 1 s … 24 h
+    std::chrono::seconds window{60};         ///< 1 s … 1 h
 };
 
 class Matcher {

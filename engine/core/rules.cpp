@@ -41,10 +41,10 @@ void SlidingCount::add(Time at, std::uint64_t count) {
     else entries_.push_back({at, count});
 }
 
-std::uint64_t SlidingCount::count(Time now) const {
+std::uint64_t SlidingCount::count(Time now, Duration within) const {
     std::uint64_t sum = 0;
     for (const auto& entry : entries_) {
-        if (entry.at + window_ > now && entry.at <= now) sum += entry.count;
+        if (entry.at + within > now && entry.at <= now) sum += entry.count;
     }
     return sum;
 }

@@ -13,7 +13,9 @@ public:
     explicit SlidingCount(Duration window = std::chrono::hours{1}) : window_(window) {}
     void add(Time at, std::uint64_t count);
     /// Occurrences in (now - window, now]. Late events (older than the newest) count at their own time.
-    std::uint64_t count(Time now) const;
+    std::uint64_t count(Time now) const { return count(now, window_); }
+    /// The same for a shorter window.
+    std::uint64_t count(Time now, Duration within) const;
     bool idle(Time now) const { return entries_.empty() || entries_.back().at + window_ < now; }
 
 private:

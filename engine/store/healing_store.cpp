@@ -61,11 +61,12 @@ constexpr Statement select_offsets{"select ingest_offsets", "SELECT source, devi
 
 constexpr Statement upsert_totals{
     "upsert ingest_totals",
-    "INSERT INTO ingest_totals (source, lines, records, below_level, malformed, truncated, self, bytes) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) "
+    "INSERT INTO ingest_totals (source, lines, records, below_level, malformed, truncated, self, bytes, joined) "
+    "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) "
     "ON CONFLICT (source) DO UPDATE SET lines = ingest_totals.lines + excluded.lines, records = ingest_totals.records + excluded.records, "
     "below_level = ingest_totals.below_level + excluded.below_level, malformed = ingest_totals.malformed + excluded.malformed, "
     "truncated = ingest_totals.truncated + excluded.truncated, self = ingest_totals.self + excluded.self, "
-    "bytes = ingest_totals.bytes + excluded.bytes"};
+    "bytes = ingest_totals.bytes + excluded.bytes, joined = ingest_totals.joined + excluded.joined"};
 
 constexpr Statement insert_batch{
     "insert ingest_batches",
@@ -97,7 +98,7 @@ constexpr Statement insert_event_row{
     "insert self_heal_events",
     "INSERT INTO self_heal_events (id, fingerprint, service_name, environment, target, severity, trigger_name, state, resolution, reason, "
     "occurrence_count, first_event_at, opened_at, claimed_at, updated_at, healed_by, incident, decision) "
-    "VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', '', '', $8, $9, $10, $10, $10, '', $11, '{}')"};
+    "VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', '', '', $8, $9, $10, $10, $10, '', $11, '{}') ON CONFLICT (id) DO NOTHING"};
 constexpr Statement count_event{
     "count self_heal_events", "UPDATE self_heal_events SET occurrence_count = occurrence_count + $2, updated_at = $3 WHERE id = $1"};
 constexpr Statement move_event_row{
@@ -231,6 +232,16 @@ result<void> save_offset(Database& db, const OffsetRow& row, Time now) {
     ));
 }
 
+result<void> forget_offset(Database& db, const std::string& source) {
+    constexpr Statement statement{"delete ingest_offsets", "DELETE FROM ingest_offsets WHERE source = $1"};
+    return done(db.run(statement, {string_view{source}}));
+}
+
+result<std::int64_t> forget_batches(Database& db, Time before) {
+    constexpr Statement statement{"delete ingest_batches", "DELETE FROM ingest_batches WHERE received_at < $1"};
+    return db.run(statement, {before.us});
+}
+
 result<std::vector<OffsetRow>> load_offsets(Database& db) {
     std::vector<OffsetRow> rows;
     HEAL_TRY(db.query(select_offsets, {}, [&](const Row& r) {
@@ -243,7 +254,7 @@ result<std::vector<OffsetRow>> load_offsets(Database& db) {
 result<void> add_totals(Database& db, const std::string& source, const Totals& t) {
     return done(db.run(
         upsert_totals, {string_view{source}, number(t.lines), number(t.records), number(t.below_level), number(t.malformed), number(t.truncated),
-                        number(t.self), number(t.bytes)}
+                        number(t.self), number(t.bytes), number(t.joined)}
     ));
 }
 
@@ -355,6 +366,15 @@ result<std::vector<OpenEvent>> load_open_events(Database& db) {
         events.push_back(std::move(event));
     }));
     return events;
+}
+
+result<std::vector<QuietEvent>> load_recently_given_up(Database& db, Time from) {
+    constexpr Statement statement{
+        "select given up events",
+        "SELECT fingerprint, environment, closed_at FROM self_heal_events WHERE state IN ('escalated', 'suppressed') AND closed_at >= $1"};
+    std::vector<QuietEvent> rows;
+    HEAL_TRY(db.query(statement, {from.us}, [&](const Row& r) { rows.push_back({r.text(0), r.text(1), Time{r.integer(2)}}); }));
+    return rows;
 }
 
 result<std::vector<HeldEvent>> load_holding(Database& db) {

@@ -35,10 +35,13 @@ struct OffsetRow {
     std::string head_hash;
 };
 result<void> save_offset(Database& db, const OffsetRow& row, Time now);
+result<void> forget_offset(Database& db, const std::string& source);
 result<std::vector<OffsetRow>> load_offsets(Database& db);
+/// Keys of batches received before `before`; returns how many went.
+result<std::int64_t> forget_batches(Database& db, Time before);
 
 struct Totals {
-    std::uint64_t lines = 0, records = 0, below_level = 0, malformed = 0, truncated = 0, self = 0, bytes = 0;
+    std::uint64_t lines = 0, records = 0, below_level = 0, malformed = 0, truncated = 0, self = 0, joined = 0, bytes = 0;
 };
 result<void> add_totals(Database& db, const std::string& source, const Totals& totals);
 
@@ -87,6 +90,13 @@ struct OpenEvent {
     EventState state = EventState::open;
 };
 result<std::vector<OpenEvent>> load_open_events(Database& db);
+
+struct QuietEvent {
+    std::string fingerprint, environment;
+    Time closed_at;
+};
+/// Events that ended without healing since `from`; they keep their fingerprint quiet for a while.
+result<std::vector<QuietEvent>> load_recently_given_up(Database& db, Time from);
 
 struct HeldEvent {
     std::string id, fingerprint, environment, service, healed_by;

@@ -314,14 +314,14 @@ result<json::object> healing_stats(Database& db, Time from, Time to) {
 
 result<json::object> ingest_totals(Database& db) {
     constexpr Statement select{
-        "select ingest_totals", "SELECT source, lines, records, below_level, malformed, truncated, self, bytes FROM ingest_totals ORDER BY source"};
-    static constexpr const char* keys[] = {"lines", "records", "below_level", "malformed", "truncated", "self", "bytes"};
+        "select ingest_totals", "SELECT source, lines, records, below_level, malformed, truncated, self, bytes, joined FROM ingest_totals ORDER BY source"};
+    static constexpr const char* keys[] = {"lines", "records", "below_level", "malformed", "truncated", "self", "bytes", "joined"};
     json::object sum;
     json::array sources;
     for (const char* key : keys) sum[key] = 0;
     HEAL_TRY(db.query(select, {}, [&](const Row& r) {
         json::object o{{"source", r.text(0)}};
-        for (int i = 0; i < 7; ++i) {
+        for (int i = 0; i < 8; ++i) {
             o[keys[i]] = r.integer(i + 1);
             sum[keys[i]] = int_at(sum, keys[i]) + r.integer(i + 1);
         }

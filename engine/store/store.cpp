@@ -44,9 +44,21 @@ public:
             const std::lock_guard lock{mutex_};
             if (stopping_ || queue_.size() >= max_) return false;
             queue_.push_back(std::move(pending));
+            if (corks_ > 0) return true;
         }
         wake_.notify_one();
         return true;
+    }
+    void cork() {
+        const std::lock_guard lock{mutex_};
+        ++corks_;
+    }
+    void uncork() {
+        {
+            const std::lock_guard lock{mutex_};
+            if (--corks_ > 0) return;
+        }
+        wake_.notify_one();
     }
     std::size_t size() const {
         const std::lock_guard lock{mutex_};
@@ -67,7 +79,7 @@ private:
             std::vector<Pending> taken;
             {
                 std::unique_lock lock{mutex_};
-                wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+                wake_.wait(lock, [this] { return stopping_ || (!queue_.empty() && corks_ == 0); });
                 if (queue_.empty()) return;
                 // 512: a group's transaction stays in the low milliseconds, so that no intent waits long behind ingest.
                 while (!queue_.empty() && taken.size() < 512) {
@@ -84,6 +96,7 @@ private:
     std::deque<Pending> queue_;
     std::size_t max_;
     bool stopping_ = false;
+    int corks_ = 0;
     std::function<void(std::vector<Pending>)> run_;
     std::thread thread_;
 };
@@ -125,6 +138,9 @@ public:
         Pending pending{std::move(job), std::move(done)};
         if (!write_worker_.push(std::move(pending))) refuse(std::move(pending.done), "writes");
     }
+
+    void cork() override { write_worker_.cork(); }
+    void uncork() override { write_worker_.uncork(); }
 
     StoreFigures figures() const override {
         const std::lock_guard lock{mutex_};

@@ -43,6 +43,11 @@ public:
     /// commit whenever they can. @thread any
     virtual void submit(Job job, Done done) = 0;
 
+    /// Between the two, writes are only collected; uncork() hands them over together, so that one commit carries them all
+    /// (a log line and the intent it led to). May nest. @thread the executor's
+    virtual void cork() = 0;
+    virtual void uncork() = 0;
+
     /// submit() as an awaitable.
     boost::asio::awaitable<result<void>> write(Job job);
 
@@ -67,6 +72,18 @@ protected:
 
 private:
     boost::asio::awaitable<result<void>> read_job(Job job);
+};
+
+/// Corks for a scope.
+class Corked {
+public:
+    explicit Corked(Store& store) : store_(store) { store_.cork(); }
+    ~Corked() { store_.uncork(); }
+    Corked(const Corked&) = delete;
+    Corked& operator=(const Corked&) = delete;
+
+private:
+    Store& store_;
 };
 
 /// Opens (creating and migrating it), takes the single-instance lock beside the file.
