@@ -51,7 +51,7 @@ struct Batch {
     std::uint64_t truncated = 0;    ///< of the records: some text was cut at a limit
     Time received;
     std::string source;     ///< of the batch as a whole: "file:…", "http"
-    std::string batch_key;  ///< equal for two deliveries of the same data: the Idempotency-Key, or source, file and offsets; may be ""
+    std::string batch_key;  ///< equal for two deliveries of the same data: the Idempotency-Key; "" for files, whose offset does that
 
     bool empty() const { return lines == 0 && offsets.empty(); }
     bool balanced() const { return lines == records + below_level + self + malformed + joined; }
@@ -81,6 +81,7 @@ struct RecordView {
 /// that `service` set here is not overridden by a mere process name in a line's header.
 struct DecodeDefaults {
     std::string service, environment, source, host;
+    std::string unnamed_service;        ///< for records that say nothing when `service` is empty; e.g. the file's name
     std::string format = "auto";        ///< auto, json, logfmt, nginx, apache, syslog, plain
     Level min_level = Level::warn;      ///< below it records are counted and dropped
     /// For a record that names no level. `unknown`: error when its text, stack trace or HTTP status shows one, else info.

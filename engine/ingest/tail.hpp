@@ -18,7 +18,7 @@ namespace heal {
 /// One configured entry.
 struct TailSource {
     std::string path;  ///< absolute path or glob (`*`, `?`, `[…]`)
-    DecodeDefaults defaults;  ///< `source` is set per file by the tail; empty service: the file's name without folder and ".log…"
+    DecodeDefaults defaults;  ///< `source` is set per file by the tail; `unnamed_service` too: the file's name up to its first dot
     JoinOptions join;
     bool from_start = false;      ///< read a file that is there at the very first start from its beginning instead of its end
     bool follow_symlinks = false; ///< symbolic links are refused otherwise; FIFOs, devices and sockets always
@@ -40,7 +40,7 @@ struct TailOptions {
 
 /// Counters since the start. A gap: data is known to be lost to us (a file was replaced or truncated before it was read to its end).
 struct TailStats {
-    std::uint64_t files_open = 0, lines = 0, bytes = 0, batches = 0, rotations = 0, truncations = 0, gaps = 0, gap_bytes = 0,
+    std::uint64_t files_open = 0, lines = 0, bytes = 0, batches = 0, rotations = 0, truncations = 0, gaps = 0,
                   refused = 0, sink_full = 0, read_errors = 0;
 };
 
