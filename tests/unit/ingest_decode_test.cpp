@@ -42,9 +42,9 @@ Decoded decode(std::string_view body, std::string_view type = "application/json"
 }
 
 TEST(DecodeLogs, ReadsTheRecordOfTheContract) {
-    const auto d = decode(R"({"service_name":"shop","log_level":"error","message":"payment failed","error_type":"TimeoutError",
+    const auto d = decode(R"j({"service_name":"shop","log_level":"error","message":"payment failed","error_type":"TimeoutError",
         "stack_trace":"Error: x\n    at pay (/srv/pay.js:3:1)","context":{"order":7},"timestamp":"2026-09-21T14:13:20.5Z","http_status":502,
-        "component":"pay","request_id":"r1","workspace_id":"w1","trace_id":"t1","environment":"prod","release":"1.2","extra":[1]})");
+        "component":"pay","request_id":"r1","workspace_id":"w1","trace_id":"t1","environment":"prod","release":"1.2","extra":[1]})j");
     ASSERT_EQ(d.error, "");
     ASSERT_EQ(d.batch.deltas.size(), 1U);
     const auto& r = d.first();
@@ -53,7 +53,7 @@ TEST(DecodeLogs, ReadsTheRecordOfTheContract) {
     EXPECT_EQ(r.message, "payment failed");
     EXPECT_EQ(r.error_type, "TimeoutError");
     EXPECT_NE(r.stack_trace.find("pay.js"), std::string::npos);
-    EXPECT_EQ(r.context, R"({"order":7,"extra":[1]})");
+    EXPECT_EQ(r.context, R"j({"order":7,"extra":[1]})j");
     EXPECT_EQ(to_rfc3339(r.time), "2026-09-21T14:13:20.500000Z");
     EXPECT_EQ(r.http_status, 502);
     EXPECT_EQ(r.component, "pay");
@@ -78,28 +78,28 @@ struct Shape {
 
 TEST(DecodeLogs, UnderstandsTheShapesOfTheUsualLoggers) {
     const Shape rows[] = {
-        {"pino", R"({"level":50,"time":1790000000000,"pid":7,"hostname":"h","name":"shop","err":{"type":"TypeError","message":"x is null","stack":"TypeError: x is null\n    at f (a.js:1:2)"},"msg":"x is null"})",
+        {"pino", R"j({"level":50,"time":1790000000000,"pid":7,"hostname":"h","name":"shop","err":{"type":"TypeError","message":"x is null","stack":"TypeError: x is null\n    at f (a.js:1:2)"},"msg":"x is null"})j",
          Level::error, "shop", "x is null", "TypeError"},
-        {"bunyan", R"({"name":"shop","hostname":"h","pid":7,"level":60,"msg":"boom","time":"2026-09-21T14:13:20.000Z","v":0})", Level::fatal, "shop", "boom", ""},
-        {"winston", R"({"level":"error","message":"no answer","service":"shop","timestamp":"2026-09-21T14:13:20Z"})", Level::error, "shop", "no answer", ""},
-        {"winston error", R"({"level":"error","message":"bad","stack":"RangeError: bad\n    at f (a.js:1:2)"})", Level::error, "unknown", "bad", "RangeError"},
-        {"zap", R"({"level":"error","ts":1790000000.25,"logger":"db","caller":"a.go:1","msg":"query failed","error":"connection refused","stacktrace":"main.f\n\t/a.go:1"})",
+        {"bunyan", R"j({"name":"shop","hostname":"h","pid":7,"level":60,"msg":"boom","time":"2026-09-21T14:13:20.000Z","v":0})j", Level::fatal, "shop", "boom", ""},
+        {"winston", R"j({"level":"error","message":"no answer","service":"shop","timestamp":"2026-09-21T14:13:20Z"})j", Level::error, "shop", "no answer", ""},
+        {"winston error", R"j({"level":"error","message":"bad","stack":"RangeError: bad\n    at f (a.js:1:2)"})j", Level::error, "unknown", "bad", "RangeError"},
+        {"zap", R"j({"level":"error","ts":1790000000.25,"logger":"db","caller":"a.go:1","msg":"query failed","error":"connection refused","stacktrace":"main.f\n\t/a.go:1"})j",
          Level::error, "unknown", "query failed: connection refused", ""},
-        {"logrus", R"({"error":"EOF","level":"warning","msg":"read","time":"2026-09-21T14:13:20Z"})", Level::warn, "unknown", "read: EOF", ""},
-        {"logback", R"({"@timestamp":"2026-09-21T14:13:20.000+00:00","@version":"1","message":"fail","logger_name":"a.B","thread_name":"main","level":"ERROR","level_value":40000,"stack_trace":"java.lang.IllegalStateException: x\n\tat a.B.c(B.java:1)"})",
+        {"logrus", R"j({"error":"EOF","level":"warning","msg":"read","time":"2026-09-21T14:13:20Z"})j", Level::warn, "unknown", "read: EOF", ""},
+        {"logback", R"j({"@timestamp":"2026-09-21T14:13:20.000+00:00","@version":"1","message":"fail","logger_name":"a.B","thread_name":"main","level":"ERROR","level_value":40000,"stack_trace":"java.lang.IllegalStateException: x\n\tat a.B.c(B.java:1)"})j",
          Level::error, "unknown", "fail", "java.lang.IllegalStateException"},
-        {"ecs", R"({"@timestamp":"2026-09-21T14:13:20Z","log.level":"error","message":"fail","service.name":"shop","error.type":"IOError","error.stack_trace":"IOError\n at x"})",
+        {"ecs", R"j({"@timestamp":"2026-09-21T14:13:20Z","log.level":"error","message":"fail","service.name":"shop","error.type":"IOError","error.stack_trace":"IOError\n at x"})j",
          Level::error, "shop", "fail", "IOError"},
-        {"ecs nested", R"({"log":{"level":"error","logger":"x"},"message":"fail","service":{"name":"shop","version":"3"},"error":{"type":"IOError","message":"disk"}})",
+        {"ecs nested", R"j({"log":{"level":"error","logger":"x"},"message":"fail","service":{"name":"shop","version":"3"},"error":{"type":"IOError","message":"disk"}})j",
          Level::error, "shop", "fail: disk", "IOError"},
-        {"serilog", R"({"@t":"2026-09-21T14:13:20Z","@mt":"User {Id} failed","@l":"Error","@x":"System.InvalidOperationException: no\n   at A.B()"})",
+        {"serilog", R"j({"@t":"2026-09-21T14:13:20Z","@mt":"User {Id} failed","@l":"Error","@x":"System.InvalidOperationException: no\n   at A.B()"})j",
          Level::error, "unknown", "User {Id} failed", "System.InvalidOperationException"},
-        {"structlog", R"({"event":"job failed","level":"error","timestamp":"2026-09-21T14:13:20Z","exception":"Traceback (most recent call last):\n  File \"a.py\", line 1, in f\nValueError: bad"})",
+        {"structlog", R"j({"event":"job failed","level":"error","timestamp":"2026-09-21T14:13:20Z","exception":"Traceback (most recent call last):\n  File \"a.py\", line 1, in f\nValueError: bad"})j",
          Level::error, "unknown", "job failed", "ValueError"},
-        {"otel", R"({"severityNumber":17,"body":"fail","serviceName":"shop"})", Level::error, "shop", "fail", ""},
-        {"gelf", R"({"version":"1.1","host":"h","short_message":"fail","level":3})", Level::error, "unknown", "fail", ""},
-        {"no level, a stack", R"({"service":"shop","message":"fail","stack":"Error: fail\n    at x (a.js:1:1)"})", Level::error, "shop", "fail", "Error"},
-        {"no level, a status", R"({"service":"shop","message":"GET /","status":503})", Level::error, "shop", "GET /", ""},
+        {"otel", R"j({"severityNumber":17,"body":"fail","serviceName":"shop"})j", Level::error, "shop", "fail", ""},
+        {"gelf", R"j({"version":"1.1","host":"h","short_message":"fail","level":3})j", Level::error, "unknown", "fail", ""},
+        {"no level, a stack", R"j({"service":"shop","message":"fail","stack":"Error: fail\n    at x (a.js:1:1)"})j", Level::error, "shop", "fail", "Error"},
+        {"no level, a status", R"j({"service":"shop","message":"GET /","status":503})j", Level::error, "shop", "GET /", ""},
     };
     for (const auto& row : rows) {
         SCOPED_TRACE(row.logger);
@@ -114,7 +114,7 @@ TEST(DecodeLogs, UnderstandsTheShapesOfTheUsualLoggers) {
 }
 
 TEST(DecodeLogs, TakesArraysNdjsonAndWrappersAlike) {
-    const char* one = R"({"level":"error","message":"a"})";
+    const char* one = R"j({"level":"error","message":"a"})j";
     const std::string bodies[] = {
         std::string{"["} + one + "," + one + "]", std::string{one} + "\n" + one + "\n", std::string{one} + "\r\n\r\n" + one,
         std::string{"{\"logs\":["} + one + "," + one + "]}", std::string{"\xEF\xBB\xBF["} + one + "," + one + "]",
@@ -137,7 +137,7 @@ TEST(DecodeLogs, ReportsAMalformedLineAndTakesTheRest) {
     EXPECT_EQ(d.report.errors[0].line, 2U);
     EXPECT_EQ(d.report.errors[1].line, 4U);
     EXPECT_NE(d.report.errors[1].text.find("no message"), std::string::npos);
-    const auto a = decode(R"([{"level":"error","message":"a"}, 7, {"level":"error","message":"b"}])");
+    const auto a = decode(R"j([{"level":"error","message":"a"}, 7, {"level":"error","message":"b"}])j");
     EXPECT_EQ(a.batch.records, 2U);
     ASSERT_EQ(a.report.errors.size(), 1U);
     EXPECT_EQ(a.report.errors[0].line, 2U);
@@ -163,14 +163,14 @@ TEST(DecodeLogs, SurvivesHostileJson) {
     const auto w = decode(wide + "}");
     EXPECT_EQ(w.batch.records, 1U);
     EXPECT_LE(w.first().context.size(), 8192U);
-    for (const char* body : {R"({"message":"x","level":"error","n":1e999})", R"({"message":"x","n":NaN})", R"({"message":"\ud800"})"}) {
+    for (const char* body : {R"j({"message":"x","level":"error","n":1e999})j", R"j({"message":"x","n":NaN})j", R"j({"message":"\ud800"})j"}) {
         EXPECT_EQ(decode(body).batch.records, 0U) << body;
     }
-    const auto nul = decode(R"({"message":"a\u0000b","level":"error"})");
+    const auto nul = decode(R"j({"message":"a\u0000b","level":"error"})j");
     EXPECT_EQ(nul.first().message, "a\xEF\xBF\xBD" "b");
     const auto broken = decode("{\"message\":\"a\xFF\",\"level\":\"error\"}");
     EXPECT_EQ(broken.first().message, "a\xEF\xBF\xBD");
-    const auto twice = decode(R"({"message":"a","message":"b","level":"info","level":"error"})");
+    const auto twice = decode(R"j({"message":"a","message":"b","level":"info","level":"error"})j");
     EXPECT_EQ(twice.first().message, "b");
     const auto large = decode("{\"level\":\"error\",\"message\":\"" + std::string(1 << 20, 'x') + "\"}");
     EXPECT_EQ(large.first().message.size(), BatchBuilder::max_message_bytes);
@@ -178,8 +178,8 @@ TEST(DecodeLogs, SurvivesHostileJson) {
 }
 
 TEST(DecodeLogs, DropsAndCountsHealdsOwnLinesAndThoseBelowTheLevel) {
-    const auto d = decode(R"([{"level":"error","message":"a","logger":"heald"},{"level":"error","message":"a","service":"heald"},
-                              {"level":"info","message":"a"},{"level":"error","message":"a"}])");
+    const auto d = decode(R"j([{"level":"error","message":"a","logger":"heald"},{"level":"error","message":"a","service":"heald"},
+                              {"level":"info","message":"a"},{"level":"error","message":"a"}])j");
     EXPECT_EQ(d.report.self, 2U);
     EXPECT_EQ(d.report.below_level, 1U);
     EXPECT_EQ(d.report.records, 1U);
@@ -196,7 +196,7 @@ TEST(DecodeLogs, ReadsTimesOfAllUnitsAndDistrustsTheAbsurd) {
         {"\"yesterday\"", 1'790'000'000'000'000},        {"true", 1'790'000'000'000'000},
     };
     for (const auto& [text, us] : rows) {
-        const auto d = decode(std::string{R"({"level":"error","message":"a","time":)"} + text + "}");
+        const auto d = decode(std::string{R"j({"level":"error","message":"a","time":)j"} + text + "}");
         ASSERT_EQ(d.batch.deltas.size(), 1U) << text;
         EXPECT_NEAR(static_cast<double>(d.first().time.us - us), 0, 1) << text;
         EXPECT_EQ(d.first().received, clock.wall());
