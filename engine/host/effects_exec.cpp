@@ -350,6 +350,8 @@ result<Plan> plan_start(Context& context, const FieldReader& in) {
     if (!pid_file) return std::move(pid_file).error();
     auto log_file = in.string_or("log_file", "");
     if (!log_file) return std::move(log_file).error();
+    auto keep = in.bool_or("keep", false);
+    if (!keep) return std::move(keep).error();
     for (const auto* path : {&*pid_file, &*log_file}) {
         if (path->empty()) continue;
         if (!is_clean_path(*path)) return fail(errc::invalid_input, fmt::format("{}: '{}' must be an absolute path", in.path(), *path));
@@ -362,8 +364,8 @@ result<Plan> plan_start(Context& context, const FieldReader& in) {
     plan.capability = "exec:" + command->argv[0];
     plan.shown = without_env(context.request.parameters);
     plan.dry_result = {{"pid", 0}, {"alive", true}, {"start_time", 0}, {"command", to_array(command->argv)}};
-    plan.undoable = true;
-    plan.undo = {{"kind", "stop_started"}, {"parameters", json::object{{"token", token}, {"argv", to_array(command->argv)}}}};
+    plan.undoable = !*keep;  // kept: it replaces one that was stopped, and none would be worse
+    if (plan.undoable) plan.undo = {{"kind", "stop_started"}, {"parameters", json::object{{"token", token}, {"argv", to_array(command->argv)}}}};
     plan.run = [command = *command, pid_file = *pid_file, log_file = *log_file, token](Context& c) mutable -> result<json::object> {
         command.env["HEALD_STARTED"] = token;
         const Descriptor null{::open("/dev/null", O_RDWR | O_CLOEXEC)};
@@ -400,7 +402,7 @@ result<Plan> plan_stop_started(Context&, const FieldReader& in) {
 
 constexpr Kind kinds[] = {
     {"exec", plan_exec, false, "argv cwd env user timeout_ms inverse read_only"},
-    {"start_process", plan_start, false, "argv cwd env user pid_file log_file"},
+    {"start_process", plan_start, false, "argv cwd env user pid_file log_file keep"},
     {"stop_started", plan_stop_started, true, "token argv"},
     {"systemd", plan_systemd, false, "verb unit"},
     {"sql", plan_sql, false, "client database statement read_only env"},
