@@ -149,6 +149,8 @@ public:
     ~TailThread() override { stop(); }
 
     void start() override {
+        now_ = clock_.steady();
+        scan(true);  // here, so that "there at the start" means: before this returns
         thread_ = std::thread{[this] { run(); }};
     }
 
@@ -181,8 +183,6 @@ private:
     bool stopping() const { return stopping_.load(std::memory_order_acquire); }
 
     void run() {
-        now_ = clock_.steady();
-        scan(true);
         Duration next_scan = now_ + scan_interval();
         while (!stopping()) {
             now_ = clock_.steady();

@@ -50,7 +50,7 @@ public:
     using Sink = std::function<bool(Batch&&)>;
 
     virtual ~Tail() = default;
-    /// Starts the thread. Once.
+    /// Opens what is there, then starts the thread: a file that appears after this returns is read from its beginning. Once.
     virtual void start() = 0;
     /// Hands over what is held, as far as the sink takes it within a second, and ends the thread. A line without its end is
     /// left for the next start. Idempotent.

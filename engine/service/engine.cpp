@@ -5,6 +5,7 @@
 #include "ingest/gzip.hpp"
 #include "ingest/tail.hpp"
 #include "runner/plugins.hpp"
+#include "service/config_keeper.hpp"
 #include "service/healer.hpp"
 #include "service/hearing.hpp"
 
@@ -83,6 +84,12 @@ public:
         HEAL_CO_TRY(co_await hearing_->recover());
         HEAL_CO_TRY(co_await healer_->recover());
         start_tail(std::move(offsets));
+        keeper_ = std::make_unique<ConfigKeeper>(
+            io_.get_executor(), s.state_dir + "/config-versions", files_, clock_, *prober_, [this] { return settings_; }
+        );
+        asio::co_spawn(io_, keeper_->run(), [](const std::exception_ptr& error) {
+            if (error) log::error("keeping configuration versions ended by a defect");
+        });
         asio::co_spawn(io_, every_minute(), [](const std::exception_ptr& error) {
             if (error) log::error("housekeeping ended by a defect");
         });
@@ -93,6 +100,7 @@ public:
     asio::awaitable<void> stop(std::chrono::milliseconds grace) override {
         ready_ = false;
         minute_.cancel();
+        if (keeper_) keeper_->stop();
         stopping_.store(true);
         if (tail_) {
             // The tail's thread may wait for this loop to take a batch: end it from another one.
@@ -531,6 +539,7 @@ private:
     std::unique_ptr<Store> store_;
     std::unique_ptr<Plugins> plugins_;
     std::unique_ptr<Prober> prober_;
+    std::unique_ptr<ConfigKeeper> keeper_;
     std::unique_ptr<Shared> shared_;
     std::unique_ptr<Healer> healer_;
     std::unique_ptr<Hearing> hearing_;

@@ -1,6 +1,7 @@
 #include "service/settings.hpp"
 
 #include "base/files.hpp"
+#include "service/config_keeper.hpp"
 
 #include <fmt/format.h>
 #include <yaml-cpp/yaml.h>
@@ -491,7 +492,13 @@ SettingsResult load_settings(const std::string& path) {
         ));
     }
     std::set<std::string> names;
-    for (const auto& service : settings.services) names.insert(service.name);
+    for (auto& service : settings.services) {
+        names.insert(service.name);
+        // Where config_keeper.hpp keeps the versions that config_rollback restores.
+        if (auto* config = service.facts.if_contains("config"); config && config->is_object() && !config->get_object().contains("versions")) {
+            config->get_object()["versions"] = ConfigKeeper::versions_of(settings.state_dir + "/config-versions", service.name);
+        }
+    }
     for (const auto& service : settings.services) {
         for (const auto& other : service.depends_on) {
             if (!names.contains(other)) {

@@ -444,7 +444,7 @@ TEST_P(TailTest, HoldsThatManyFilesAndNoMore) {
     EXPECT_EQ(tail_->stats().refused, 15U);
 }
 
-INSTANTIATE_TEST_SUITE_P(Ways, TailTest, ::testing::Bool(), [](const auto& info) { return info.param ? "Inotify" : "Polling"; });
+INSTANTIATE_TEST_SUITE_P(Ways, TailTest, ::testing::Bool(), [](const auto& way) { return way.param ? "Inotify" : "Polling"; });
 
 }  // namespace
 }  // namespace heal
