@@ -41,13 +41,19 @@ struct config_rollback {
         return {heal::integer("settle_ms").range(0, 60'000).by_default(200).unit("ms").summary("after the reload, before it is looked at")};
     }
 
-    // Sure when the service's own check refuses the files and an older version is kept.
-    double assess(const heal::request& rq, heal::call& call) {
-        const auto changes = differing(rq, call);
-        if (changes.empty()) return 0;
-        const auto check = rq.target()["config"]["check"].strings();
-        if (check.empty()) return 0.5;
-        return run_check(check, call).ok() ? 0.4 : 0.95;
+    // By the words of the error alone; whether there is anything to put back is found out in execute, which declines if not.
+    double assess(const heal::request& rq, heal::call&) {
+        std::string message = rq.message();
+        for (char& c : message) {
+            if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+        }
+        for (const std::string_view word : {"config", "directive", "syntax error", "unknown option", "invalid parameter", "invalid number of arguments", "host not found in"}) {
+            if (message.find(word) != std::string::npos) return 0.9;
+        }
+        for (const std::string_view word : {"upstream", "bad gateway", "refused", "no such file", "permission denied", "certificate", "502", "503"}) {
+            if (message.find(word) != std::string::npos) return 0.6;
+        }
+        return 0.3;
     }
 
     heal::outcome execute(const heal::request& rq, heal::call& call) {

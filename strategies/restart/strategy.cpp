@@ -41,15 +41,16 @@ struct restart {
         };
     }
 
-    // Sure when the process is gone or stopped; a crash says more for a restart than an error that a living process reports.
-    double assess(const heal::request& rq, heal::call& call) {
-        const heal::json& t = rq.target();
+    // A crash or a hang is what a restart cures; an error that a living process reports may well come back after it.
+    double assess(const heal::request& rq, heal::call&) {
         const std::string type = rq.incident()["error_type"].string_or("");
-        const bool crash = rq.incident()["level"].view() == "fatal" || type.starts_with("SIG") || type == "panic" || type == "OOM";
-        const double by_error = crash ? 0.8 : 0.5;
-        if (!t["process"]) return by_error;
-        const auto now = call.process_of(t["process"]["pid_file"].string_or(""));
-        return !now.alive || now.state == "T" ? 0.95 : by_error;
+        if (rq.incident()["level"].view() == "fatal" || type.starts_with("SIG") || type == "panic" || type == "OOM") return 0.85;
+        const std::string message = lower(rq.message());
+        for (const std::string_view word : {"timed out", "timeout", "stuck", "hang", "hung", "deadlock", "blocked", "not responding", "no answer",
+                                            "watchdog", "connection refused", "out of memory", "too many open files", "leak"}) {
+            if (message.find(word) != std::string::npos) return 0.7;
+        }
+        return rq.incident()["stack_trace"].view().empty() ? 0.4 : 0.5;
     }
 
     heal::outcome execute(const heal::request& rq, heal::call& call) {
@@ -80,6 +81,13 @@ struct restart {
     }
 
 private:
+    static std::string lower(std::string text) {
+        for (char& c : text) {
+            if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+        }
+        return text;
+    }
+
     static heal::process_facts process(const heal::json& target, heal::call& call) {
         return call.process_of(target["process"]["pid_file"].string_or(""));
     }
