@@ -56,7 +56,8 @@ template <auto list>
 awaitable<Response> listing(Engine& engine, const Request& request, std::initializer_list<std::string_view> filters) {
     auto query = list_query(request, filters);
     if (!query) co_return problem(query.error());
-    co_return co_await from_query(engine, [q = std::move(*query)](Database& db) { return list(db, q); });
+    std::function<result<json::object>(Database&)> job = [q = std::move(*query)](Database& db) { return list(db, q); };
+    co_return co_await from_query(engine, std::move(job));
 }
 
 result<json::object> body_object(const Request& request) {

@@ -129,7 +129,7 @@ public:
     asio::awaitable<void> run() {
         auto self = shared_from_this();
         boost::system::error_code ec;
-        const auto token = asio::redirect_error(asio::use_awaitable, ec);
+        auto token = asio::redirect_error(asio::use_awaitable, ec);
         for (bool first = true; !s_.stopping; first = false) {
             bhttp::request_parser<bhttp::string_body> parser;
             parser.header_limit(16U << 10U);
@@ -248,7 +248,7 @@ private:
     /// Server-sent events: what happens, as it happens. A listener that reads too slowly is dropped, not waited for.
     asio::awaitable<void> stream_events() {
         boost::system::error_code ec;
-        const auto token = asio::redirect_error(asio::use_awaitable, ec);
+        auto token = asio::redirect_error(asio::use_awaitable, ec);
         static constexpr std::string_view head =
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n: heald\n\n";
         std::deque<std::string> waiting;

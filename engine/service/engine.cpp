@@ -106,7 +106,7 @@ public:
             // The tail's thread may wait for this loop to take a batch: end it from another one.
             auto tail = tail_;
             asio::thread_pool ender{1};
-            co_await asio::co_spawn(ender, [tail]() -> asio::awaitable<void> {
+            co_await asio::co_spawn(ender, [&tail]() -> asio::awaitable<void> {
                 tail->stop();
                 co_return;
             }, asio::use_awaitable);
@@ -166,7 +166,7 @@ public:
         auto work = std::make_shared<Work>();
         ++decoding_;
         const auto limit = settings_->http_max_body_bytes;
-        co_await asio::co_spawn(workers_, [&, work]() -> asio::awaitable<void> {
+        co_await asio::co_spawn(workers_, [&]() -> asio::awaitable<void> {
             // One decoder per worker thread; its buffers and its index of texts stay warm.
             thread_local LogDecoder decoder;
             thread_local std::unique_ptr<BatchBuilder> builder;
@@ -174,7 +174,7 @@ public:
             std::string inflated;
             std::string_view text = body;
             if (encoding == "gzip") {
-                auto out = gunzip(body, limit * 4);
+                auto out = inflate_body(body, limit * 4);
                 if (!out) {
                     work->report = out.error();
                     co_return;
@@ -287,10 +287,14 @@ public:
     }
 
     asio::awaitable<result<void>> approve(std::string event, std::string strategy_name, std::string actor) override {
-        co_return co_await audited(actor, "event.approve", event, {{"strategy", strategy_name}}, [&] { return healer_->approve(event, strategy_name, actor); });
+        json::object detail;
+        detail["strategy"] = strategy_name;
+        co_return co_await audited(actor, "event.approve", event, std::move(detail), [&] { return healer_->approve(event, strategy_name, actor); });
     }
     asio::awaitable<result<void>> reject(std::string event, std::string reason, std::string actor) override {
-        co_return co_await audited(actor, "event.reject", event, {{"reason", reason}}, [&] { return healer_->reject(event, reason, actor); });
+        json::object detail;
+        detail["reason"] = reason;
+        co_return co_await audited(actor, "event.reject", event, std::move(detail), [&] { return healer_->reject(event, reason, actor); });
     }
 
     asio::awaitable<result<void>> pause(bool on, std::string reason, std::string actor) override {
@@ -328,7 +332,7 @@ public:
         if (tail_) {
             const auto t = tail_->stats();
             o["tail"] = json::object{{"files", t.files_open}, {"lines", t.lines}, {"rotations", t.rotations}, {"truncations", t.truncations},
-                                     {"gaps", t.gaps}, {"gap_bytes", t.gap_bytes}, {"refused", t.refused}, {"waiting_for_room", t.sink_full}};
+                                     {"gaps", t.gaps}, {"refused", t.refused}, {"waiting_for_room", t.sink_full}};
         }
         unsigned loaded = 0, refused = 0, quarantined = 0;
         if (plugins_) {

@@ -72,10 +72,10 @@ public:
         row->started_at = shared_.clock.wall();
         undoes_[{effect.phase, effect.step}] = effect.undoes_step;
         summaries_[{effect.phase, effect.step}] = effect.summary;
-        auto job = [row](Database& db) { return sql::insert_action(db, *row); };
-        if (effect.changes_world && effect.undoable) co_return co_await shared_.store.write(job);
+        Store::Job job = [row](Database& db) { return sql::insert_action(db, *row); };
+        if (effect.changes_world && effect.undoable) co_return co_await shared_.store.write(std::move(job));
         // Not waited for: the attempt's own intent is durable, and there is nothing to take back.
-        shared_.store.submit(job, [](result<void> outcome) {
+        shared_.store.submit(std::move(job), [](result<void> outcome) {
             if (!outcome) log::warn("an effect was not recorded: {}", outcome.error().text);
         });
         co_return result<void>{};
@@ -559,20 +559,18 @@ private:
         s_.feed.publish("decision", {{"event", run.incident.id}, {"attempt", run.attempt}, {"strategy", c.info.name}, {"rank", row.rank},
                                      {"of", run.machine->candidates().size()}, {"priority", c.priority}, {"confidence", c.confidence},
                                      {"dry_run", run.dry_run}});
-        auto outcome = co_await s_.store.write(
-            [row, event = store_event(run), decision = decision_json(run), actor = run.approver.empty() ? std::string{"heald"} : run.approver,
-             now](Database& db) -> result<void> {
-                HEAL_TRY(event(db));  // a no-op unless the batch it came with was not stored
-                HEAL_TRY(sql::insert_attempt(db, row));
-                HEAL_TRY(sql::move_event(db, row.event, EventState::healing, "", now));
-                HEAL_TRY(sql::set_event_decision(db, row.event, decision, now));
-                if (!row.dry_run) HEAL_TRY(sql::set_event_action_at(db, row.event, now));
-                return sql::append_audit(
-                    db, now, actor, "attempt.start", row.id,
-                    json::serialize(json::object{{"event", row.event}, {"strategy", row.strategy}, {"build", row.build}, {"target", row.target}, {"dry_run", row.dry_run}})
-                );
-            }
-        );
+        Store::Job job = [row, event = store_event(run), decision = decision_json(run),
+                          actor = run.approver.empty() ? std::string{"heald"} : run.approver, now](Database& db) -> result<void> {
+            HEAL_TRY(event(db));  // a no-op unless the batch it came with was not stored
+            HEAL_TRY(sql::insert_attempt(db, row));
+            HEAL_TRY(sql::move_event(db, row.event, EventState::healing, "", now));
+            HEAL_TRY(sql::set_event_decision(db, row.event, decision, now));
+            if (!row.dry_run) HEAL_TRY(sql::set_event_action_at(db, row.event, now));
+            const json::object detail{{"event", row.event}, {"strategy", row.strategy}, {"build", row.build}, {"target", row.target},
+                                      {"dry_run", row.dry_run}};
+            return sql::append_audit(db, now, actor, "attempt.start", row.id, json::serialize(detail));
+        };
+        auto outcome = co_await s_.store.write(std::move(job));
         if (outcome) co_return input::IntentStored{};
         history_.ended(run.attempt, Time{0});
         co_return input::IntentFailed{outcome.error().text};
@@ -643,12 +641,13 @@ private:
         const auto& c = run.machine->candidates()[index];
         auto rows = std::make_shared<std::vector<sql::ActionRow>>();
         // Through the writer's queue: every effect reported so far is stored before this reads.
-        auto read = co_await s_.store.write([rows, id = run.attempt, rollback = c.info.has_rollback](Database& db) -> result<void> {
+        Store::Job job = [rows, id = run.attempt, rollback = c.info.has_rollback](Database& db) -> result<void> {
             auto found = sql::load_undoable(db, id);
             if (!found) return found.error();
             *rows = std::move(*found);
             return !rows->empty() || rollback ? sql::set_rolled_back(db, id, "running") : result<void>{};
-        });
+        };
+        auto read = co_await s_.store.write(std::move(job));
         if (!read) co_return input::Undone{false, read.error().text};
         if (rows->empty() && !c.info.has_rollback) co_return input::Undone{true, {}};
         AttemptLedger ledger{s_, run.attempt, run.incident.id};

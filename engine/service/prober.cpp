@@ -147,7 +147,7 @@ public:
         shared->probes = std::move(probes);
         auto executor = co_await boost::asio::this_coro::executor;
         co_await boost::asio::async_initiate<const boost::asio::use_awaitable_t<>, void()>(
-            [this, shared, executor](auto handler) {
+            [&](auto handler) {
                 auto done = std::make_shared<decltype(handler)>(std::move(handler));
                 for (std::size_t i = 0; i < shared->probes.size(); ++i) {
                     boost::asio::post(pool_, [shared, done, executor, i] {

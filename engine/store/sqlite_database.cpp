@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include <unordered_map>
+#include <vector>
 
 namespace heal {
 namespace {
@@ -59,15 +60,19 @@ public:
     result<std::int64_t> run(
         const Statement& statement, std::span<const Value> parameters, const std::function<void(const Row&)>& on_row
     ) override {
-        auto& handle = prepared_[statement.sql];
-        if (!handle) {
+        auto& prepared = prepared_[statement.sql];
+        if (!prepared.handle) {
             sqlite3_stmt* raw = nullptr;
             const int rc = ::sqlite3_prepare_v3(db_.get(), statement.sql, -1, SQLITE_PREPARE_PERSISTENT, &raw, nullptr);
             if (rc != SQLITE_OK) return error(statement.name, rc);
-            handle.reset(raw);
+            prepared.handle.reset(raw);
         }
-        sqlite3_stmt* const s = handle.get();
-        for (std::size_t i = 0; i < parameters.size(); ++i) bind(s, static_cast<int>(i) + 1, parameters[i]);
+        sqlite3_stmt* const s = prepared.handle.get();
+        // To SQLite "$2" is a name, numbered by its first appearance; 0: the statement does not use it.
+        while (prepared.index.size() < parameters.size()) {
+            prepared.index.push_back(::sqlite3_bind_parameter_index(s, fmt::format("${}", prepared.index.size() + 1).c_str()));
+        }
+        for (std::size_t i = 0; i < parameters.size(); ++i) bind(s, prepared.index[i], parameters[i]);
         int rc = 0;
         while ((rc = ::sqlite3_step(s)) == SQLITE_ROW) {
             if (on_row) on_row(SqliteRow{s});
@@ -123,7 +128,11 @@ private:
 
     DatabaseHandle db_;
     std::string path_;
-    std::unordered_map<const char*, StatementHandle> prepared_;  // by address: statements are constants
+    struct Prepared {
+        StatementHandle handle;
+        std::vector<int> index;
+    };
+    std::unordered_map<const char*, Prepared> prepared_;  // by address: statements are constants
 };
 
 }  // namespace

@@ -217,7 +217,6 @@ private:
 /// Turns a (Job, Done) call into an awaitable.
 template <class Start>
 boost::asio::awaitable<result<void>> as_awaitable(Start start) {
-    auto executor = co_await boost::asio::this_coro::executor;
     co_return co_await boost::asio::async_initiate<const boost::asio::use_awaitable_t<>, void(result<void>)>(
         [&start](auto handler) {
             // std::function wants copyable callables; the handler is move-only.

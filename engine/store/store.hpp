@@ -55,11 +55,13 @@ public:
     template <class T>
     boost::asio::awaitable<result<T>> read(std::function<result<T>(Database&)> job) {
         auto answer = std::make_shared<result<T>>(fail(errc::cancelled, "the store is stopping"));
-        HEAL_CO_TRY(co_await read_job([answer, job = std::move(job)](Database& db) -> result<void> {
+        // Named, not a temporary in the co_await expression: GCC 12 destroys such a one twice (docs/adr/0006-coroutines.md).
+        Job wrapped = [answer, job = std::move(job)](Database& db) -> result<void> {
             *answer = job(db);
             if (!*answer) return answer->error();
             return {};
-        }));
+        };
+        HEAL_CO_TRY(co_await read_job(std::move(wrapped)));
         co_return std::move(*answer);
     }
 
