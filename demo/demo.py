@@ -269,7 +269,7 @@ class Cart:
     @staticmethod
     def break_it(stage):
         with socket.create_connection(("127.0.0.1", stage.ports["redis"]), 2) as s:
-            s.sendall(b"SET cart:42 {\"items\":[\r\n".replace(b'{"items":[', b'half-a-record'))
+            s.sendall(b"SET cart:42 half-a-record\r\n")
             s.recv(100)
 
     @staticmethod
