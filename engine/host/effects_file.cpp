@@ -273,6 +273,8 @@ result<Plan> plan_copy(Context& context, const FieldReader& in) {
 result<Plan> plan_remove(Context& context, const FieldReader& in) {
     auto path = in.required_string("path");
     if (!path) return std::move(path).error();
+    auto backup = in.bool_or("backup", true);
+    if (!backup) return std::move(backup).error();
     auto place = place_of(context, *path, true, "remove_file.path");
     if (!place) return std::move(place).error();
     struct stat info {};
@@ -281,7 +283,9 @@ result<Plan> plan_remove(Context& context, const FieldReader& in) {
     plan.summary = "remove " + *path;
     plan.capability = "file:" + *path;
     plan.dry_result = {{"existed", true}};
-    if (!is_link) {
+    if (!*backup) {
+        // To make room on a full disk: what is removed for good needs none for a copy.
+    } else if (!is_link) {
         auto undo = saved(context, *place, "");
         if (!undo) return std::move(undo).error();
         plan.undoable = true;
@@ -463,7 +467,7 @@ constexpr Kind kinds[] = {
     {"write_file", plan_write, false, "path content mode"},
     {"copy_file", plan_copy, false, "from to"},
     {"move_file", plan_move, false, "from to"},
-    {"remove_file", plan_remove, false, "path"},
+    {"remove_file", plan_remove, false, "path backup"},
     {"list_files", plan_list, false, "path"},
     {"restore_file", plan_restore, true, "path existed backup sha256 after mode uid gid"},
     {"restore_link", plan_restore_link, true, "path target"},

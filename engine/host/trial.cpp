@@ -94,22 +94,28 @@ result<std::vector<StrategyInfo>> facts_of(Artifact& artifact, const std::string
     return read_facts(*facts, std::filesystem::path{file}.filename().string());
 }
 
-// {target.process.command.0} from the request's own target: by hand, the event file is the inventory.
-std::string filled(std::string pattern, const json::object& target) {
-    for (auto at = pattern.find("{target."); at != std::string::npos; at = pattern.find("{target.")) {
-        const auto end = pattern.find('}', at);
-        if (end == std::string::npos) break;
-        std::string path = pattern.substr(at + 8, end - at - 8);
-        for (char& c : path) {
-            if (c == '.') c = '/';
-        }
-        boost::system::error_code ec;
-        const json::value whole = target;
-        const auto* found = whole.find_pointer("/" + path, ec);
-        if (!found || !found->is_string()) break;
-        pattern = pattern.substr(0, at) + std::string{view(found->get_string())} + pattern.substr(end + 1);
+// {target.process.command.0} from the request's own target: by hand, the event file is the inventory. A list at the end gives one
+// grant for each element, a placeholder without a value none, as the engine does it.
+void fill(const std::string& pattern, const json::object& target, std::vector<std::string>& ret) {
+    const auto at = pattern.find("{target.");
+    if (at == std::string::npos) {
+        ret.push_back(pattern);
+        return;
     }
-    return pattern;
+    const auto end = pattern.find('}', at);
+    if (end == std::string::npos) return;
+    std::string path = pattern.substr(at + 8, end - at - 8);
+    for (char& c : path) {
+        if (c == '.') c = '/';
+    }
+    boost::system::error_code ec;
+    const json::value whole = target;
+    const auto* found = whole.find_pointer("/" + path, ec);
+    if (!found) return;
+    const json::array single{*found};
+    for (const auto& one : found->is_array() ? found->get_array() : single) {
+        if (one.is_string()) fill(pattern.substr(0, at) + std::string{view(one.get_string())} + pattern.substr(end + 1), target, ret);
+    }
 }
 
 result<json::object> read_event(const std::string& file) {
@@ -163,7 +169,7 @@ int trial(const TrialRun& run, const std::string& state, const Clock& clock, std
     base.remaining = info->timeout;
     std::vector<std::string> grants = run.grants;
     if (grants.empty()) {
-        for (const std::string& one : info->capabilities) grants.push_back(filled(one, object_at(*request, "target")));
+        for (const std::string& one : info->capabilities) fill(one, object_at(*request, "target"), grants);
     }
     base.grants = Grants{std::move(grants)};
     Performer performer{state, clock};

@@ -32,6 +32,7 @@ std::string ConfigKeeper::folder_name(std::string_view path) {
         if (c == '%') out += "%25";
         else out += c == '/' ? '%' : c;
     }
+    if (out == "." || out == "..") out.replace(0, 1, "%2E");
     return out;
 }
 

@@ -87,15 +87,19 @@ struct cache_flush {
         };
     }
 
-    double assess(const heal::request& rq, heal::call& call) {
-        const heal::json& t = rq.target();
+    // Sure when the error names a key that may be dropped; likely when it is about reading data.
+    double assess(const heal::request& rq, heal::call&) {
         for (const char* kind : {"redis", "memcached"}) {
-            if (!t[kind]) continue;
-            if (!call.tcp_check(t[kind]["address"].string_or(""), 500ms)) return 0.05;
-            const auto named = named_keys(rq, t[kind]["keys"].strings());
-            return named.empty() ? 0.4 : 0.9;
+            if (!named_keys(rq, rq.target()[kind]["keys"].strings()).empty()) return 0.9;
         }
-        return 0.4;
+        std::string message = rq.message() + " " + rq.incident()["error_type"].string_or("");
+        for (char& c : message) {
+            if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+        }
+        for (const std::string_view word : {"cache", "deserial", "unmarshal", "decode", "json", "corrupt", "checksum", "stale", "parse", "unpickl"}) {
+            if (message.find(word) != std::string::npos) return 0.6;
+        }
+        return 0.2;
     }
 
     heal::outcome execute(const heal::request& rq, heal::call& call) {

@@ -41,15 +41,16 @@ struct restart {
         };
     }
 
-    // Sure when the process is gone or stopped; a crash says more for a restart than an error that a living process reports.
-    double assess(const heal::request& rq, heal::call& call) {
-        const heal::json& t = rq.target();
+    // A crash or a hang is what a restart cures; an error that a living process reports may well come back after it.
+    double assess(const heal::request& rq, heal::call&) {
         const std::string type = rq.incident()["error_type"].string_or("");
-        const bool crash = rq.incident()["level"].view() == "fatal" || type.starts_with("SIG") || type == "panic" || type == "OOM";
-        const double by_error = crash ? 0.8 : 0.5;
-        if (!t["process"]) return by_error;
-        const auto now = call.process_of(t["process"]["pid_file"].string_or(""));
-        return !now.alive || now.state == "T" ? 0.95 : by_error;
+        if (rq.incident()["level"].view() == "fatal" || type.starts_with("SIG") || type == "panic" || type == "OOM") return 0.85;
+        const std::string message = lower(rq.message());
+        for (const std::string_view word : {"timed out", "timeout", "stuck", "hang", "hung", "deadlock", "blocked", "not responding", "no answer",
+                                            "watchdog", "connection refused", "out of memory", "too many open files", "leak"}) {
+            if (message.find(word) != std::string::npos) return 0.7;
+        }
+        return rq.incident()["stack_trace"].view().empty() ? 0.4 : 0.5;
     }
 
     heal::outcome execute(const heal::request& rq, heal::call& call) {
@@ -71,7 +72,7 @@ struct restart {
             if (state["StartedAt"] == before["started"]) return heal::outcome::failed("the container was not restarted");
             return heal::outcome::succeeded("the container runs since " + state["StartedAt"].string_or("?"));
         }
-        const auto now = t["systemd"] ? call.process_info(main_pid(t["systemd"]["unit"].string_or(""), call)) : process(t, call);
+        const auto now = t["systemd"] ? call.process_info(main_pid(t["systemd"]["unit"].string_or(""), call)) : process_of(t["process"]["pid_file"].string_or(""), call);
         if (!now.alive) return heal::outcome::failed("no process is running");
         if (now.state == "T" || now.state == "Z") return heal::outcome::failed("the process is in state " + now.state);
         // Start times count in ticks since boot: a later one is another process, whatever its pid.
@@ -80,8 +81,32 @@ struct restart {
     }
 
 private:
-    static heal::process_facts process(const heal::json& target, heal::call& call) {
-        return call.process_of(target["process"]["pid_file"].string_or(""));
+    static std::string lower(std::string text) {
+        for (char& c : text) {
+            if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+        }
+        return text;
+    }
+
+    // Of a script the first word is its interpreter, and some programs write their own title ("nginx: master process /usr/sbin/nginx").
+    static bool is_running(const std::vector<std::string>& command, const std::vector<std::string>& running) {
+        const std::string name = command[0].substr(command[0].rfind('/') == std::string::npos ? 0 : command[0].rfind('/') + 1);
+        for (std::size_t i = 0; i < running.size() && i < 3; ++i) {
+            if (running[i].find(name) != std::string::npos) return true;
+        }
+        return false;
+    }
+
+    // A pid file without a number names no process.
+    static heal::process_facts process_of(const std::string& pid_file, heal::call& call) {
+        try {
+            return call.process_of(pid_file);
+        } catch (const heal::cancelled_error&) {
+            throw;
+        } catch (const heal::effect_error& e) {
+            if (e.status() == HEAL_DENIED) throw;
+            return {};
+        }
     }
 
     static void remember(const heal::request& rq, heal::call& call, const heal::json& before) { call.state_put(state_key(rq), before.dump()); }
@@ -94,14 +119,18 @@ private:
         if (pid_file.empty()) return heal::outcome::declined("the inventory gives no process.pid_file");
         if (command.empty() && !supervised) return heal::outcome::declined("the inventory gives no process.command to start it with");
 
-        const auto before = call.process_of(pid_file);
+        auto before = process_of(pid_file, call);
+        if (before.alive && !command.empty() && !is_running(command, before.command)) {
+            // A stale pid file: its number belongs to somebody else by now.
+            call.warn("the pid file names a process of another program", heal::json::object({{"pid", before.pid}, {"command", heal::json(before.command)}}));
+            before = heal::process_facts{};
+        }
         remember(rq, call, heal::json::object({{"pid", before.pid}, {"start_time", before.alive ? before.start_time : 0}}));
         if (before.alive) {
             // A stopped process does not even notice TERM.
             const bool stopped = before.state == "T";
             const std::chrono::milliseconds grace{rq.config()["grace_ms"].int_or(5'000)};
-            const bool ended = call.signal({.pid_file = pid_file, .start_time = before.start_time,
-                                            .command = command.empty() ? "" : command[0], .signal = stopped || grace.count() == 0 ? "KILL" : "TERM",
+            const bool ended = call.signal({.pid_file = pid_file, .start_time = before.start_time, .signal = stopped || grace.count() == 0 ? "KILL" : "TERM",
                                             .wait = stopped || grace.count() == 0 ? 2'000ms : 0ms, .kill_after = stopped ? 0ms : grace});
             if (!ended) return heal::outcome::failed("process " + std::to_string(before.pid) + " does not end, not even by KILL");
         }
@@ -111,7 +140,7 @@ private:
             // Whoever watches over it starts it again; we only see to it that this happened.
             for (int i = 0; i < 100 && !(after.alive && after.start_time > before.start_time); ++i) {
                 call.sleep(100ms);
-                after = call.process_of(pid_file);
+                after = process_of(pid_file, call);
                 if (rq.dry_run()) return heal::outcome::succeeded("would be started by its supervisor");
             }
             if (!after.alive) return heal::outcome::failed("its supervisor did not start it again within 10 s");
