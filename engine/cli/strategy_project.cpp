@@ -19,8 +19,10 @@ struct Part {
 };
 
 // @NAME@ and @TYPE@ are replaced; the texts are whole files as an author would write them.
-constexpr const char* cpp_strategy = R"(// @NAME@: keeps a log folder of the target small by removing the oldest rotated file.
+constexpr const char* cpp_strategy = R"file(// @NAME@: keeps a log folder of the target small by removing the oldest rotated file.
 #include <heal/sdk.hpp>
+
+#include <algorithm>
 
 using namespace std::chrono_literals;
 
@@ -64,9 +66,9 @@ private:
 };
 
 HEAL_PLUGIN(@TYPE@);
-)";
+)file";
 
-constexpr const char* cpp_test = R"(#include "strategy.cpp"
+constexpr const char* cpp_test = R"file(#include "strategy.cpp"
 
 #include <heal/sdk_fake.hpp>
 
@@ -89,25 +91,25 @@ int main() {
     host.expect(host.effects().back().parameters["path"].view() == "/var/log/app/app.log.2", "the oldest one");
     return host.result();
 }
-)";
+)file";
 
-constexpr const char* cpp_cmake = R"(cmake_minimum_required(VERSION 3.20)
+constexpr const char* cpp_cmake = R"file(cmake_minimum_required(VERSION 3.20)
 project(@TYPE@ LANGUAGES CXX)
 # Not in a default place? cmake -DCMAKE_PREFIX_PATH=/where/heald/is
 find_package(heald REQUIRED)
 heal_add_strategy(@NAME@ SOURCES strategy.cpp TEST strategy_test.cpp)
-)";
+)file";
 
-constexpr const char* cpp_readme = R"(# @NAME@
+constexpr const char* cpp_readme = R"file(# @NAME@
 
     cmake -B build && cmake --build build && ctest --test-dir build --output-on-failure
     healctl script check build/plugins/@NAME@.so      # what it says of itself
     cp build/plugins/@NAME@.so PLUGINS/.tmp && mv PLUGINS/.tmp PLUGINS/@NAME@.so
 
 Without CMake: `c++ -std=c++20 -shared -fPIC -fvisibility=hidden strategy.cpp -o @NAME@.so`
-)";
+)file";
 
-constexpr const char* lua_strategy = R"(-- @NAME@: keeps a log folder of the target small by removing the oldest rotated file.
+constexpr const char* lua_strategy = R"file(-- @NAME@: keeps a log folder of the target small by removing the oldest rotated file.
 ---@type heal.strategy
 return {
   name = "@NAME@",
@@ -137,9 +139,9 @@ return {
     return { outcome = "succeeded", text = "removed " .. rotated[1].name }
   end,
 }
-)";
+)file";
 
-constexpr const char* lua_test = R"(#!/bin/sh
+constexpr const char* lua_test = R"file(#!/bin/sh
 # Runs the script on a folder of its own, without heald.
 set -e
 cd "$(dirname "$0")"
@@ -153,18 +155,18 @@ printf '{"incident": {"service": "app"}, "target": {"log_folder": "%s"}, "config
 "$healctl" script run @NAME@.lua --event "$folder/event.json"
 test ! -e "$folder/app.log.2" && test -e "$folder/app.log.1"
 echo passed
-)";
+)file";
 
-constexpr const char* lua_readme = R"(# @NAME@
+constexpr const char* lua_readme = R"file(# @NAME@
 
     ./test.sh                                      # tries it without heald
     healctl script run @NAME@.lua --event event.json --dry-run
     cp @NAME@.lua SCRIPTS/.tmp && mv SCRIPTS/.tmp SCRIPTS/@NAME@.lua
-)";
+)file";
 
-constexpr const char* lua_event = R"({"incident": {"service": "app", "message": "write failed: No space left on device"},
+constexpr const char* lua_event = R"file({"incident": {"service": "app", "message": "write failed: No space left on device"},
  "target": {"log_folder": "/var/log/app"}, "config": {"keep": 5}}
-)";
+)file";
 
 std::string filled(std::string text, const std::string& name, const std::string& type) {
     for (const auto& [mark, value] : {std::pair<std::string, std::string>{"@NAME@", name}, {"@TYPE@", type}}) {
