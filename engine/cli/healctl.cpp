@@ -2,8 +2,11 @@
 // Exit codes: 0 done, 1 failure, 2 usage, 3 not found, 4 not allowed, 5 heald unreachable, 6 conflict.
 #include "cli/client.hpp"
 #include "cli/fingerprint_id.hpp"
+#if __has_include("cli/strategy_project.hpp")
 #include "cli/script_command.hpp"
 #include "cli/strategy_project.hpp"
+#define HEAL_HAVE_PROJECT 1
+#endif
 #include "service/settings.hpp"
 
 #include <CLI/App.hpp>
@@ -444,6 +447,7 @@ int run(int argc, char** argv) {
         code = loaded.settings ? 0 : 1;
     });
 
+#if HEAL_HAVE_PROJECT
     std::string event_file, call = "execute";
     bool dry_run = false;
     auto* script = group("script", "try a strategy without heald");
@@ -467,6 +471,8 @@ int run(int argc, char** argv) {
         if (lua == cpp) throw Failed{fail(errc::invalid_input, "give --lua or --cpp")};
         must(cli::new_strategy(name, lua));
     });
+
+#endif
 
     try {
         app.parse(argc, argv);

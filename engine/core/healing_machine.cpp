@@ -93,7 +93,7 @@ HealingMachine::Orders HealingMachine::failed(std::string reason, Time) {
     return {order::Verified{current_, "failed"}, order::Move{state_, last_reason_}, order::Undo{current_}};
 }
 
-HealingMachine::Orders HealingMachine::on(const input::Begin&, Time now) { return next(now); }
+HealingMachine::Orders HealingMachine::on(const input::Begin&, Time now) { return phase_ == Phase::idle ? next(now) : Orders{}; }
 
 HealingMachine::Orders HealingMachine::on(const input::Guarded& in, Time now) {
     if (phase_ != Phase::considering) return {};
@@ -241,7 +241,8 @@ HealingMachine::Orders HealingMachine::on(const input::Rejected& in, Time) {
 }
 
 HealingMachine::Orders HealingMachine::on(const input::Resume& in, Time now) {
-    if (phase_ != Phase::idle || in.index >= candidates_.size()) return next(now);
+    if (phase_ != Phase::idle) return {};
+    if (in.index >= candidates_.size()) return next(now);
     current_ = in.index;
     fates_[current_] = Fate::tried;
     acted_at_ = now;

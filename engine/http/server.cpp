@@ -112,7 +112,7 @@ bool parse_query(std::string_view text, std::map<std::string, std::string>& ret)
 
 class Session : public std::enable_shared_from_this<Session> {
 public:
-    Session(State& state, tcp::socket socket) : s_(state), stream_(std::move(socket)) {
+    Session(std::shared_ptr<State> state, tcp::socket socket) : state_(std::move(state)), s_(*state_), stream_(std::move(socket)) {
         ++s_.connections;
         boost::system::error_code ec;
         const auto endpoint = stream_.socket().remote_endpoint(ec);
@@ -278,6 +278,7 @@ private:
         s_.engine.feed().remove(id);
     }
 
+    std::shared_ptr<State> state_;  // sessions may outlive the server: their frames end with the io_context
     State& s_;
     beast::tcp_stream stream_;
     beast::flat_buffer buffer_{1U << 20U};
@@ -286,10 +287,10 @@ private:
 
 class ServerImpl final : public HttpServer {
 public:
-    ServerImpl(asio::io_context& io, Engine& engine) : state_{io, engine, {}, 0, false, true}, acceptor_(io) {}
+    ServerImpl(asio::io_context& io, Engine& engine) : state_(std::make_shared<State>(State{io, engine, {}, 0, false, true})), acceptor_(io) {}
 
     result<void> listen() {
-        const auto& where = state_.engine.settings().http_listen;
+        const auto& where = state_->engine.settings().http_listen;
         const auto colon = where.rfind(':');
         std::string host = where.substr(0, colon);
         if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
@@ -301,7 +302,7 @@ public:
         if (ec || text.empty() || text.find_first_not_of("0123456789") != std::string::npos || (port = static_cast<unsigned>(std::stoul(text.substr(0, 6)))) > 65535) {
             return fail(errc::invalid_input, fmt::format("http.listen: '{}' is not address:port, such as 127.0.0.1:7480", where));
         }
-        state_.loopback = address.is_loopback();
+        state_->loopback = address.is_loopback();
         const tcp::endpoint endpoint{address, static_cast<unsigned short>(port)};
         acceptor_.open(endpoint.protocol(), ec);
         if (!ec) acceptor_.set_option(tcp::acceptor::reuse_address{true}, ec);
@@ -310,7 +311,7 @@ public:
         if (ec) {
             return fail(errc::unavailable, fmt::format("cannot listen on {}: {}; is another heald running? set http.listen", where, ec.message()));
         }
-        asio::co_spawn(state_.io, accept(), [](const std::exception_ptr& error) {
+        asio::co_spawn(state_->io, accept(), [](const std::exception_ptr& error) {
             if (error) log::error("the listener ended by a defect");
         });
         return {};
@@ -322,30 +323,30 @@ public:
     }
 
     void stop() override {
-        state_.stopping = true;
+        state_->stopping = true;
         boost::system::error_code ec;
         acceptor_.close(ec);
-        for (auto* stream : state_.idle) stream->cancel();
+        for (auto* stream : state_->idle) stream->cancel();
     }
 
 private:
     asio::awaitable<void> accept() {
-        asio::steady_timer pause{state_.io};
-        while (!state_.stopping) {
+        asio::steady_timer pause{state_->io};
+        while (!state_->stopping) {
             boost::system::error_code ec;
             auto socket = co_await acceptor_.async_accept(asio::redirect_error(asio::use_awaitable, ec));
-            if (state_.stopping) co_return;
+            if (state_->stopping) co_return;
             if (ec) {
                 // Out of descriptors or alike: wait, the rest of heald goes on.
                 pause.expires_after(100ms);
                 co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ec));
                 continue;
             }
-            if (state_.connections >= state_.engine.settings().http_max_connections) continue;  // closes it
+            if (state_->connections >= state_->engine.settings().http_max_connections) continue;  // closes it
             // Children must not inherit it.
             ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
             auto session = std::make_shared<Session>(state_, std::move(socket));
-            asio::co_spawn(state_.io, session->run(), [session](const std::exception_ptr& error) {
+            asio::co_spawn(state_->io, session->run(), [session](const std::exception_ptr& error) {
                 if (!error) return;
                 try {
                     std::rethrow_exception(error);
@@ -356,7 +357,7 @@ private:
         }
     }
 
-    State state_;
+    std::shared_ptr<State> state_;
     tcp::acceptor acceptor_;
 };
 

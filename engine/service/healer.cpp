@@ -523,7 +523,7 @@ private:
         run.verdicts.push_back(json::object{{"strategy", candidate.info.name}, {"at", to_rfc3339(in.now)}, {"approved", o.approved},
                                             {"verdicts", std::move(items)}});
         if (run.verdicts.size() > 50) run.verdicts.erase(run.verdicts.begin());
-        if (o.approved && outcome.allowed()) run.approver = run.approver.empty() ? "unknown" : run.approver;
+        if (!o.approved) run.approver.clear();  // an approval is for one strategy, not for those after it
         const auto& last = outcome.last();
         const bool temporary = last.guard == GuardId::kill_switch || last.guard == GuardId::target_lock;
         return input::Guarded{outcome.allowed(), last.needs_approval, last.retry_at, temporary && !last.passed, last.reason};
