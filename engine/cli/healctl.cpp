@@ -47,7 +47,7 @@ struct Failed {
 template <class T>
 T must(result<T> outcome) {
     if (!outcome) throw Failed{outcome.error()};
-    return std::move(*outcome);
+    if constexpr (!std::is_void_v<T>) return std::move(*outcome);
 }
 
 std::string cell(const json::value& v) {
@@ -162,7 +162,7 @@ std::string list_path(const Options& o, const std::string& path, const std::vect
     return out;
 }
 
-std::string own_folder() {
+[[maybe_unused]] std::string own_folder() {
     char path[4096];
     const auto n = ::readlink("/proc/self/exe", path, sizeof path - 1);
     std::string self{path, n > 0 ? static_cast<std::size_t>(n) : 0};
