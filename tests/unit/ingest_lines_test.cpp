@@ -90,7 +90,7 @@ TEST(Lines, OfEachFormatAreRecognised) {
     check(R"(<14>1 2026-09-21T14:13:20Z web1 shop 77 - - @cee: {"level":"error","msg":"in json"})", {{Level::error, "shop", "in json", "", 0}});
     check("<11>Sep 21 14:13:20 web1 shop[77]: payment failed", {{Level::error, "shop", "payment failed", "", 0}});
     check("2026-09-21 14:13:20,123 ERROR [main] it broke", {{Level::error, "app", "it broke", "", 0}});
-    check("2026-09-21T14:13:20.123Z host-03 shop[123]: ERROR it broke", {{Level::error, "shop", "it broke", "", 0}});
+    check("2026-09-21T14:13:20.123Z host-03 shop[123]: ERROR it broke", {{Level::error, "shop", "ERROR it broke", "", 0}});
     check("2026-09-21 14:13:20 INFO fine\n2026-09-21 14:13:20 DEBUG fine\n\nplain words\n", {});
     check("\x1B[31mERROR\x1B[0m red words\r", {{Level::error, "app", "red words", "", 0}});
     check("{not json but ERROR: broken", {{Level::error, "app", "{not json but ERROR: broken", "", 0}});
