@@ -86,10 +86,12 @@ awaitable<Response> reload(Engine& engine, Request request) {
 }
 
 awaitable<Response> post_logs(Engine& engine, Request request) {
-    const auto service = request.query.find("service");
+    // Arguments are named before the co_await: docs/adr/0006-coroutines.md.
+    std::string service;
+    if (const auto it = request.query.find("service"); it != request.query.end()) service = it->second;
     auto answer = co_await engine.ingest(
-        std::move(request.body), request.content_type, request.content_encoding, request.idempotency_key,
-        service == request.query.end() ? "" : service->second
+        std::move(request.body), std::move(request.content_type), std::move(request.content_encoding), std::move(request.idempotency_key),
+        std::move(service)
     );
     if (!answer) co_return problem(answer.error());
     json::object body{{"accepted", answer->accepted}, {"below_level", answer->below_level}, {"malformed", answer->malformed},
@@ -161,26 +163,30 @@ awaitable<Response> release(Engine& engine, Request request) {
 awaitable<Response> approve(Engine& engine, Request request) {
     auto body = body_object(request);
     if (!body) co_return problem(body.error());
-    auto outcome = co_await engine.approve(request.arguments[0], std::string{string_at(*body, "strategy")}, request.actor);
+    std::string strategy{string_at(*body, "strategy")};
+    auto outcome = co_await engine.approve(request.arguments[0], std::move(strategy), request.actor);
     co_return outcome ? json_response(json::object{{"approved", request.arguments[0]}}) : problem(outcome.error());
 }
 
 awaitable<Response> reject(Engine& engine, Request request) {
     auto body = body_object(request);
     if (!body) co_return problem(body.error());
-    auto outcome = co_await engine.reject(request.arguments[0], std::string{string_at(*body, "reason")}, request.actor);
+    std::string reason{string_at(*body, "reason")};
+    auto outcome = co_await engine.reject(request.arguments[0], std::move(reason), request.actor);
     co_return outcome ? json_response(json::object{{"rejected", request.arguments[0]}}) : problem(outcome.error());
 }
 
 awaitable<Response> pause(Engine& engine, Request request) {
     auto body = body_object(request);
     if (!body) co_return problem(body.error());
-    auto outcome = co_await engine.pause(true, std::string{string_at(*body, "reason")}, request.actor);
+    std::string reason{string_at(*body, "reason")};
+    auto outcome = co_await engine.pause(true, std::move(reason), request.actor);
     co_return outcome ? json_response(json::object{{"paused", true}}) : problem(outcome.error());
 }
 
 awaitable<Response> resume(Engine& engine, Request request) {
-    auto outcome = co_await engine.pause(false, "", request.actor);
+    std::string no_reason;
+    auto outcome = co_await engine.pause(false, std::move(no_reason), request.actor);
     co_return outcome ? json_response(json::object{{"paused", false}}) : problem(outcome.error());
 }
 
