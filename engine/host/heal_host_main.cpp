@@ -25,7 +25,8 @@ constexpr int wire_fd = 3, artifact_fd = 4;
 
 constexpr std::string_view usage =
     "heal-host --plugin NAME | --script NAME | --effects --state FOLDER     started by heald, speaks frames on descriptor 3\n"
-    "heal-host --run FILE --event FILE.json [--dry-run] [--call assess|execute|verify|rollback] [--state FOLDER] [--grant CAPABILITY]…\n";
+    "heal-host --run FILE --event FILE.json [--dry-run] [--call assess|execute|verify|rollback] [--state FOLDER] [--grant CAPABILITY]…\n"
+    "heal-host --check FILE                                                 loads it and prints what it says of itself\n";
 
 struct Arguments {
     std::map<std::string, std::string> values;
@@ -115,12 +116,29 @@ int trial(const Arguments& arguments, const heal::Clock& clock) {
     return heal::run_trial(run, clock, stdout, stderr);
 }
 
+int check(const std::string& file) {
+    const auto all = heal::check_artifact(file);
+    if (!all) {
+        fmt::print(stderr, "{}\n", all.error().text);
+        return 2;
+    }
+    for (const heal::StrategyInfo& s : *all) {
+        fmt::print("{} {}: {}\n  priority {}, confidence {}, risk {}, timeout {} ms{}{}{}{}{}\n", s.name, s.version, s.summary, s.priority, s.confidence, heal::to_string(s.risk),
+            s.timeout.count(), s.idempotent ? ", idempotent" : "", s.reversible ? ", reversible" : "", s.has_assess ? ", assess" : "", s.has_verify ? ", verify" : "", s.has_rollback ? ", rollback" : "");
+        fmt::print("  matches {}\n", heal::json::serialize(s.matches));
+        for (const std::string& capability : s.capabilities) fmt::print("  may {}\n", capability);
+        if (!s.parameters.empty()) fmt::print("  parameters {}\n", heal::json::serialize(heal::object_at(s.parameters, "properties")));
+    }
+    return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     const Arguments arguments{argc, argv};
     const heal::SystemClock clock;
     ::signal(SIGPIPE, SIG_IGN);
+    if (arguments.has("--check")) return check(arguments.text("--check"));
     if (arguments.has("--run")) return trial(arguments, clock);
     const bool child = arguments.has("--plugin") || arguments.has("--script") || arguments.has("--effects");
     if (!arguments.good || !child || arguments.has("--help")) {

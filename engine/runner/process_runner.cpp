@@ -307,7 +307,9 @@ private:
                 reply.detail = object_at(one, "detail");
                 if (int_at(one, "status") == HEAL_RETRY) reply.detail["retry"] = true;
                 if (int_at(one, "status") == HEAL_INVALID) reply.detail["invalid"] = true;
-                reply.timed_out = host->machine().deadline_passed() || (bool_at(one, "out_of_time") && !running.cancelled);
+                // An effect is stopped by its own clock, which may be a moment ahead of the host's timer.
+                const bool at_the_end = reply.outcome == Outcome::cancelled && host->time_left() < std::chrono::milliseconds{20};
+                reply.timed_out = host->machine().deadline_passed() || ((bool_at(one, "out_of_time") || at_the_end) && !running.cancelled);
                 // It heeded the deadline: all it did is recorded, so this is a plain failure. Who was asked to stop is cancelled.
                 if (reply.outcome == Outcome::cancelled && !running.cancelled) reply.outcome = Outcome::failed;
                 if (reply.timed_out && reply.outcome == Outcome::failed) reply.text = fmt::format("ran out of its {} ms{}{}", call.timeout.count(), reply.text.empty() ? "" : ": ", reply.text);
