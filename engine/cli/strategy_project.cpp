@@ -97,6 +97,7 @@ constexpr const char* cpp_cmake = R"file(cmake_minimum_required(VERSION 3.20)
 project(@TYPE@ LANGUAGES CXX)
 # Not in a default place? cmake -DCMAKE_PREFIX_PATH=/where/heald/is
 find_package(heald REQUIRED)
+enable_testing()
 heal_add_strategy(@NAME@ SOURCES strategy.cpp TEST strategy_test.cpp)
 )file";
 
