@@ -2,6 +2,7 @@
 
 #include "base/id.hpp"
 #include "fingerprint/scan.hpp"
+#include "fingerprint/traces.hpp"
 
 #include <algorithm>
 
@@ -166,7 +167,10 @@ std::string pattern_of(std::string_view message) { return spell(message, nullptr
 Fingerprint compute(std::string_view service, std::string_view message, std::string_view stack_trace) {
     Fingerprint f;
     f.pattern = pattern_of(message);
-    f.signature = std::string{stack_trace.substr(0, 200)};
+    if (!stack_trace.empty()) {
+        // A trace without frames gives no signature: the message alone decides then.
+        f.signature = valid_utf8(signature_of(parse_trace(stack_trace)).app5);
+    }
     f.digest = digest_of(service, f.pattern, f.signature);
     f.id = f.digest.substr(0, 16);
     return f;
@@ -183,6 +187,7 @@ Explanation explain(std::string_view service, std::string_view raw_line, std::st
     }
     e.fingerprint = compute(service, message, stack_trace);
     spell(message, &e.masks);
+    if (!stack_trace.empty()) e.frames = signature_of(parse_trace(stack_trace)).frames;
     return e;
 }
 

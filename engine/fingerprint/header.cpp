@@ -196,7 +196,7 @@ std::size_t group_end(std::string_view s, std::size_t p) noexcept {
     const char open = s[p];
     const char close = open == '[' ? ']' : open == '(' ? ')' : open == '<' ? '>' : '}';
     int depth = 0;
-    for (std::size_t i = p; i < s.size() && i < p + 200; ++i) {
+    for (std::size_t i = p; i < s.size() && i < p + 400; ++i) {
         if (s[i] == open) ++depth;
         if (s[i] == close && --depth == 0) return i + 1;
     }
@@ -361,12 +361,9 @@ struct Cutter {
                     continue;
                 }
                 if (level_word(token, true) == Level::unknown || token.size() > 1) {
-                    if ((classes_of(token) & cls_alpha) != 0 || is_digit(token[0])) {
-                        line.host = token;
-                        p = end;
-                        // host/host or local@host may stand before the component without one (kernel messages).
-                        continue;
-                    }
+                    line.host = token;
+                    p = end;
+                    continue;
                 }
             }
             if (c == '[' || c == '<' || c == '(' || c == '{') {
@@ -386,11 +383,11 @@ struct Cutter {
                 if (c == '(' && !line.component.empty()) return;
                 const std::uint8_t k = classes_of(inner);
                 // After the component a bracket belongs to the message, unless it is a correlation id.
-                if (!line.component.empty() && !((k & cls_digit) != 0 && (inner.find("- -") != std::string_view::npos ||
+                if (!line.component.empty() && inner != "-" && !((k & cls_digit) != 0 && (inner.find("- -") != std::string_view::npos ||
                                                   (inner.find(' ') == std::string_view::npos && inner.find(':') == std::string_view::npos)))) {
                     return;
                 }
-                if (inner.size() > 160) return;
+                if (inner.size() > 396) return;
                 if (line.thread.empty()) line.thread = inner;
                 if (const std::size_t colon = inner.find(':'); colon != std::string_view::npos && line.level == Level::unknown) {
                     line.level = level_word(inner.substr(colon + 1), true);

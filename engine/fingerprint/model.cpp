@@ -30,13 +30,72 @@ bool is_known_with_digits(std::string_view w) noexcept {
     return std::binary_search(std::begin(with_digits), std::end(with_digits), std::string_view{low, w.size()});
 }
 
-bool model_says_value(std::uint64_t, std::uint64_t previous, char glue, std::string_view w, std::uint64_t) noexcept {
-    static const std::uint64_t user = folded_hash("user");
-    if (previous == user && glue == ' ') {
-        static constexpr std::string_view stop[] = {"unknown", "request", "agent", "name", "is", "not", "has", "was", "and", "or", "authentication", "id", "process"};
-        return std::find(std::begin(stop), std::end(stop), w) == std::end(stop);
+bool is_device_stem(std::string_view lower) noexcept {
+    static constexpr std::string_view stems[] = {"alt", "awdl", "bond", "br", "docker", "dummy", "em", "en", "eth", "fw", "gif", "ib", "ifb", "lo", "ppp", "sit",
+                                                 "stf", "tap", "team", "tun", "utun", "veth", "virbr", "vlan", "wlan", "wwan"};
+    return std::binary_search(std::begin(stems), std::end(stems), lower);
+}
+
+namespace {
+
+constexpr std::size_t slots = std::size_t{1} << 18;
+constexpr int threshold = 8;
+enum Kind : std::uint64_t { word_kind = 0x1111, after_kind = 0x2222, after_two_kind = 0x3333, pair_kind = 0x4444 };
+
+}  // namespace
+}  // namespace heal::fingerprint
+
+// The table is data, not code: 2^18 little-endian words of 28 bits of hash and 4 bits of value (build_model.py).
+extern "C" {
+extern const std::uint32_t heal_fingerprint_model[];
+}
+asm(".pushsection .rodata.heal_fingerprint_model,\"a\",@progbits\n"
+    ".balign 64\n"
+    ".hidden heal_fingerprint_model\n"
+    ".globl heal_fingerprint_model\n"
+    "heal_fingerprint_model:\n"
+    ".incbin \"" HEAL_MODEL_FILE "\"\n"
+    ".popsection\n");
+
+namespace heal::fingerprint {
+namespace {
+
+/// 0: not in the table.
+unsigned find(std::uint64_t hash, std::uint64_t kind) noexcept {
+    const std::uint64_t h = detail::fold_multiply(hash ^ kind, 0x9FB21C651E98DF25ULL);
+    const std::uint32_t tag = static_cast<std::uint32_t>(h >> 36);
+    // The builder leaves at least 15 % of the slots empty, so that a run of full ones always ends.
+    for (std::size_t slot = h & (slots - 1);; slot = (slot + 1) & (slots - 1)) {
+        const std::uint32_t entry = heal_fingerprint_model[slot];
+        if (entry == 0) return 0;
+        if (entry >> 4 == tag) return entry & 15;
     }
-    return false;
+}
+
+std::uint64_t pair_hash(std::uint64_t a, std::uint64_t b) noexcept { return detail::fold_multiply(a ^ 0x589965CC75374CC3ULL, b); }
+
+}  // namespace
+
+Evidence evidence_of(std::uint64_t before, std::uint64_t previous, char glue, std::uint64_t hash) noexcept {
+    Evidence e;
+    const std::uint64_t mark = static_cast<unsigned char>(glue);
+    e.after = find(previous ^ mark, after_kind);
+    if (e.after == 0) return e;
+    if (before != 0) e.after_two = find(pair_hash(before, previous) ^ mark, after_two_kind);
+    e.word = find(hash, word_kind);
+    e.pair = find(pair_hash(previous, hash), pair_kind);
+    return e;
+}
+
+bool model_says_value(std::uint64_t before, std::uint64_t previous, char glue, std::string_view w, std::uint64_t hash) noexcept {
+    const Evidence e = evidence_of(before, previous, glue, hash);
+    if (e.after == 0) return false;
+    const int context = static_cast<int>(e.after_two != 0 ? e.after_two : e.after);
+    if (w.size() < 2 && context < 12) return false;
+    // Seen as text right here: text, unless arguments are the rule and the pair is rare.
+    if (e.pair >= 2) return false;
+    const int known = static_cast<int>(e.word);
+    return context * 2 - known * 2 - static_cast<int>(e.pair) >= threshold;
 }
 
 }  // namespace heal::fingerprint

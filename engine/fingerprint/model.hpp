@@ -39,6 +39,15 @@ inline std::uint64_t folded_hash(std::string_view w) noexcept {
     return h | 1;
 }
 
+/// What the table knows about one word in its place; 0: nothing, else 1-15, more is more.
+struct Evidence {
+    unsigned after = 0;      ///< how often arguments, not text, follow the previous word (8: as often)
+    unsigned after_two = 0;  ///< the same for the two previous words
+    unsigned word = 0;       ///< in how many packages the word is text, logarithmic
+    unsigned pair = 0;       ///< how often the word is text right behind the previous one
+};
+Evidence evidence_of(std::uint64_t before, std::uint64_t previous, char glue, std::uint64_t hash) noexcept;
+
 /// True when `w` stands where an argument stands and is not known as text there.
 /// @param before, previous  folded hashes of the two words to the left, 0: none
 /// @param glue              the last mark between the previous word and w; a blank when there was none
@@ -46,6 +55,9 @@ bool model_says_value(std::uint64_t before, std::uint64_t previous, char glue, s
 
 /// Names with digits that are text wherever they occur: ipv4, utf8, sha256, x86_64, …
 bool is_known_with_digits(std::string_view w) noexcept;
+
+/// Stems of device names: eth, en, wlan, lo, …
+bool is_device_stem(std::string_view lower) noexcept;
 
 /// Lower-case file extensions and top-level domains that make a name of two parts a value.
 bool is_extension(std::string_view lower) noexcept;

@@ -58,6 +58,7 @@ public:
 
 private:
     static constexpr std::uint64_t no_word = 0;
+    static inline const std::uint64_t to_ = folded_hash("to");
 
     std::string_view sub(std::size_t b, std::size_t e) const noexcept { return s_.substr(b, e - b); }
 
@@ -82,9 +83,25 @@ private:
         glue_ = c;
     }
 
+    /// `EventType: JOB_SETUP`: a label in camel case and a constant behind it.
+    static bool is_field_label(std::string_view w) noexcept {
+        bool lower = false;
+        for (const char c : w) {
+            if (is_upper(c) && lower) return true;
+            lower = !is_upper(c);
+        }
+        return false;
+    }
+
     // A word without a digit: text, unless syntax and context say that it is a value.
     void word(std::string_view w) noexcept {
         const std::uint64_t h = folded_hash(w);
+        if (label_ && glue_ == ':' && w.find('_') != std::string_view::npos) {
+            label_ = false;
+            value(Rule::position, w);
+            return;
+        }
+        label_ = is_field_label(w);
         if (previous_ != no_word && is_position(w, h)) {
             value(Rule::position, w);
             after_position_ = true;
@@ -110,6 +127,14 @@ private:
             if (c == '(' || c == '[' || c == '{' || c == '<') {
                 mark(c);
                 ++p;
+                if (c == '(' && is_path_start(sub(p, e))) {
+                    // A command line or file name fills the group, blanks and all.
+                    const std::size_t close = group_close(p, c);
+                    if (close != 0) {
+                        value(Rule::path, sub(p, close));
+                        return close;
+                    }
+                }
                 continue;
             }
             if (c == '"' || c == '\'' || c == '`') {
@@ -140,6 +165,18 @@ private:
         if (p < b) p = b;
         marks(p, e);
         return p > e ? p : e;
+    }
+
+    /// Where the group that opened before p closes; 0 when that is not within 300 bytes.
+    std::size_t group_close(std::size_t p, char open) const noexcept {
+        const char close = open == '(' ? ')' : open == '[' ? ']' : open == '{' ? '}' : '>';
+        int depth = 1;
+        const std::size_t limit = std::min(s_.size(), p + 300);
+        for (; p < limit; ++p) {
+            if (s_[p] == open) ++depth;
+            if (s_[p] == close && --depth == 0) return p;
+        }
+        return 0;
     }
 
     static bool is_closing(char c) noexcept {
@@ -214,6 +251,11 @@ private:
         if ((k & cls_punct) == 0) {
             name(t);
             return b;
+        }
+        if ((k & cls_digit) != 0 && previous_ == to_ && glue_ == ' ' && t.find('(') != std::string_view::npos && t.find('=') == std::string_view::npos) {
+            const std::size_t close = b < e && s_[b] == ')' ? b + 1 : b;
+            value(Rule::object, sub(p, close));
+            return close;
         }
         // Marks inside. Whole forms first.
         const std::size_t equals = t.find('=');
@@ -320,7 +362,13 @@ private:
         if (end == p) return p;
         const std::string_view v = sub(p, end);
         // Class{…}, f(…): the name is text, what it holds is looked into.
-        if (q < e && (s_[q] == '(' || s_[q] == '{' || s_[q] == '[') && (classes_of(v) & (cls_digit | cls_punct)) == 0) return p;
+        if (q < e && (s_[q] == '(' || s_[q] == '{' || s_[q] == '[') && (classes_of(v) & (cls_digit | cls_punct)) == 0) {
+            const std::size_t close = group_close(q + 1, s_[q]);
+            // An object printed with its number alone is one value.
+            if (close == 0 || close >= e || (classes_of(sub(q + 1, close)) & (cls_punct | cls_space)) != 0) return p;
+            value(Rule::object, sub(p, close + 1));
+            return close + 1;
+        }
         value(Rule::key_value, v);
         return end;
     }
@@ -445,6 +493,11 @@ private:
                 previous_ = no_word;
                 return;
             }
+            if (const std::size_t stem = device_stem(t); stem != 0) {
+                sink_.text(t.substr(0, stem));
+                mark('#');
+                return;
+            }
             value(Rule::identifier, t);
             return;
         }
@@ -461,6 +514,17 @@ private:
             }
         }
         word(t);
+    }
+
+    /// eth0, wlan1: the kind of device is text, its number is not. Length of the stem, or 0.
+    std::size_t device_stem(std::string_view t) const noexcept {
+        const std::size_t n = t.size() - 1;
+        if (n < 2 || n > 5 || !is_digit(t[n])) return 0;
+        for (std::size_t i = 0; i < n; ++i) {
+            if (t[i] < 'a' || t[i] > 'z') return 0;
+        }
+        static const std::uint64_t interface = folded_hash("interface");
+        return previous_ == interface || is_device_stem(t.substr(0, n)) ? n : 0;
     }
 
     static bool ends_with(std::string_view t, std::string_view e) noexcept { return t.size() > e.size() && t.substr(t.size() - e.size()) == e; }
@@ -482,7 +546,7 @@ private:
     Sink& sink_;
     std::uint64_t previous_ = no_word, before_previous_ = no_word;  ///< folded hashes of the words to the left
     char glue_ = ' ';              ///< last mark since the previous word
-    bool key_before_ = false, text_key_ = false, after_position_ = false;
+    bool key_before_ = false, text_key_ = false, after_position_ = false, label_ = false;
 };
 
 template <class Sink>
