@@ -443,8 +443,15 @@ struct Cutter {
                 continue;
             }
             if (line.component.empty()) {
-                // `logger - text`, `logger : text`
                 const std::size_t next = skip_blanks(s, end);
+                // A name with another timestamp behind it stands inside the header.
+                bool again = false;
+                if (token.size() <= 64 && timestamp_at(s, next, again) != 0 && again) {
+                    line.host = token;
+                    p = end;
+                    continue;
+                }
+                // `logger - text`, `logger : text`
                 if ((k & cls_alpha) != 0 && (k & cls_space) == 0 && next + 1 < s.size() && (s[next] == '-' || s[next] == ':' ) && is_space(s[next + 1]) &&
                     all_name(token)) {
                     line.component = token;

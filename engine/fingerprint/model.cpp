@@ -88,14 +88,21 @@ Evidence evidence_of(std::uint64_t before, std::uint64_t previous, char glue, st
 }
 
 bool model_says_value(std::uint64_t before, std::uint64_t previous, char glue, std::string_view w, std::uint64_t hash) noexcept {
+    if (glue == '[') {
+        // An index in capitals that no message has as text: [LNKF].
+        bool capitals = w.size() >= 3;
+        for (const char c : w) capitals = capitals && c >= 'A' && c <= 'Z';
+        if (capitals && find(hash, word_kind) == 0) return true;
+    }
     const Evidence e = evidence_of(before, previous, glue, hash);
     if (e.after == 0) return false;
+    // Behind a colon stands text more often than not; only clear labels count.
+    if (glue == ':' && e.after < 12) return false;
     const int context = static_cast<int>(e.after_two != 0 ? e.after_two : e.after);
     if (w.size() < 2 && context < 12) return false;
-    // Seen as text right here: text, unless arguments are the rule and the pair is rare.
+    // Seen as text right here: text.
     if (e.pair >= 2) return false;
-    const int known = static_cast<int>(e.word);
-    return context * 2 - known * 2 - static_cast<int>(e.pair) >= threshold;
+    return context * 2 - static_cast<int>(e.word) * 2 - static_cast<int>(e.pair) >= threshold;
 }
 
 }  // namespace heal::fingerprint

@@ -102,6 +102,10 @@ private:
             return;
         }
         label_ = is_field_label(w);
+        if (glue_ == ' ' && is_user_name(w)) {
+            value(Rule::position, w);
+            return;
+        }
         if (previous_ != no_word && is_position(w, h)) {
             value(Rule::position, w);
             after_position_ = true;
@@ -114,6 +118,27 @@ private:
     }
 
     bool is_position(std::string_view w, std::uint64_t h) const noexcept;
+
+    /// `user X`, `password for X`, `failures for X`: names of accounts are words of every kind, so that only a list of what is text there helps.
+    bool is_user_name(std::string_view w) const noexcept {
+        static const std::uint64_t user = folded_hash("user"), for_ = folded_hash("for"), password = folded_hash("password"), failures = folded_hash("failures"),
+                                   failure = folded_hash("failure"), account = folded_hash("account"), login = folded_hash("login");
+        if (previous_ == no_word) return false;
+        if (previous_ == user) {
+            static constexpr std::string_view text[] = {
+                "a", "access", "account", "accounts", "action", "agent", "already", "and", "are", "as", "at", "authenticated", "authentication", "authorization", "by", "can", "cannot", "canceled",
+                "cancelled", "command", "configuration", "context", "could", "credentials", "data", "database", "defined", "did", "directory", "disconnected", "does", "doesn't", "entry", "error",
+                "exists", "file", "for", "from", "group", "groups", "has", "home", "id", "in", "info", "information", "input", "interface", "interrupt", "is", "list", "logged", "login", "may", "mode", "must",
+                "name", "names", "namespace", "no", "not", "of", "on", "or", "password", "permissions", "process", "processes", "profile", "record", "request", "requested", "running", "service",
+                "session", "sessions", "settings", "space", "specified", "supplied", "table", "time", "to", "token", "unknown", "using", "was", "when", "with", "without"};
+            char low[16];
+            if (w.size() > sizeof low) return true;
+            for (std::size_t i = 0; i < w.size(); ++i) low[i] = static_cast<char>(w[i] | 0x20);
+            return !std::binary_search(std::begin(text), std::end(text), std::string_view{low, w.size()});
+        }
+        if (previous_ != for_ || (before_previous_ != password && before_previous_ != failures && before_previous_ != failure && before_previous_ != account && before_previous_ != login)) return false;
+        return w != "invalid" && w != "user" && w != "the" && w != "a" && w != "unknown" && w != "illegal" && w != "this" && w != "all";
+    }
 
     /// Bytes p..e hold no blank. Returns where the scan goes on: e, or later when a quote with blanks was taken whole.
     std::size_t chunk(std::size_t p, std::size_t e, std::uint8_t k) noexcept {
@@ -203,6 +228,8 @@ private:
         // An apostrophe inside a word does not close a quote.
         if (c == '\'' && q + 1 < s_.size() && is_alpha(s_[q + 1])) return p;
         const std::string_view inner = sub(p + 1, q);
+        static const std::uint64_t state = folded_hash("state"), status = folded_hash("status");
+        if (!blanks && (previous_ == state || previous_ == status) && (classes_of(inner) & ~(cls_alpha | cls_hex)) == 0) return p;  // states tell apart
         if (!blanks || is_path_start(inner)) {
             mark(c);
             if (!inner.empty()) value(Rule::quoted, inner);
