@@ -24,7 +24,7 @@ struct stamp {
         const std::string message{rq.message()};
         const auto at = message.find("id=");
         const auto done = call.exec({"ACT", "SINK", message.substr(at + 3, message.find_first_of(" \n", at) - at - 3)});
-        return done.exit_code() == 0 ? heal::succeeded("stamped") : heal::failed("not stamped");
+        return done.exit_code() == 0 ? heal::outcome::succeeded("stamped") : heal::outcome::failed("not stamped");
     }
 };
 HEAL_PLUGIN(stamp);

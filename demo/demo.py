@@ -151,7 +151,9 @@ class Stage:
 
     def start(self):
         redis = program("redis-server", "redis-server")
-        self.spawn("redis", [redis, "--port", str(self.ports["redis"]), "--bind", "127.0.0.1", "--save", "", "--dir", self.path("run")])
+        # With its folder in its title, so that --stop finds it.
+        self.spawn("redis", [redis, "--port", str(self.ports["redis"]), "--bind", "127.0.0.1", "--save", "", "--dir", self.path("run"),
+                             "--proc-title-template", f"{{title}} {self.folder}"])
         wait_for(lambda: self.is_open("redis"), "Redis did not answer")
         self.worker("cart", self.command("cart"))
         self.worker("mailer", self.command("mailer"))
@@ -238,29 +240,36 @@ class Stage:
         return found
 
     def stop(self):
-        def end(pid, number):
-            try:
-                os.kill(pid, number)
-            except OSError:
-                pass
         for child in reversed(self.children):  # heald first, so that it heals nothing that we end
-            if child.poll() is None:
-                end(child.pid, signal.SIGCONT)
-                end(child.pid, signal.SIGTERM)
-                try:
-                    child.wait(10)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
-        for pid_file in pathlib.Path(self.path("run")).glob("*.pid"):  # started by heald: not our children
-            try:
-                pid = int(pid_file.read_text())
-                line = pathlib.Path(f"/proc/{pid}/cmdline").read_text()
-            except (OSError, ValueError):
-                continue
-            if str(self.folder) in line or str(ROOT / "demo") in line:
-                end(pid, signal.SIGTERM)
-        shutil.rmtree(self.folder, ignore_errors=True)
+            end(child.pid)
+            child.wait()
+        stop_rest(self.folder)
+
+
+def end(pid):
+    """TERM, and after 10 s KILL."""
+    try:
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+        for _ in range(1000):
+            time.sleep(0.01)
+            if pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return
+        os.kill(pid, signal.SIGKILL)
+    except OSError:
+        pass
+
+
+def stop_rest(folder):
+    """Ends what runs out of the folder (what heald started is not our child), then removes it."""
+    mine = str(folder).encode()
+    for entry in pathlib.Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and int(entry.name) != os.getpid() and mine in (entry / "cmdline").read_bytes():
+                end(int(entry.name))
+        except OSError:
+            pass
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class Cart:
@@ -382,14 +391,20 @@ class Incident:
         self.tried = []
 
 
-def narrate(screen, kind, data, incidents):
+def narrate(screen, folder, kind, data, incidents):
     """One event of the stream as a line of the timeline."""
+    def short(text, width=100):
+        # Paths of this run's folder, also as they stand within a file's name.
+        for long in (f"{folder}/", f"{folder}"[1:].replace("/", "%") + "%", f"{ROOT}/demo/services/"):
+            text = text.replace(long, "")
+        return text if len(text) <= width else text[:width - 1] + "…"
+
     at = seconds_of(data["at"]) if "at" in data else time.time()
     event = data.get("event", "")
     if kind == "incident":
         incidents[event] = Incident(data.get("service", "?"))
         incidents[event].opened = at
-        screen.line(data.get("service", "?"), f"heard     {data.get('message', '')[:90]}", "31", at)
+        screen.line(data.get("service", "?"), f"heard     {short(data.get('message', ''))}", "31", at)
         return
     incident = incidents.get(event)
     if incident is None:
@@ -400,15 +415,15 @@ def narrate(screen, kind, data, incidents):
         incident.tried.append(data["strategy"])
         screen.line(who, f"chosen    {data['strategy']}, rank {data.get('rank')} of {data.get('of')} (priority {data.get('priority')}, confidence {data.get('confidence', 0):.2f})", "36", at)
     elif kind == "action" and data.get("phase") in ("execute", "undo", "rollback"):
-        mark = "" if not data.get("error") else f": {data['error'][:80]}"
-        screen.line(who, f"  {data.get('phase', ''):<8}{data.get('summary', '')[:90]} ({ms(data.get('duration_us', 0))}){mark}", "2", at)
+        mark = "" if not data.get("error") else f": {short(data['error'])}"
+        screen.line(who, f"  {data.get('phase', ''):<8}{short(data.get('summary', ''))} ({ms(data.get('duration_us', 0))}){mark}", "2", at)
     elif kind == "attempt" and data.get("state") != "started":
-        screen.line(who, f"acted     {data.get('state')}: {data.get('text', '')[:90]} ({ms(data.get('duration_us', 0))})", "33", at)
+        screen.line(who, f"acted     {data.get('state')}: {short(data.get('text', ''))} ({ms(data.get('duration_us', 0))})", "33", at)
     elif kind == "verification":
         good, bad = data.get("positive", 0), data.get("negative", 0)
         screen.line(who, f"verified  {good} of {good + bad} looks say healthy", "32" if not bad else "33", at)
     elif kind == "rollback":
-        screen.line(who, f"undone    {data.get('effects', 0)} effects {data.get('text', '')[:80]}", "35", at)
+        screen.line(who, f"undone    {data.get('effects', 0)} effects {short(data.get('text', ''))}", "35", at)
     elif kind == "end":
         incident.state = data.get("state", "")
         if incident.state in ("healed", "held"):
@@ -416,7 +431,7 @@ def narrate(screen, kind, data, incidents):
             incident.strategy = data.get("healed_by") or incident.strategy
             screen.line(who, f"HEALED    by {incident.strategy} in {ms(data.get('time_to_heal_us', 0))}", "1;32", at)
         else:
-            screen.line(who, f"{incident.state}  {data.get('reason', '')[:90]}", "1;31", at)
+            screen.line(who, f"{incident.state}  {short(data.get('reason', ''))}", "1;31", at)
 
 
 # ---- The show -----------------------------------------------------------------------------------------------------------------------
@@ -427,7 +442,14 @@ def main():
     parser.add_argument("--build", default=str(ROOT / "build" / "release"), help="folder of the build")
     parser.add_argument("--keep", action="store_true", help="leave everything running at the end")
     parser.add_argument("--plain", action="store_true", help="no colours")
+    parser.add_argument("--stop", metavar="FOLDER", help="end what --keep left running in FOLDER, and remove it")
     options = parser.parse_args()
+    if options.stop:
+        folder = pathlib.Path(options.stop).resolve()
+        if not (folder.name.startswith("heald-demo-") and (folder / "heald.yaml").exists()):
+            sys.exit(f"demo: {folder} is no folder of a demo")
+        stop_rest(folder)
+        return 0
     sys.stdout.reconfigure(errors="replace")
 
     stage = Stage(pathlib.Path(options.build).resolve())
@@ -456,7 +478,7 @@ def main():
         next_look = time.monotonic()
         while time.monotonic() < end:
             try:
-                narrate(screen, *listener.events.get(timeout=0.05), incidents)
+                narrate(screen, stage.folder, *listener.events.get(timeout=0.05), incidents)
                 continue
             except queue.Empty:
                 pass
@@ -471,9 +493,9 @@ def main():
                     seen_healthy_at = None
                     if failures == 1:
                         screen.line("client", f"notices   {seen}", "31")
-                elif seen_healthy_at is None and failures:
+                elif seen_healthy_at is None and (failures or settled):
                     seen_healthy_at = time.time()
-                    screen.line("client", f"sees      {seen}: healthy again", "32")
+                    screen.line("client", f"sees      {seen}: " + ("healthy again" if failures else "it was over before the client noticed"), "32")
             if settled and seen_healthy_at is not None:
                 break
         own = [i for i in incidents.values() if i.service == name]
@@ -512,15 +534,15 @@ def main():
         print("\nheald's log:\n" + pathlib.Path(stage.path("log/heald.out")).read_text()[-6000:])
     if options.keep:
         stage_kept.append(True)
-        port = stage.ports["heald"]
+        ctl = f"{stage.build}/bin/healctl --server http://127.0.0.1:{stage.ports['heald']}"
         print(f"""
 Everything goes on running in {stage.folder} (heald is process {stage.heald.pid}). Try next:
-  what happened       {stage.build}/bin/healctl --url http://127.0.0.1:{port} event list
-  drop a strategy in  cp my_strategy.so {stage.path('plugins')}/        (listed within a second)
+  what happened       {ctl} event list;  {ctl} event show ID
+  drop a strategy in  cp my_strategy.so {stage.path('plugins')}/        (listed within a second: {ctl} strategy list)
   edit a script       $EDITOR {stage.path('scripts/quarantine_poison.lua')}
-  change a priority   curl -X PUT -d '{{"priority": 95}}' -H 'Content-Type: application/json' http://127.0.0.1:{port}/api/v1/strategies/restart
+  change a priority   {ctl} strategy set restart --priority 95      (then it is tried first)
   break it again      redis-cli -p {stage.ports['redis']} set cart:42 poison; curl http://127.0.0.1:{stage.ports['cart']}/cart/42
-  end it              kill {stage.heald.pid} {' '.join(str(c.pid) for c in stage.children if c is not stage.heald and c.poll() is None)}; {' '.join(stage.command('web'))} -s stop""")
+  end it              {sys.argv[0]} --stop {stage.folder}""")
     return 0 if ok else 1
 
 

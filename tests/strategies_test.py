@@ -130,6 +130,7 @@ class Restart(Case):
         process = self.worker(self.sleeper)
         old = self.start(process)
         os.kill(old.pid, signal.SIGSTOP)
+        wait_for(lambda: pathlib.Path(f"/proc/{old.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "the stop")
         began = time.monotonic()
         self.succeeds("restart", {"process": process}, "send KILL")
         self.assertLess(time.monotonic() - began, 4)
@@ -289,7 +290,7 @@ class CacheFlush(Case):
                 pass
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        self.addCleanup(server.shutdown)
+        self.addCleanup(lambda: (server.shutdown(), server.server_close()))
         target = {"http_cache": {"address": f"127.0.0.1:{server.server_address[1]}", "paths": ["/a", "/b"]}}
         self.succeeds("cache_flush", target, "purged /a, /b")
         self.assertEqual(seen, [("PURGE", "/a"), ("PURGE", "/b")])

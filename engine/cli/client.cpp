@@ -83,8 +83,7 @@ result<void> Client::stream(const std::function<bool(std::string_view, std::stri
     set_up(h, *this, "/api/v1/stream");
     ::curl_easy_setopt(h.curl.get(), CURLOPT_HTTPHEADER, h.headers.get());
     ::curl_easy_setopt(h.curl.get(), CURLOPT_FAILONERROR, 1L);
-    ::curl_easy_setopt(
-        h.curl.get(), CURLOPT_WRITEFUNCTION, +[](char* data, std::size_t size, std::size_t count, void* user) -> std::size_t {
+    const auto take = +[](char* data, std::size_t size, std::size_t count, void* user) -> std::size_t {
             auto& in = *static_cast<Into*>(user);
             in.buffer.append(data, size * count);
             for (auto end = in.buffer.find("\n\n"); end != std::string::npos; end = in.buffer.find("\n\n")) {
@@ -102,8 +101,8 @@ result<void> Client::stream(const std::function<bool(std::string_view, std::stri
                 in.buffer.erase(0, end + 2);
             }
             return size * count;
-        }
-    );
+        };
+    ::curl_easy_setopt(h.curl.get(), CURLOPT_WRITEFUNCTION, take);
     ::curl_easy_setopt(h.curl.get(), CURLOPT_WRITEDATA, &into);
     const auto rc = ::curl_easy_perform(h.curl.get());
     if (rc == CURLE_OK || into.stopped) return {};

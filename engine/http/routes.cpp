@@ -31,7 +31,7 @@ awaitable<Response> from_query(Engine& engine, std::function<result<json::object
     co_return answer ? json_response(std::move(*answer)) : problem(answer.error());
 }
 
-result<sql::ListQuery> list_query(const Request& request, std::initializer_list<std::string_view> filters) {
+result<sql::ListQuery> list_query(const Request& request, const std::vector<std::string_view>& filters) {
     sql::ListQuery query;
     for (const auto& [key, value] : request.query) {
         if (key == "limit") {
@@ -53,7 +53,7 @@ result<sql::ListQuery> list_query(const Request& request, std::initializer_list<
 }
 
 template <auto list>
-awaitable<Response> listing(Engine& engine, const Request& request, std::initializer_list<std::string_view> filters) {
+awaitable<Response> listing(Engine& engine, Request request, std::vector<std::string_view> filters) {
     auto query = list_query(request, filters);
     if (!query) co_return problem(query.error());
     std::function<result<json::object>(Database&)> job = [q = std::move(*query)](Database& db) { return list(db, q); };
@@ -86,10 +86,12 @@ awaitable<Response> reload(Engine& engine, Request request) {
 }
 
 awaitable<Response> post_logs(Engine& engine, Request request) {
-    const auto service = request.query.find("service");
+    // Arguments are named before the co_await: docs/adr/0006-coroutines.md.
+    std::string service;
+    if (const auto it = request.query.find("service"); it != request.query.end()) service = it->second;
     auto answer = co_await engine.ingest(
-        std::move(request.body), request.content_type, request.content_encoding, request.idempotency_key,
-        service == request.query.end() ? "" : service->second
+        std::move(request.body), std::move(request.content_type), std::move(request.content_encoding), std::move(request.idempotency_key),
+        std::move(service)
     );
     if (!answer) co_return problem(answer.error());
     json::object body{{"accepted", answer->accepted}, {"below_level", answer->below_level}, {"malformed", answer->malformed},
@@ -99,11 +101,11 @@ awaitable<Response> post_logs(Engine& engine, Request request) {
     co_return json_response(body, 202);
 }
 
-awaitable<Response> list_logs(Engine& e, Request r) { return listing<sql::list_logs>(e, r, {"fingerprint", "service_name", "environment", "log_level", "related_bug_id"}); }
-awaitable<Response> list_fingerprints(Engine& e, Request r) { return listing<sql::list_fingerprints>(e, r, {"service_name", "environment", "log_level", "severity", "error_type"}); }
-awaitable<Response> list_events(Engine& e, Request r) { return listing<sql::list_events>(e, r, {"fingerprint", "service_name", "environment", "state", "severity", "resolution", "healed_by", "target"}); }
-awaitable<Response> list_bugs(Engine& e, Request r) { return listing<sql::list_bugs>(e, r, {"fingerprint", "service_name", "environment", "status", "severity", "bug_type"}); }
-awaitable<Response> list_audit(Engine& e, Request r) { return listing<sql::list_audit>(e, r, {"actor", "action", "subject"}); }
+awaitable<Response> list_logs(Engine& e, Request r) { return listing<sql::list_logs>(e, std::move(r), {"fingerprint", "service_name", "environment", "log_level", "related_bug_id"}); }
+awaitable<Response> list_fingerprints(Engine& e, Request r) { return listing<sql::list_fingerprints>(e, std::move(r), {"service_name", "environment", "log_level", "severity", "error_type"}); }
+awaitable<Response> list_events(Engine& e, Request r) { return listing<sql::list_events>(e, std::move(r), {"fingerprint", "service_name", "environment", "state", "severity", "resolution", "healed_by", "target"}); }
+awaitable<Response> list_bugs(Engine& e, Request r) { return listing<sql::list_bugs>(e, std::move(r), {"fingerprint", "service_name", "environment", "status", "severity", "bug_type"}); }
+awaitable<Response> list_audit(Engine& e, Request r) { return listing<sql::list_audit>(e, std::move(r), {"actor", "action", "subject"}); }
 
 awaitable<Response> show_fingerprint(Engine& engine, Request request) {
     return from_query(engine, [id = request.arguments[0], now = engine.clock().wall()](Database& db) { return sql::show_fingerprint(db, id, now); });
@@ -161,26 +163,30 @@ awaitable<Response> release(Engine& engine, Request request) {
 awaitable<Response> approve(Engine& engine, Request request) {
     auto body = body_object(request);
     if (!body) co_return problem(body.error());
-    auto outcome = co_await engine.approve(request.arguments[0], std::string{string_at(*body, "strategy")}, request.actor);
+    std::string strategy{string_at(*body, "strategy")};
+    auto outcome = co_await engine.approve(request.arguments[0], std::move(strategy), request.actor);
     co_return outcome ? json_response(json::object{{"approved", request.arguments[0]}}) : problem(outcome.error());
 }
 
 awaitable<Response> reject(Engine& engine, Request request) {
     auto body = body_object(request);
     if (!body) co_return problem(body.error());
-    auto outcome = co_await engine.reject(request.arguments[0], std::string{string_at(*body, "reason")}, request.actor);
+    std::string reason{string_at(*body, "reason")};
+    auto outcome = co_await engine.reject(request.arguments[0], std::move(reason), request.actor);
     co_return outcome ? json_response(json::object{{"rejected", request.arguments[0]}}) : problem(outcome.error());
 }
 
 awaitable<Response> pause(Engine& engine, Request request) {
     auto body = body_object(request);
     if (!body) co_return problem(body.error());
-    auto outcome = co_await engine.pause(true, std::string{string_at(*body, "reason")}, request.actor);
+    std::string reason{string_at(*body, "reason")};
+    auto outcome = co_await engine.pause(true, std::move(reason), request.actor);
     co_return outcome ? json_response(json::object{{"paused", true}}) : problem(outcome.error());
 }
 
 awaitable<Response> resume(Engine& engine, Request request) {
-    auto outcome = co_await engine.pause(false, "", request.actor);
+    std::string no_reason;
+    auto outcome = co_await engine.pause(false, std::move(no_reason), request.actor);
     co_return outcome ? json_response(json::object{{"paused", false}}) : problem(outcome.error());
 }
 

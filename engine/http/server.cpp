@@ -148,15 +148,17 @@ public:
             co_await bhttp::async_read_header(stream_, buffer_, parser, token);
             if (ec) {
                 if (ec != bhttp::error::end_of_stream && ec != beast::error::timeout) {
-                    const unsigned status = ec == bhttp::error::header_limit ? 431 : 400;
-                    co_await send(http::problem(status, status == 431 ? "header too large" : "bad request", ec.message()), 11, false);
+                    const unsigned status = ec == bhttp::error::header_limit ? 431 : ec == bhttp::error::body_limit ? 413 : 400;
+                    auto no = http::problem(status, status == 400 ? "bad request" : "too large", ec.message());
+                    co_await send(std::move(no), 11, false);
                 }
                 break;
             }
             const auto started = s_.engine.clock().steady();
             // Both lengths at once is how requests are smuggled (RFC 9112, 6.1).
             if (parser.get().has_content_length() && parser.chunked()) {
-                co_await send(http::problem(400, "bad request", "Content-Length and Transfer-Encoding exclude each other"), 11, false);
+                auto no = http::problem(400, "bad request", "Content-Length and Transfer-Encoding exclude each other");
+                co_await send(std::move(no), 11, false);
                 break;
             }
             if (view(parser.get()[bhttp::field::expect]) == "100-continue") {
@@ -167,7 +169,8 @@ public:
             stream_.expires_after(body_timeout);
             co_await bhttp::async_read(stream_, buffer_, parser, token);
             if (ec == bhttp::error::body_limit) {
-                co_await send(http::problem(413, "too large", fmt::format("a body may have {} bytes (http.max_body_bytes)", s_.engine.settings().http_max_body_bytes)), 11, false);
+                auto no = http::problem(413, "too large", fmt::format("a body may have {} bytes (http.max_body_bytes)", s_.engine.settings().http_max_body_bytes));
+                co_await send(std::move(no), 11, false);
                 break;
             }
             if (ec) break;

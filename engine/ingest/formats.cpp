@@ -4,6 +4,7 @@
 #include "fingerprint/fingerprint.hpp"
 #include "ingest/text.hpp"
 
+#include <algorithm>
 #include <charconv>
 
 namespace heal {
@@ -247,8 +248,9 @@ bool read_syslog(std::string_view line, Time received, RecordView& ret, LineCont
         const auto header = fingerprint::cut_header(rest);
         if (!header.timestamp.empty()) parse_log_time(header.timestamp, received, ret.time);
         ret.host = header.host;
-        ret.service = header.process;
-        ret.component = header.component;
+        const bool is_pid = std::all_of(header.process.begin(), header.process.end(), is_digit);
+        ret.service = is_pid ? header.component : header.process;
+        context.add("pid", is_pid ? header.process : std::string_view{});
         if (header.level != Level::unknown) ret.level = header.level;
         rest = header.message;
     }

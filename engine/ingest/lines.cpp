@@ -111,11 +111,25 @@ struct LineDecoder::State {
     std::uint64_t assembly_lines = 0, assembly_raw = 0;
     Time assembly_time;
 
-    std::string_view group_message() const { return header.message.empty() ? std::string_view{head} : header.message; }
+    std::string_view group_message() const {
+        if (header.message.empty()) return head;
+        // "ERROR java.io.IOException: disk full": what looks like a logger's name is the exception.
+        if (!header.component.empty() && header.component.data() >= head.data() && header.component.data() < header.message.data() &&
+            error_type_in_text(header.component) == header.component) {
+            return std::string_view{head}.substr(static_cast<std::size_t>(header.component.data() - head.data()));
+        }
+        return header.message;
+    }
+    // The program that a syslog header names: "app" of "host app[77]:".
+    std::string_view program() const {
+        const bool is_pid = std::all_of(header.process.begin(), header.process.end(), is_digit);
+        if (!is_pid) return header.process;
+        return is_syslog_shaped() ? header.component : std::string_view{};
+    }
 
     // A log header of the plain kind: then the line stands for itself.
     static bool has_header(const fingerprint::Line& line) { return !line.timestamp.empty() || line.level != Level::unknown; }
-    bool is_syslog_shaped() const { return !header.host.empty() && !header.process.empty(); }
+    bool is_syslog_shaped() const { return !header.host.empty() && (!header.process.empty() || !header.component.empty()); }
 
     bool continues(std::string_view line) {
         if (!open || !join.enabled) return false;
@@ -210,6 +224,11 @@ struct LineDecoder::State {
         head.assign(line);
         header = fingerprint::cut_header(head);
         head_level = header.level;
+        if (head_level == Level::unknown && is_syslog_shaped()) {
+            // "app[77]: ERROR it broke"
+            const auto word = header.message.substr(0, header.message.find_first_of(" :"));
+            if (!word.empty() && word[0] >= 'A' && word[0] <= 'Z' && word.size() > 2) head_level = parse_level(word);
+        }
         stack.clear();
         trace = trace_begun_by(head);
         // A trace behind a log header ("2026-… panic: …") goes on like one without.
@@ -249,12 +268,9 @@ struct LineDecoder::State {
         if (!header.timestamp.empty()) parse_log_time(header.timestamp, builder.received(), record.time);
         if (record.time.us == 0) record.time = outer_time;
         record.host = header.host;
-        if (defaults.service.empty()) {
-            record.service = header.process;
-        } else {
-            context.add("process", header.process);
-        }
         record.component = header.component;
+        if (defaults.service.empty()) record.service = program();
+        context.add("process", header.process);
         record.logger = header.component == "heald" || header.process == "heald" ? std::string_view{"heald"} : std::string_view{};
         context.add("thread", header.thread);
         record.truncated = truncated;

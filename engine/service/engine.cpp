@@ -1,6 +1,7 @@
 #include "service/engine.hpp"
 
 #include "base/log.hpp"
+#include "base/offload.hpp"
 #include "ingest/decoder.hpp"
 #include "ingest/gzip.hpp"
 #include "ingest/tail.hpp"
@@ -106,10 +107,8 @@ public:
             // The tail's thread may wait for this loop to take a batch: end it from another one.
             auto tail = tail_;
             asio::thread_pool ender{1};
-            co_await asio::co_spawn(ender, [&tail]() -> asio::awaitable<void> {
-                tail->stop();
-                co_return;
-            }, asio::use_awaitable);
+            const auto end = [&tail] { tail->stop(); };
+            co_await offload(ender, end);
         }
         if (healer_) co_await healer_->stop(grace);
         if (plugins_) co_await plugins_->runner().stop();
@@ -163,10 +162,9 @@ public:
             result<DecodeReport> report = DecodeReport{};
             std::vector<Batch> batches;
         };
-        auto work = std::make_shared<Work>();
-        ++decoding_;
+        Work work;
         const auto limit = settings_->http_max_body_bytes;
-        co_await asio::co_spawn(workers_, [&]() -> asio::awaitable<void> {
+        const auto decode = [&] {
             // One decoder per worker thread; its buffers and its index of texts stay warm.
             thread_local LogDecoder decoder;
             thread_local std::unique_ptr<BatchBuilder> builder;
@@ -176,31 +174,33 @@ public:
             if (encoding == "gzip") {
                 auto out = inflate_body(body, limit * 4);
                 if (!out) {
-                    work->report = out.error();
-                    co_return;
+                    work.report = out.error();
+                    return;
                 }
                 inflated = std::move(*out);
                 text = inflated;
             } else if (!encoding.empty() && encoding != "identity") {
-                work->report = fail(errc::invalid_input, "Content-Encoding must be gzip or identity");
-                co_return;
+                work.report = fail(errc::invalid_input, "Content-Encoding must be gzip or identity");
+                return;
             }
             DecodeDefaults defaults;
             defaults.service = service;
             defaults.source = "http";
-            work->report = decoder.decode_logs(text, content_type, defaults, *builder);
-            if (work->report) work->batches.push_back(builder->take());
+            work.report = decoder.decode_logs(text, content_type, defaults, *builder);
+            if (work.report) work.batches.push_back(builder->take());
             else builder->take();
-        }, asio::use_awaitable);
+        };
+        ++decoding_;
+        co_await offload(workers_, decode);
         --decoding_;
-        if (!work->report) co_return work->report.error();
+        if (!work.report) co_return work.report.error();
         IngestAnswer answer;
-        answer.accepted = work->report->records;
-        answer.below_level = work->report->below_level;
-        answer.malformed = work->report->malformed;
-        answer.self = work->report->self;
-        for (const auto& e : work->report->errors) answer.errors.push_back(json::object{{"line", e.line}, {"text", to_valid_utf8(e.text)}});
-        for (auto& batch : work->batches) {
+        answer.accepted = work.report->records;
+        answer.below_level = work.report->below_level;
+        answer.malformed = work.report->malformed;
+        answer.self = work.report->self;
+        for (const auto& e : work.report->errors) answer.errors.push_back(json::object{{"line", e.line}, {"text", to_valid_utf8(e.text)}});
+        for (auto& batch : work.batches) {
             batch.source = "http";
             batch.batch_key = key.empty() ? "" : "http:" + key;
             const bool claim = !key.empty();

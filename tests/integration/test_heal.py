@@ -120,7 +120,7 @@ CPP = r"""
 struct bad {
     static constexpr heal::descriptor about{.name = "NAME", .version = "1.0.0", .priority = 900, .timeout = std::chrono::milliseconds{700},
                                             .matches = R"([{"service": "cart"}])"};
-    heal::outcome execute(const heal::request&, heal::call&) { BODY; return heal::succeeded("never"); }
+    heal::outcome execute(const heal::request&, heal::call&) { BODY; return heal::outcome::succeeded("never"); }
 };
 HEAL_PLUGIN(bad);
 """

@@ -90,7 +90,7 @@ TEST(Lines, OfEachFormatAreRecognised) {
     check(R"(<14>1 2026-09-21T14:13:20Z web1 shop 77 - - @cee: {"level":"error","msg":"in json"})", {{Level::error, "shop", "in json", "", 0}});
     check("<11>Sep 21 14:13:20 web1 shop[77]: payment failed", {{Level::error, "shop", "payment failed", "", 0}});
     check("2026-09-21 14:13:20,123 ERROR [main] it broke", {{Level::error, "app", "it broke", "", 0}});
-    check("2026-09-21T14:13:20.123Z host-03 shop[123]: ERROR it broke", {{Level::error, "shop", "it broke", "", 0}});
+    check("2026-09-21T14:13:20.123Z host-03 shop[123]: ERROR it broke", {{Level::error, "shop", "ERROR it broke", "", 0}});
     check("2026-09-21 14:13:20 INFO fine\n2026-09-21 14:13:20 DEBUG fine\n\nplain words\n", {});
     check("\x1B[31mERROR\x1B[0m red words\r", {{Level::error, "app", "red words", "", 0}});
     check("{not json but ERROR: broken", {{Level::error, "app", "{not json but ERROR: broken", "", 0}});
@@ -114,7 +114,7 @@ TEST(Lines, OfStackTracesAreJoined) {
     check("Exception in thread \"main\" java.lang.IllegalStateException: no\n\tat a.B.c(B.java:1)\n\t... 3 more\nCaused by: java.io.IOException: disk\n\tat a.D.e(D.java:2)\n",
           {{Level::error, "app", "Exception in thread \"main\" java.lang.IllegalStateException: no", "java.lang.IllegalStateException", 5}});
     check("2026-09-21 14:13:20 ERROR [main] a.B - failed\njava.io.IOException: disk\n\tat a.D.e(D.java:2)\n2026-09-21 14:13:20 ERROR [main] a.B - other\n",
-          {{Level::error, "app", "a.B - failed", "java.io.IOException", 2}, {Level::error, "app", "a.B - other", "", 0}});
+          {{Level::error, "app", "failed", "java.io.IOException", 2}, {Level::error, "app", "other", "", 0}});
     check("panic: runtime error: index out of range [5] with length 3\n\ngoroutine 1 [running]:\nmain.f(0x5)\n\t/srv/a.go:7 +0x1d\nmain.main()\n\t/srv/a.go:3 +0x20\nexit status 2\n",
           {{Level::fatal, "app", "panic: runtime error: index out of range [5] with length 3", "panic", 7}});
     check("/srv/app.js:12\n    throw new TypeError('x');\n    ^\n\nTypeError: x is not a function\n    at f (/srv/app.js:12:11)\n    at main (/srv/app.js:20:1)\n\nNode.js v18.19.0\n",
