@@ -39,7 +39,7 @@ bool is_device_stem(std::string_view lower) noexcept {
 namespace {
 
 constexpr std::size_t slots = std::size_t{1} << 18;
-constexpr int threshold = 8;
+constexpr int threshold = 6;
 enum Kind : std::uint64_t { word_kind = 0x1111, after_kind = 0x2222, after_two_kind = 0x3333, pair_kind = 0x4444 };
 
 }  // namespace

@@ -226,18 +226,20 @@ def write(a, words, pairs, after, after_two, held):
 
     glues = {" ", ":", "(", "[", ","}
     for word, n in sorted(words.items()):
-        if n >= 2 and len(word) <= 40:
+        if n >= 3 and len(word) <= 40:
             put(folded_hash(word), WORD, min(15, 1 + int(math.log2(n) * 1.25)))
     strong = set()
     for (word, glue), counts in sorted(after.items()):
-        if glue in glues and counts[0] >= 4 and odds(counts) >= 5:
-            put(folded_hash(word) ^ ord(glue), AFTER, odds(counts))
-            strong.add(word)
+        value = odds(counts)
+        if glue in glues and counts[0] >= 4 and value >= 5 and word not in ("the", "a", "an", "and", "is", "or", "not", "error"):
+            put(folded_hash(word) ^ ord(glue), AFTER, value)
+            if glue == " ":
+                strong.add(word)
     for (before, word, glue), counts in sorted(after_two.items()):
-        if glue in glues and counts[0] + counts[1] >= 4 and counts[0] >= 2 and word in strong:
+        if glue in glues and counts[0] + counts[1] >= 4 and counts[0] >= 2 and word in strong and odds(counts) >= 6:
             put(pair_hash(folded_hash(before), folded_hash(word)) ^ ord(glue), AFTER_TWO, odds(counts))
     for (previous, word), n in sorted(pairs.items()):
-        if previous in strong and n >= (2 if words[word] >= 4 else 3) and words[word] >= 2:
+        if previous in strong and n >= 2 and words[word] >= 3:
             put(pair_hash(folded_hash(previous), folded_hash(word)), PAIR, min(15, n))
     print(f"{len(entries)} entries", file=sys.stderr)
     # Fullest use of the table: rare pairs go first when it would be more than 80 % full.
