@@ -97,7 +97,7 @@ bool model_says_value(std::uint64_t before, std::uint64_t previous, char glue, s
     const Evidence e = evidence_of(before, previous, glue, hash);
     if (e.after == 0) return false;
     // Behind a colon stands text more often than not; only clear labels count.
-    if (glue == ':' && e.after < 12) return false;
+    if (glue == ':' && e.after < 15) return false;
     const int context = static_cast<int>(e.after_two != 0 ? e.after_two : e.after);
     if (w.size() < 2 && context < 12) return false;
     // Seen as text right here: text.

@@ -24,6 +24,11 @@ MASK = (1 << 64) - 1
 LOW = 0x2020202020202020
 SLOTS = 1 << 18
 WORD, AFTER, AFTER_TWO, PAIR = 0x1111, 0x2222, 0x3333, 0x4444  # kinds of entries; model.cpp has the same
+# Kinds of things that log messages name, from the contexts with 100 arguments or more (function words and verbs left out).
+KINDS = set("user file type interface volume name device key container path domain node directory server table group function "
+            "column module service unit process command job task queue topic database schema host address property attribute option "
+            "parameter plugin package image instance thread session socket channel partition pool zone bucket index event action "
+            "method class library driver disk resource role principal realm endpoint cluster region shard replica".split())
 ARGUMENT = "\x01"
 NUMBER = "\x02"
 FORMAT = re.compile(
@@ -230,7 +235,8 @@ def write(a, words, pairs, after, after_two, held):
             put(folded_hash(word), WORD, min(15, 1 + int(math.log2(n) * 1.25)))
     strong = set()
     for (word, glue), counts in sorted(after.items()):
-        value = odds(counts)
+        # Nouns that name a kind of thing are followed by its name, or by text that the pairs know.
+        value = max(odds(counts), 5 if counts[0] >= 100 and glue == " " and word in KINDS else 0)
         if glue in glues and counts[0] >= 4 and value >= 5 and word not in ("the", "a", "an", "and", "is", "or", "not", "error"):
             put(folded_hash(word) ^ ord(glue), AFTER, value)
             if glue == " ":
