@@ -34,11 +34,10 @@ def test_a_full_disk_degrades_and_recovers_without_a_restart(small_disk, tmp_pat
         before = h.get("/api/v1/ingest")["records"]
         acts = done.read_text()
         filler = small_disk / "filler"
-        with open(filler, "wb") as f:
+        with open(filler, "wb", buffering=0) as f:
             try:
                 while True:
                     f.write(b"x" * 4096)
-                    f.flush()
             except OSError:
                 pass
         refused = wait_for("ingest is refused", lambda: h.call("POST", "/api/v1/logs", {"service_name": "cart", "log_level": "error",
