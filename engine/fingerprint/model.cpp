@@ -39,7 +39,7 @@ bool is_device_stem(std::string_view lower) noexcept {
 namespace {
 
 constexpr std::size_t slots = std::size_t{1} << 18;
-constexpr int threshold = 8;
+constexpr int threshold = 6;
 enum Kind : std::uint64_t { word_kind = 0x1111, after_kind = 0x2222, after_two_kind = 0x3333, pair_kind = 0x4444 };
 
 }  // namespace
@@ -97,7 +97,7 @@ bool model_says_value(std::uint64_t before, std::uint64_t previous, char glue, s
     const Evidence e = evidence_of(before, previous, glue, hash);
     if (e.after == 0) return false;
     // Behind a colon stands text more often than not; only clear labels count.
-    if (glue == ':' && e.after < 12) return false;
+    if (glue == ':' && e.after < 15) return false;
     const int context = static_cast<int>(e.after_two != 0 ? e.after_two : e.after);
     if (w.size() < 2 && context < 12) return false;
     // Seen as text right here: text.

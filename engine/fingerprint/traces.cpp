@@ -207,7 +207,7 @@ struct Parser {
         std::string_view name = trim(line.substr(0, paren));
         if (has(name, " ") || !(has(where, ".java") || has(where, ".kt") || has(where, ".scala") || has(where, ".groovy") || has(where, ".clj") || where == "Native Method" || where == "Unknown Source" || where == "<generated>" ||
                                 starts(where, "SourceFile") || starts(where, "Unknown"))) return false;
-        if (const std::size_t slash = name.rfind('/'); slash != std::string_view::npos) name = name.substr(slash + 1);
+        if (const std::size_t slash = name.rfind('/', name.find("$$")); slash != std::string_view::npos) name = name.substr(slash + 1);
         std::string full = without_counters(without_groups(name));
         // Proxies and lambdas: the class behind the generated name stays.
         for (const std::string_view mark : {"$$Lambda", "$$EnhancerBy", "$$FastClassBy", "$$SpringCGLIB", "$$Proxy", "_$$_jvst", "_$$_javassist", "$fn__"}) {
@@ -259,6 +259,8 @@ struct Parser {
 
     bool javascript_frame(std::string_view line) {
         std::string_view function, where;
+        // Node opens the braces of a cause behind the last frame.
+        if (ends(line, " {")) line.remove_suffix(2);
         if (starts(line, "at ")) {
             line.remove_prefix(3);
             for (const std::string_view prefix : {"async ", "new "}) {
@@ -428,7 +430,8 @@ struct Parser {
     /// glibc's backtrace_symbols: ./prog(function+0x1f) [0x4005]
     bool binary_frame(std::string_view line) {
         const std::size_t open = line.find('(');
-        const std::size_t close = line.find(") [0x");
+        std::size_t close = line.find(") [0x");
+        if (close == std::string_view::npos) close = line.find(")[0x");
         if (open == std::string_view::npos || close == std::string_view::npos || close < open || has(line.substr(0, open), " ")) return false;
         std::string_view name = line.substr(open + 1, close - open - 1);
         if (const std::size_t plus = name.find("+0x"); plus != std::string_view::npos) name = name.substr(0, plus);
@@ -885,10 +888,9 @@ Signature signature_of(const Trace& trace, const std::vector<std::string>& ignor
         return out;
     }
     // Too few frames of the user's, or one that raises for others: the message and the system's frames help to tell apart.
-    out.frames = app;
+    out.frames = app.size() < 2 ? all : app;
     if (out.frames.size() > app_frames) out.frames.resize(app_frames);
-    const std::size_t system = std::min(app_frames, all.size());
-    if (app.size() < 2) out.frames.insert(out.frames.end(), all.begin(), all.begin() + static_cast<std::ptrdiff_t>(system));
+    if (app.size() == 1 && std::find(out.frames.begin(), out.frames.end(), app.front()) == out.frames.end()) out.frames.push_back(app.front());
     out.app5 = cause.type + "|" + pattern_of(cause.message) + "|" + join(out.frames, out.frames.size());
     return out;
 }

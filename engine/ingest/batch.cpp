@@ -174,7 +174,14 @@ void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults)
     const auto clean_message = clean(message, s.message_scratch);
     const auto clean_stack = clean(stack, s.stack_scratch);
 
-    auto& known = s.known(service, environment, clean_message, clean_stack);
+    auto* found = &s.known(service, environment, clean_message, clean_stack);
+    // A little room above: what a line decoder still holds when the batch is full.
+    const bool fold = found->generation != s.generation && s.batch.deltas.size() >= max_deltas + 64;
+    if (fold) {
+        found = &s.known(service, environment, other_errors, {});
+        ++s.batch.folded;
+    }
+    auto& known = *found;
     const Time received = s.now();
     const bool time_is_sane =
         record.time.us != 0 && record.time >= received - oldest_event && record.time <= received + newest_event;
@@ -212,9 +219,9 @@ void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults)
     set_text(sample.host, record.host.empty() ? std::string_view{defaults.host} : record.host, max_name_bytes);
     set_text(sample.component, record.component.empty() ? record.logger : record.component, max_name_bytes);
     sample.level = level;
-    sample.message.assign(clean_message);
-    set_text(sample.error_type, record.error_type, max_name_bytes);
-    sample.stack_trace.assign(clean_stack);
+    sample.message.assign(fold ? other_errors : clean_message);
+    set_text(sample.error_type, fold ? std::string_view{} : record.error_type, max_name_bytes);
+    sample.stack_trace.assign(fold ? std::string_view{} : clean_stack);
     set_text(sample.request_id, record.request_id, max_name_bytes);
     set_text(sample.workspace_id, record.workspace_id, max_name_bytes);
     set_text(sample.trace_id, record.trace_id, max_name_bytes);

@@ -49,6 +49,7 @@ struct Batch {
     std::uint64_t malformed = 0;    ///< could not be read as a record
     std::uint64_t joined = 0;       ///< continuation lines: part of a record that another line began, or blank
     std::uint64_t truncated = 0;    ///< of the records: some text was cut at a limit
+    std::uint64_t folded = 0;       ///< of the records: counted under "other errors" because the batch holds max_deltas kinds already
     Time received;
     std::string source;     ///< of the batch as a whole: "file:…", "http"
     std::string batch_key;  ///< equal for two deliveries of the same data: the Idempotency-Key; "" for files, whose offset does that
@@ -93,9 +94,11 @@ struct DecodeDefaults {
 /// @thread one at a time; no locks
 class BatchBuilder {
 public:
-    /// A batch is handed over at this many deltas; a decoder asks full() between records. 4096 deltas of 2 samples are a few
-    /// MiB and one SQLite transaction of some 50 ms.
+    /// The tail hands a batch over at this many deltas (full()). In a body that holds more kinds of error the others are
+    /// folded into one delta per service, "other errors" (reliability row 22). 4096 deltas of 2 samples are a few MiB and one
+    /// SQLite transaction of some 50 ms.
     static constexpr std::size_t max_deltas = 4096;
+    static constexpr std::string_view other_errors = "other errors: more than 4096 kinds in one delivery";
     static constexpr std::size_t known_texts = 16384;
     static constexpr std::size_t max_message_bytes = 16U << 10U;  ///< longer ones are cut, counted as truncated
     static constexpr std::size_t max_stack_bytes = 64U << 10U;

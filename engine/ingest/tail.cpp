@@ -187,6 +187,10 @@ private:
         while (!stopping()) {
             now_ = clock_.steady();
             bool more = false;
+            // Rows first: see take_over_name.
+            for (std::size_t i = 0; i < files_.size(); ++i) {
+                if (files_[i]->offset_is_new || !files_[i]->more_offsets.empty()) emit(*files_[i], true);
+            }
             for (std::size_t i = 0; i < files_.size() && !stopping(); ++i) {  // by index: reading may add rotated files
                 File& file = *files_[i];
                 if (file.dirty) process(file);
@@ -375,7 +379,18 @@ private:
         }
         if (done != finished_.end()) finished_.erase(done);
         resume_rotated(*file);
+        take_over_name(*file);
         adopt(std::move(file));
+    }
+
+    // The row under the plain name is the new file's from now on. It and the row under which the former file goes on are handed over in
+    // one batch, before anything more is read of either: at any moment a kill leaves rows that tell the truth.
+    void take_over_name(File& next) {
+        for (auto& former : files_) {
+            if (!former->rotated || former->gone || former->source != next.source) continue;
+            former->source = rotated_source(former->path, former->identity);
+            next.more_offsets.push_back(offset_of(*former, former->delivered));
+        }
     }
 
     std::unique_ptr<File> make_file(Fd fd, const struct stat& st, const std::string& path, std::string source, const TailSource& config) {
@@ -435,7 +450,7 @@ private:
 
     // Reads what was rotated away while we were away: the file we had been reading from our offset on, and whole the ones that
     // came after it. True if the former was there.
-    bool recover(const File& current, const SourceOffset& stored, const Head* head) {
+    bool recover(File& current, const SourceOffset& stored, const Head* head) {
         struct Candidate {
             std::string path;
             Fd fd;
@@ -468,7 +483,10 @@ private:
         for (auto i = candidates.begin(); i != candidates.end() && taken < recovered_per_path; ++i) {
             const bool later = i != former && modified_us(i->st) > since && stored.inode != 0;
             if ((i != former && !later) || is_open(identity_of(i->st))) continue;
+            // One that has a row of its own is taken up by resume_rotated.
+            if (stored_.contains(rotated_source(current.path, identity_of(i->st)))) continue;
             add_rotated(std::move(i->fd), i->st, current.path, *current.config, i == former ? stored.offset : 0);
+            current.more_offsets.push_back(offset_of(*files_.back(), files_.back()->position));
             ++taken;
         }
         return found;
@@ -531,22 +549,18 @@ private:
         ++rotations_;
         file.rotated = true;
         file.dirty = true;
-        file.source = rotated_source(file.path, file.identity);
         std::size_t rotated = 0;
         for (auto i = files_.rbegin(); i != files_.rend(); ++i) {
             if ((*i)->rotated && (*i)->path == file.path && ++rotated > rotated_per_path) (*i)->gone = true;
         }
-        // Its last lines first, then those of the file that took its place.
-        while (file.dirty && !stopping()) process(file);
         if (there) {
             const auto before = files_.size();
-            File& old = file;
-            const SourceOffset moved = offset_of(old, old.delivered);
-            const TailSource& config = *old.config;
-            const std::string path = old.path;
-            look_at(path, config, false);
-            if (files_.size() > before) files_.back()->more_offsets.push_back(moved);
+            const std::string path = file.path;
+            look_at(path, *file.config, false);
+            if (files_.size() > before && !emit(*files_.back(), true)) return;
         }
+        // Its last lines first, then those of the file that took its place.
+        while (file.dirty && !stopping()) process(file);
     }
 
     void close_gone() {
@@ -739,6 +753,7 @@ private:
         to.malformed += from.malformed;
         to.joined += from.joined;
         to.truncated += from.truncated;
+        to.folded += from.folded;
         to.records += from.records;
     }
 
@@ -761,7 +776,7 @@ private:
         batch.source = "file:" + file.path;
         batch.offsets = std::move(file.more_offsets);
         batch.offsets.push_back(offset_of(file, offset));
-        if (file.rotated && file.gone) batch.offsets.back().inode = 0;
+        if (file.gone && file.source != "file:" + file.path) batch.offsets.back().inode = 0;
         file.more_offsets.clear();
         while (!sink_(std::move(batch))) {
             ++sink_full_;

@@ -260,6 +260,21 @@ TEST(BatchBuilder, StaysBoundedUnderManyDifferentErrors) {
     EXPECT_EQ(records, 40'000U);
 }
 
+TEST(DecodeLogs, FoldsTheKindsBeyondTheBoundIntoOne) {
+    std::string body;
+    for (int i = 0; i < 20'000; ++i) {
+        std::string name;
+        for (int n = i; n > 0; n /= 26) name += static_cast<char>('a' + n % 26);
+        body += R"j({"service":"shop","level":"error","message":"failure in )j" + name + "q\"}\n";
+    }
+    const auto d = decode(body);
+    EXPECT_EQ(d.batch.records, 20'000U);
+    EXPECT_LE(d.batch.deltas.size(), BatchBuilder::max_deltas + 65);
+    EXPECT_GT(d.batch.folded, 10'000U);
+    EXPECT_EQ(d.batch.deltas.back().count, d.batch.folded);
+    EXPECT_EQ(d.batch.deltas.back().samples.front().message, BatchBuilder::other_errors);
+}
+
 TEST(BatchBuilder, SeparatesEnvironmentsAndRaisesTheLevel) {
     const ManualClock clock;
     BatchBuilder builder{clock};

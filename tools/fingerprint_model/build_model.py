@@ -24,6 +24,11 @@ MASK = (1 << 64) - 1
 LOW = 0x2020202020202020
 SLOTS = 1 << 18
 WORD, AFTER, AFTER_TWO, PAIR = 0x1111, 0x2222, 0x3333, 0x4444  # kinds of entries; model.cpp has the same
+# Kinds of things that log messages name, from the contexts with 100 arguments or more (function words and verbs left out).
+KINDS = set("user file type interface volume name device key container path domain node directory server table group function "
+            "column module service unit process command job task queue topic database schema host address property attribute option "
+            "parameter plugin package image instance thread session socket channel partition pool zone bucket index event action "
+            "method class library driver disk resource role principal realm endpoint cluster region shard replica".split())
 ARGUMENT = "\x01"
 NUMBER = "\x02"
 FORMAT = re.compile(
@@ -226,18 +231,21 @@ def write(a, words, pairs, after, after_two, held):
 
     glues = {" ", ":", "(", "[", ","}
     for word, n in sorted(words.items()):
-        if n >= 2 and len(word) <= 40:
+        if n >= 3 and len(word) <= 40:
             put(folded_hash(word), WORD, min(15, 1 + int(math.log2(n) * 1.25)))
     strong = set()
     for (word, glue), counts in sorted(after.items()):
-        if glue in glues and counts[0] >= 4 and odds(counts) >= 5:
-            put(folded_hash(word) ^ ord(glue), AFTER, odds(counts))
-            strong.add(word)
+        # Nouns that name a kind of thing are followed by its name, or by text that the pairs know.
+        value = max(odds(counts), 5 if counts[0] >= 100 and glue == " " and word in KINDS else 0)
+        if glue in glues and counts[0] >= 4 and value >= 5 and word not in ("the", "a", "an", "and", "is", "or", "not", "error"):
+            put(folded_hash(word) ^ ord(glue), AFTER, value)
+            if glue == " ":
+                strong.add(word)
     for (before, word, glue), counts in sorted(after_two.items()):
-        if glue in glues and counts[0] + counts[1] >= 4 and counts[0] >= 2 and word in strong:
+        if glue in glues and counts[0] + counts[1] >= 4 and counts[0] >= 2 and word in strong and odds(counts) >= 6:
             put(pair_hash(folded_hash(before), folded_hash(word)) ^ ord(glue), AFTER_TWO, odds(counts))
     for (previous, word), n in sorted(pairs.items()):
-        if previous in strong and n >= (2 if words[word] >= 4 else 3) and words[word] >= 2:
+        if previous in strong and n >= 2 and words[word] >= 3:
             put(pair_hash(folded_hash(previous), folded_hash(word)), PAIR, min(15, n))
     print(f"{len(entries)} entries", file=sys.stderr)
     # Fullest use of the table: rare pairs go first when it would be more than 80 % full.
