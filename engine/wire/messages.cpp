@@ -3,8 +3,17 @@
 namespace heal {
 
 json::object to_json(const Effect& e) {
-    return {{"step", e.step}, {"phase", e.phase}, {"kind", e.kind}, {"summary", e.summary}, {"parameters", e.parameters},
-            {"capability", e.capability}, {"changes_world", e.changes_world}, {"undoable", e.undoable}, {"undo", e.undo}, {"undoes_step", e.undoes_step}};
+    return {
+        {"step", e.step},
+        {"phase", e.phase},
+        {"kind", e.kind},
+        {"summary", e.summary},
+        {"parameters", e.parameters},
+        {"capability", e.capability},
+        {"changes_world", e.changes_world},
+        {"undoable", e.undoable},
+        {"undo", e.undo},
+        {"undoes_step", e.undoes_step}};
 }
 
 Effect effect_of(const json::object& o) {
@@ -23,7 +32,14 @@ Effect effect_of(const json::object& o) {
 }
 
 json::object to_json(const EffectResult& r) {
-    return {{"step", r.step}, {"phase", r.phase}, {"ok", r.ok}, {"skipped", r.skipped}, {"error", r.error}, {"result", r.result}, {"duration_us", r.duration.count()}};
+    return {
+        {"step", r.step},
+        {"phase", r.phase},
+        {"ok", r.ok},
+        {"skipped", r.skipped},
+        {"error", r.error},
+        {"result", r.result},
+        {"duration_us", r.duration.count()}};
 }
 
 EffectResult effect_result_of(const json::object& o) {
