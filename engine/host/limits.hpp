@@ -14,7 +14,7 @@ namespace heal {
 struct HostLimits {
     std::uint64_t memory_bytes =
         512ULL << 20U;  ///< RLIMIT_AS; not in sanitized builds, whose shadow needs 20 TiB of addresses
-    unsigned open_files = 256, processes = 64, cpu_seconds = 600;
+    unsigned open_files = 256, processes = 24, cpu_seconds = 600;
     std::uint32_t user_id = 0;  ///< becomes this user and group when root; 0: stays
 };
 

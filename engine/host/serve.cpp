@@ -56,8 +56,8 @@ public:
             if (!whole) closed_ = true;
             if (closed_) return std::nullopt;
             if (*whole) {
-                auto parsed = parse_json(text, "message");
-                if (parsed && parsed->is_object()) return std::move(parsed->get_object());
+                auto parsed = parse_message(text);
+                if (parsed) return std::move(*parsed);
                 closed_ = true;
                 return std::nullopt;
             }

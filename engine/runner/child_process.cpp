@@ -1,5 +1,7 @@
 #include "runner/child_process.hpp"
 
+#include "wire/messages.hpp"
+
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
@@ -172,10 +174,9 @@ void ChildProcess::read_socket() {
             const auto whole = reader_.next(text);
             if (!whole) return fail_connection("broke the protocol: " + whole.error().text);
             if (!*whole) break;
-            auto parsed = parse_json(text, "message");
-            if (!parsed || !parsed->is_object())
-                return fail_connection("broke the protocol: a frame is no JSON object");
-            if (callbacks_.message) callbacks_.message(std::move(parsed->get_object()));
+            auto parsed = parse_message(text);
+            if (!parsed) return fail_connection("broke the protocol: " + parsed.error().text);
+            if (callbacks_.message) callbacks_.message(std::move(*parsed));
             if (broken_ || !socket_.is_open()) return;
         }
         if (static_cast<std::size_t>(n) < buffer.size()) return;

@@ -107,6 +107,8 @@ public:
     /// errc::timeout, errc::unavailable: the host died or hung (its last words are in artifact->last_output);
     /// errc::io: nothing can be started.
     boost::asio::awaitable<result<Started>> start(ArtifactPtr artifact);
+    /// More hosts live than may serve: one that was only started to be described is not kept.
+    bool crowded() const { return hosts_.size() > settings_.max_children; }
     /// An idle host of the artifact, or a fresh one; waits for a place at most `max_wait`. errc::overloaded
     /// besides those of start().
     boost::asio::awaitable<result<HostPtr>> acquire(ArtifactPtr artifact, std::chrono::milliseconds max_wait);

@@ -41,6 +41,7 @@ struct Slot {
 };
 
 constexpr std::int64_t backup_days = 30;
+constexpr int max_starting = 4;
 
 class PluginsImpl final : public Plugins, public ArtifactSource {
 public:
@@ -50,7 +51,7 @@ public:
           clock_(clock),
           pool_(context_, settings_, clock_),
           runner_(create_process_runner(context_, pool_, *this, clock_)),
-          changed_(context_) {}
+          changed_(context_), room_(context_) {}
 
     StrategyRunner& runner() override { return *runner_; }
     const std::vector<CatalogEntry>& entries() const override { return entries_; }
@@ -252,7 +253,17 @@ private:
             artifact->libraries = read_libraries(lib_folder(), refused);
             for (const std::string& one : refused) log::warn("a library of scripts is left out: {}", one);
         }
+        // Hosts that are being loaded come on top of those that serve, so that a new version does not wait for a long call; a few
+        // at a time.
+        while (starting_ >= max_starting) {
+            room_.expires_at(asio::steady_timer::time_point::max());
+            boost::system::error_code ignored;
+            co_await room_.async_wait(asio::redirect_error(use_awaitable, ignored));
+        }
+        ++starting_;
         auto started = co_await pool_.start(artifact);
+        --starting_;
+        room_.cancel();
         // A host that could not come up may have been starved: the next look at the file tries again.
         if (!started)
             co_return refuse(
@@ -308,6 +319,7 @@ private:
             artifact->strategies.size() == 1 ? "y" : "ies",
             artifact->file.build.substr(0, 12)
         );
+        if (pool_.crowded()) started->host->retire();
         publish();
         if (old) retry_duplicates();
     }
@@ -391,8 +403,8 @@ private:
     std::map<std::string, ArtifactPtr> by_name_;
     std::vector<CatalogEntry> entries_;
     std::function<void()> callback_;
-    asio::steady_timer changed_;
-    int loading_ = 0;
+    asio::steady_timer changed_, room_;
+    int loading_ = 0, starting_ = 0;
 };
 
 }  // namespace

@@ -47,7 +47,7 @@ struct RunnerSettings {
     std::uint64_t memory_bytes = 512ULL << 20U;    ///< RLIMIT_AS
     std::uint64_t lua_memory_bytes = 8ULL << 20U;  ///< of a script's state (borders.md; hindsight's default)
     unsigned open_files = 256;                     ///< RLIMIT_NOFILE
-    unsigned processes = 64;     ///< threads, where the host has a user of its own (RLIMIT_NPROC)
+    unsigned processes = 24;     ///< threads, where the host has a user of its own (RLIMIT_NPROC)
     unsigned cpu_seconds = 600;  ///< RLIMIT_CPU of one child's life
     unsigned recycle_after_calls =
         100'000;  ///< a child is replaced after this many calls, against slow leaks

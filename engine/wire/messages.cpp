@@ -2,6 +2,16 @@
 
 namespace heal {
 
+result<json::object> parse_message(std::string_view text) {
+    json::parse_options options;
+    options.max_depth = 128;
+    boost::system::error_code ec;
+    json::value value = json::parse(json::string_view{text.data(), text.size()}, ec, {}, options);
+    if (ec) return fail(errc::protocol, "a frame is no JSON: " + ec.message());
+    if (!value.is_object()) return fail(errc::protocol, "a frame is no JSON object");
+    return std::move(value.get_object());
+}
+
 json::object to_json(const Effect& e) {
     return {
         {"step", e.step},

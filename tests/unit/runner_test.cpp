@@ -75,6 +75,34 @@ TEST_F(Runner, AnswersABatchInItsOrder) {
     EXPECT_EQ(replies[3].outcome, Outcome::declined);
 }
 
+TEST_F(Runner, PassesOnWhateverDepthAndBytesAnIncidentHas) {
+    load_sample();
+    // 32 levels are what the engine itself takes; the message around them adds more.
+    std::string deep = "1";
+    for (int i = 0; i < 31; ++i) deep = "[" + deep + "]";
+    StrategyCall call = world.call("sample");
+    call.request["incident"].as_object()["context"] = json::object{{"deep", parse_json(deep, "x").value()}};
+    call.request["incident"].as_object()["message"] = std::string("\x01\x1f \xc3\xa4 \"quoted\" \\ \x7f");
+    EXPECT_EQ(world.assess(call).outcome, Outcome::succeeded);
+    EXPECT_EQ(world.execute(call).outcome, Outcome::succeeded);
+    call.attempt += "b";
+    call.request["incident"].as_object()["message"] = std::string(2'000'000, 'x');
+    const StrategyReply large = world.execute(call);
+    EXPECT_EQ(large.outcome, Outcome::failed);
+    EXPECT_FALSE(large.crashed) << "a message that does not fit is not the plugin's fault";
+    EXPECT_EQ(world.execute(world.call("sample")).outcome, Outcome::succeeded);
+}
+
+TEST_F(Runner, ServesMoreArtifactsThanItMayHaveHosts) {
+    for (int i = 0; i < 20; ++i) {
+        const std::string name = "s" + std::to_string(i);
+        world.script(name + ".lua", "return { name = '" + name + "', execute = function() return true end }");
+    }
+    world.start();
+    world.drive([&] { return world.plugins->entries().size() == 20; });
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(world.execute(world.call("s" + std::to_string(i))).outcome, Outcome::succeeded) << i;
+}
+
 TEST_F(Runner, RefusesAConfigurationThatDoesNotFitTheParameters) {
     load_sample();
     const auto check = [&](json::object config, const std::string& expected) {
