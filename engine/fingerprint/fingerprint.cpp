@@ -16,8 +16,6 @@ const char* to_string(Rule rule) noexcept {
 
 namespace {
 
-constexpr std::string_view soft_marks = " ,|/:;.-_+&=x";
-
 /// Between two values a run of soft marks joins them to one; both sinks share this small machine.
 template <class Derived>
 class Collapsing {
@@ -137,7 +135,11 @@ std::string valid_utf8(const std::string& s) {
 }
 
 std::string spell(std::string_view message, std::vector<Mask>* masks) {
-    std::string pattern;
+    std::string pattern, plain;
+    if (has_ansi(message)) {
+        strip_ansi(message, plain);
+        message = plain;
+    }
     TextSink sink{pattern, masks};
     Scan<TextSink>{message, sink}.run();
     sink.finish();
@@ -194,7 +196,32 @@ Explanation explain(std::string_view service, std::string_view raw_line, std::st
 Scanner::Scanner(std::string service, std::uint64_t seed_low, std::uint64_t seed_high)
     : service_(std::move(service)), seed_low_(seed_low), seed_high_(seed_high), slots_(cache_sets * ways) {}
 
-Key Scanner::key(std::string_view message) const noexcept {
+bool has_ansi(std::string_view text) noexcept { return text.find('\x1b') != std::string_view::npos; }
+
+void strip_ansi(std::string_view text, std::string& out) {
+    out.clear();
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        if (text[i] != '\x1b') {
+            out += text[i];
+            continue;
+        }
+        if (i + 1 >= text.size()) break;
+        if (text[++i] == '[') {
+            // Parameters and intermediates up to the final byte 0x40-0x7e.
+            while (i + 1 < text.size() && text[i + 1] >= 0x20 && text[i + 1] < 0x40) ++i;
+            ++i;
+        } else if (text[i] == ']') {
+            while (i + 1 < text.size() && text[i + 1] != '\x07' && text[i + 1] != '\x1b') ++i;
+            ++i;
+        }
+    }
+}
+
+Key Scanner::key(std::string_view message) {
+    if (has_ansi(message)) {
+        strip_ansi(message, plain_);
+        message = plain_;
+    }
     HashSink sink{seed_low_, seed_high_};
     Scan<HashSink>{message, sink}.run();
     sink.finish();
@@ -220,6 +247,11 @@ std::uint64_t Scanner::id(std::string_view message) {
 }
 
 std::uint64_t Scanner::id_of_line(std::string_view raw_line) {
+    std::string colourless;
+    if (has_ansi(raw_line)) {
+        strip_ansi(raw_line, colourless);
+        raw_line = colourless;
+    }
     const Line line = cut_header(raw_line);
     if (line.json && line.message.find('\\') != std::string_view::npos) {
         unescape_json(line.message, buffer_);

@@ -21,7 +21,7 @@ struct Line {
 
 /// Cuts timestamp, level, host, process, thread, component, in any order, none configured. Understands syslog (RFC 3164,
 /// RFC 5424), logcat, glog, log4j-like layouts, web server logs, the kernel's uptime, NDJSON (the message key) and logfmt.
-/// Looks at no more than the first 640 bytes, JSON excepted. Never fails. @thread any
+/// Colours must have been taken out (strip_ansi). Looks at no more than the first 640 bytes, JSON excepted. Never fails. @thread any
 Line cut_header(std::string_view raw_line) noexcept;
 
 struct Fingerprint {
@@ -71,7 +71,7 @@ public:
     explicit Scanner(std::string service = {}, std::uint64_t seed_low = 0, std::uint64_t seed_high = 0);
 
     /// Key of a message without header.
-    Key key(std::string_view message) const noexcept;
+    Key key(std::string_view message);
     /// First 64 bits of the SHA-256 digest, that is the public id as a number. Message without header.
     std::uint64_t id(std::string_view message);
     /// The same for a raw line: cuts the header, unescapes a JSON message.
@@ -89,8 +89,13 @@ private:
     std::uint64_t seed_low_, seed_high_;
     std::vector<Slot> slots_;    ///< 4-way sets; the newest entry of a full set replaces in turn
     std::uint64_t misses_ = 0;
-    std::string buffer_;         ///< unescaped JSON text
+    std::string buffer_, plain_;  ///< unescaped JSON text; text without colours
 };
+
+/// True when the text holds escape bytes; then strip_ansi copies it without its ANSI sequences (CSI and OSC, ECMA-48) into
+/// `out`, which is cleared first. Scanner, compute and explain do this by themselves; cut_header does not.
+bool has_ansi(std::string_view text) noexcept;
+void strip_ansi(std::string_view text, std::string& out);
 
 /// JSON string escapes undone (\n, \", \u00e9 …) into `out`, which is cleared first.
 void unescape_json(std::string_view text, std::string& out);

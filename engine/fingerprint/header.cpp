@@ -246,7 +246,6 @@ struct Cutter {
                 dated = true;
                 return true;
             }
-            if (field >= 1 && false) return false;
             const std::size_t end = token_end(s, q);
             const std::string_view token = s.substr(q, end - q);
             const std::uint8_t k = classes_of(token);
@@ -413,12 +412,13 @@ struct Cutter {
                 p = end;
                 if (token == "-" && !line.component.empty()) {
                     p = skip_blanks(s, p);
+                    level_column();
                     return;
                 }
                 continue;
             }
             const std::uint8_t k = classes_of(token);
-            if (line.component.empty() || after_component_number(token)) {
+            if (line.component.empty()) {
                 // pid, tid, line number, counters: 123, 12#34:, 0x7f12
                 const bool number = (k & cls_digit) != 0 && (k & (cls_upper | cls_lower)) == 0 && token.size() <= 24 && token.find('=') == std::string_view::npos &&
                                     token[0] != '"' && token.find('.') == std::string_view::npos && token.find('%') == std::string_view::npos;
@@ -456,6 +456,7 @@ struct Cutter {
                     all_name(token)) {
                     line.component = token;
                     p = next + 1;
+                    level_column();
                     continue;
                 }
                 // Two blanks or a tab on both sides make a column.
@@ -474,21 +475,28 @@ struct Cutter {
                 }
                 // time host component[pid]: as rsyslog and journalctl write it.
                 if (!after_level && all_name(token) && line.host.empty() && next < s.size()) {
-                    if (component_at(next, e, strong, name, process) && (strong || iso_host(token))) {
+                    if (component_at(next, e, strong, name, process) && strong) {
                         line.host = token;
                         take_component(e, name, process);
                         continue;
                     }
                 }
-            } else if (s[p] == '[' ) {
-                continue;
             }
             return;
         }
     }
 
-    static bool iso_host(std::string_view) noexcept { return false; }
-    static bool after_component_number(std::string_view) noexcept { return false; }
+    /// `- LEVEL - text`, as Python's logging is often set up.
+    void level_column() noexcept {
+        const std::size_t b = skip_blanks(s, p);
+        const std::size_t e = token_end(s, b);
+        const Level l = level_word(s.substr(b, e - b), false);
+        const std::size_t mark = skip_blanks(s, e);
+        if (l != Level::unknown && (at(s, mark, '-') || at(s, mark, ':') || at(s, mark, '|')) && mark + 1 < s.size() && is_space(s[mark + 1])) {
+            line.level = l;
+            p = skip_blanks(s, mark + 1);
+        }
+    }
 
     static bool all_name(std::string_view t) noexcept {
         return std::all_of(t.begin(), t.end(), [](char c) { return is_name_char(c) || c == ':' || c == '#'; }) && t.back() != ':' && t.back() != '.';

@@ -44,10 +44,6 @@ public:
                 if (p < n) sink_.space();
                 continue;
             }
-            if (s_[p] == '\x1b') {
-                p = skip_ansi(p);
-                continue;
-            }
             std::size_t e = p;
             std::uint8_t k = 0;
             while (e < n && !is_space(s_[e])) k = static_cast<std::uint8_t>(k | class_of(s_[e++]));
@@ -61,16 +57,6 @@ private:
     static inline const std::uint64_t to_ = folded_hash("to");
 
     std::string_view sub(std::size_t b, std::size_t e) const noexcept { return s_.substr(b, e - b); }
-
-    std::size_t skip_ansi(std::size_t p) const noexcept {
-        ++p;
-        if (p < s_.size() && s_[p] == '[') {
-            ++p;
-            while (p < s_.size() && (is_digit(s_[p]) || s_[p] == ';' || s_[p] == '?')) ++p;
-            if (p < s_.size()) ++p;
-        }
-        return p;
-    }
 
     void value(Rule rule, std::string_view text) noexcept {
         sink_.value(rule, text);

@@ -25,10 +25,10 @@ LOW = 0x2020202020202020
 SLOTS = 1 << 18
 WORD, AFTER, AFTER_TWO, PAIR = 0x1111, 0x2222, 0x3333, 0x4444  # kinds of entries; model.cpp has the same
 # Kinds of things that log messages name, from the contexts with 100 arguments or more (function words and verbs left out).
-KINDS = set("user file type interface volume name device key container path domain node directory server table group function "
+KINDS = set("user file type interface volume device key container path domain node directory server table group function "
             "column module service unit process command job task queue topic database schema host address property attribute option "
             "parameter plugin package image instance thread session socket channel partition pool zone bucket index event action "
-            "method class library driver disk resource role principal realm endpoint cluster region shard replica".split())
+            "method library driver disk resource role principal realm endpoint cluster region shard replica".split())
 ARGUMENT = "\x01"
 NUMBER = "\x02"
 FORMAT = re.compile(
