@@ -93,6 +93,7 @@ public:
 
 /// `settings.host_binary` must be executable; otherwise every artifact is refused with that reason. `clock`
 /// outlives the result.
+/// Destroy it after runner().stop() has ended, when the context runs no more.
 std::unique_ptr<Plugins> create_plugins(
     boost::asio::io_context& context, RunnerSettings settings, const Clock& clock
 );

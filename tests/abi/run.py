@@ -86,6 +86,8 @@ def main():
     parser.add_argument("--build", default=str(ROOT / "build" / "release"))
     build = pathlib.Path(parser.parse_args().build).resolve()
     host = build / "bin" / "heal-host"
+    done = run(sys.executable, ROOT / "plugin-api" / "reference.py", "--check")
+    check("the reference is that of the headers", done.returncode == 0, done.stdout)
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         compiles(work)

@@ -402,6 +402,30 @@ TEST_F(Runner, ServesANewVersionToTheNextCallAndKeepsTheOldOneWhenItIsRefused) {
     EXPECT_EQ(world.execute(world.call("sample")).outcome, Outcome::declined);
 }
 
+TEST_F(Runner, IsNotHurtByAFileThatIsOverwrittenInPlaceOrMadeWritable) {
+    load_sample();
+    const std::string path = world.folder / "plugins/sample.so";
+    write(path, "this was a library once");
+    world.drive([&] { return !world.entry("sample.so")->reason.empty(); });
+    EXPECT_EQ(world.execute(world.call("sample")).outcome, Outcome::succeeded);
+    drop_in(SAMPLE_PLUGIN, path);
+    world.drive([&] { return world.entry("sample.so")->reason.empty(); });
+    fs::permissions(path, fs::perms::all);
+    world.drive([&] { return world.entry("sample.so")->reason.find("chmod go-w") != std::string::npos; });
+    EXPECT_EQ(world.entry("sample.so")->state, ArtifactState::loaded) << "what was checked when it was loaded is what runs";
+    EXPECT_EQ(world.execute(world.call("sample")).outcome, Outcome::succeeded);
+}
+
+TEST_F(Runner, ReloadsScriptsWhenALibraryOfTheirsChanges) {
+    fs::create_directory(world.folder / "scripts/lib");
+    write(world.folder / "scripts/lib/words.lua", "return { greeting = 'one' }");
+    world.script("user.lua", "local words = require 'words'; return { name = 'user', execute = function() return { outcome = 'succeeded', text = words.greeting } end }");
+    world.start();
+    EXPECT_EQ(world.execute(world.call("user")).text, "one");
+    write(world.folder / "scripts/lib/words.lua", "return { greeting = 'two' }");
+    world.drive([&] { return world.execute(world.call("user")).text == "two"; });
+}
+
 TEST_F(Runner, RefusesASecondArtifactWithTheSameNameUntilTheFirstIsGone) {
     drop_in(SAMPLE_PLUGIN, world.folder / "plugins/a.so");
     world.start();
