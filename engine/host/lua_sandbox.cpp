@@ -505,7 +505,7 @@ public:
     // A state that was stopped may hold a finalizer or a __close that never ends: it is left to the end of
     // the process.
     ~Script() override {
-        static std::vector<lua_State*> left_alone;
+        static auto& left_alone = *new std::vector<lua_State*>;
         if (box_.state && guilty_)
             left_alone.push_back(box_.state);
         else if (box_.state)
