@@ -8,6 +8,7 @@
 #include "base/clock.hpp"
 #include "core/model.hpp"
 #include "fingerprint/fingerprint.hpp"
+#include "fingerprint/rules.hpp"
 
 #include <cstdint>
 #include <memory>
@@ -85,6 +86,8 @@ struct DecodeDefaults {
     std::string unnamed_service;        ///< for records that say nothing when `service` is empty; e.g. the file's name
     std::string format = "auto";        ///< auto, json, logfmt, nginx, apache, syslog, plain
     Level min_level = Level::warn;      ///< below it records are counted and dropped
+    /// Rules by people that decide the id before the text does; null: none.
+    std::shared_ptr<const fingerprint::Rules> rules;
     /// For a record that names no level. `unknown`: error when its text, stack trace or HTTP status shows one, else info.
     Level default_level = Level::unknown;
 };
