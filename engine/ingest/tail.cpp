@@ -37,6 +37,7 @@ constexpr std::size_t recovered_per_path = 64;
 constexpr std::size_t known_per_path = 64;      // rows of rotated files that were read to their end
 constexpr std::int64_t clock_slack_us = 1'000'000;  // file times are coarser than the clock (4 ms and more)
 constexpr std::size_t finished_kept = 4096;
+constexpr Duration look_for_missed{5'000'000};
 constexpr Duration quiet_commit{1'000'000};   // offsets of lines that made no record are handed over this often
 constexpr Duration sink_retry{5'000};
 constexpr Duration stop_grace{1'000'000};
@@ -135,6 +136,8 @@ struct File {
     std::vector<SourceOffset> more_offsets;  // travel with its next batch
     bool resumed = false;                    // the store knew its name
     std::int64_t read_at_us = 0;             // wall clock of the last look at its data
+    Duration look_for_missed_until{0};
+    std::int64_t missed_since_us = 0;
 
     explicit File(LineDecoder d) : decoder(std::move(d)) {}
 };
@@ -308,6 +311,7 @@ private:
         for (std::size_t i = 0; i < files_.size(); ++i) {  // by index: what took a name's place is added
             File* file = files_[i].get();
             if (!file->rotated) look_whether_moved(*file);
+            if (!file->rotated && file->look_for_missed_until > now_) read_missed(*file, file->missed_since_us);
             struct stat st {};
             if (::fstat(file->fd.get(), &st) == 0 && static_cast<std::uint64_t>(st.st_size) != file->position) file->dirty = true;
         }
@@ -410,7 +414,11 @@ private:
             next.more_offsets.push_back(offset_of(*former, former->delivered));
             since_us = former->read_at_us;
         }
-        if (since_us != 0) read_missed(next, since_us);
+        if (since_us == 0) return;
+        read_missed(next, since_us);
+        // A folder that is being renamed in may not show everything at one reading: it is read again for a while.
+        next.look_for_missed_until = now_ + look_for_missed;
+        next.missed_since_us = since_us;
     }
 
     std::unique_ptr<File> make_file(Fd fd, const struct stat& st, const std::string& path, std::string source, const TailSource& config) {
