@@ -23,8 +23,8 @@ struct stamp {
     heal::outcome execute(const heal::request& rq, heal::call& call) {
         const std::string message{rq.message()};
         const auto at = message.find("id=");
-        const auto done = call.exec({"ACT", "SINK", message.substr(at + 3, message.find_first_of(" \n", at) - at - 3)});
-        return done.exit_code() == 0 ? heal::outcome::succeeded("stamped") : heal::outcome::failed("not stamped");
+        const auto done = call.exec({.argv = {"ACT", "SINK", message.substr(at + 3, message.find_first_of(" \n", at) - at - 3)}});
+        return done.ok() ? heal::outcome::succeeded("stamped") : heal::outcome::failed("not stamped");
     }
 };
 HEAL_PLUGIN(stamp);

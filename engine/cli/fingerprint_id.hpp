@@ -1,11 +1,26 @@
-// `healctl fingerprint id` and `explain`: lines in, ids out, streaming; no heald needed.
+// `healctl fingerprint id` and `explain` as plain functions over file descriptors. Deliberately without option parsing: healctl
+// and the tests call the same code.
 #pragma once
+
+#include "base/error.hpp"
+
+#include <cstdint>
+#include <string>
 
 namespace heal::cli {
 
-/// Reads lines from `in`, writes one id (16 hex digits) per line to `out`. Returns the exit code.
-int fingerprint_id(int in, int out);
-/// For each line: header parts, pattern, id.
-int fingerprint_explain(int in, int out);
+struct FingerprintIdOptions {
+    std::string service;   ///< part of every id; empty for bare lines
+    bool pattern = false;  ///< print "id<TAB>pattern"
+};
+
+/// Reads lines from `in` and writes one id per line to `out`, in order, until the end of input. A line that has arrived whole is
+/// answered before the next read blocks. A line beyond 1 MiB is decided by its first MiB. Last line may lack its newline.
+/// @return lines written. errc::io when a read or write fails.
+result<std::uint64_t> fingerprint_id(int in, int out, const FingerprintIdOptions& options);
+
+/// Reads lines from `in` and writes for each how its id came about: header fields, pattern, masks with their rules, frames.
+/// A line that begins a stack trace takes the lines of the trace with it. errc::io when a read or write fails.
+result<std::uint64_t> fingerprint_explain(int in, int out, const FingerprintIdOptions& options);
 
 }  // namespace heal::cli

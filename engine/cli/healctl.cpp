@@ -2,11 +2,8 @@
 // Exit codes: 0 done, 1 failure, 2 usage, 3 not found, 4 not allowed, 5 heald unreachable, 6 conflict.
 #include "cli/client.hpp"
 #include "cli/fingerprint_id.hpp"
-#if __has_include("cli/strategy_project.hpp")
 #include "cli/script_command.hpp"
 #include "cli/strategy_project.hpp"
-#define HEAL_HAVE_PROJECT 1
-#endif
 #include "service/settings.hpp"
 
 #include <CLI/App.hpp>
@@ -162,7 +159,7 @@ std::string list_path(const Options& o, const std::string& path, const std::vect
     return out;
 }
 
-[[maybe_unused]] std::string own_folder() {
+std::string own_folder() {
     char path[4096];
     const auto n = ::readlink("/proc/self/exe", path, sizeof path - 1);
     std::string self{path, n > 0 ? static_cast<std::size_t>(n) : 0};
@@ -294,9 +291,13 @@ int run(int argc, char** argv) {
     });
     // These two need no heald.
     auto* fingerprint_id = fingerprints->add_subcommand("id", "lines on stdin, one id per line on stdout");
-    fingerprint_id->callback([&] { code = cli::fingerprint_id(STDIN_FILENO, STDOUT_FILENO); });
+    cli::FingerprintIdOptions id_options;
+    fingerprint_id->add_option("--service", id_options.service, "part of every id; heald's own ids have it");
+    fingerprint_id->add_flag("--pattern", id_options.pattern, "print the pattern too");
+    fingerprint_id->callback([&] { must(cli::fingerprint_id(STDIN_FILENO, STDOUT_FILENO, id_options)); });
     auto* fingerprint_explain = fingerprints->add_subcommand("explain", "lines on stdin: template, masks and their rules");
-    fingerprint_explain->callback([&] { code = cli::fingerprint_explain(STDIN_FILENO, STDOUT_FILENO); });
+    fingerprint_explain->add_option("--service", id_options.service, "part of every id");
+    fingerprint_explain->callback([&] { must(cli::fingerprint_explain(STDIN_FILENO, STDOUT_FILENO, id_options)); });
 
     auto* strategies = group("strategy", "what can heal");
     strategies->add_subcommand("list", "every artifact with its state")->callback([&] {
@@ -447,7 +448,6 @@ int run(int argc, char** argv) {
         code = loaded.settings ? 0 : 1;
     });
 
-#if HEAL_HAVE_PROJECT
     std::string event_file, call = "execute";
     bool dry_run = false;
     auto* script = group("script", "try a strategy without heald");
@@ -472,7 +472,6 @@ int run(int argc, char** argv) {
         must(cli::new_strategy(name, lua));
     });
 
-#endif
 
     try {
         app.parse(argc, argv);

@@ -97,6 +97,7 @@ constexpr const char* cpp_cmake = R"file(cmake_minimum_required(VERSION 3.20)
 project(@TYPE@ LANGUAGES CXX)
 # Not in a default place? cmake -DCMAKE_PREFIX_PATH=/where/heald/is
 find_package(heald REQUIRED)
+enable_testing()
 heal_add_strategy(@NAME@ SOURCES strategy.cpp TEST strategy_test.cpp)
 )file";
 
@@ -191,9 +192,9 @@ result<void> new_strategy(const std::string& name, bool lua) {
     if (std::filesystem::exists(name, ec)) return fail(errc::conflict, fmt::format("{} exists already", name));
     std::filesystem::create_directory(name, ec);
     if (ec) return fail(errc::io, fmt::format("cannot make the folder {}: {}", name, ec.message()));
-    const std::vector<Part> parts = lua
-        ? std::vector<Part>{{name + ".lua", lua_strategy}, {"event.json", lua_event}, {"test.sh", lua_test, true}, {"README.md", lua_readme}}
-        : std::vector<Part>{{"CMakeLists.txt", cpp_cmake}, {"strategy.cpp", cpp_strategy}, {"strategy_test.cpp", cpp_test}, {"README.md", cpp_readme}};
+    std::vector<Part> parts;
+    if (lua) parts = {{name + ".lua", lua_strategy}, {"event.json", lua_event}, {"test.sh", lua_test, true}, {"README.md", lua_readme}};
+    else parts = {{"CMakeLists.txt", cpp_cmake}, {"strategy.cpp", cpp_strategy}, {"strategy_test.cpp", cpp_test}, {"README.md", cpp_readme}};
     for (const Part& part : parts) {
         const std::string path = name + "/" + part.name;
         std::ofstream out{path};

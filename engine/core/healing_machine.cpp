@@ -206,10 +206,8 @@ HealingMachine::Orders HealingMachine::on(const input::Undone& in, Time now) {
     if (!in.ok) {
         return finish(EventState::escalated, fmt::format("taking back '{}' failed: {}", candidates_[current_].info.name, in.text));
     }
-    // What may have changed the world and can't be repeated safely ends here: a person decides (D4).
-    if (ran_unknown_ && !candidates_[current_].info.idempotent) {
-        return finish(EventState::escalated, last_reason_ + "; whether it took effect is unknown and it is not idempotent");
-    }
+    // Also after an unknown outcome: verification has said that it did not heal, what was recorded is taken back, and another strategy is
+    // not a repetition of this one (D4). Without any evidence either way the incident ends in on(Checked).
     return next(now);
 }
 

@@ -127,9 +127,13 @@ struct Attributes {
     std::optional<std::pair<uid_t, gid_t>> owner;
 };
 
+// Always the same beside a file, so that one left behind by a kill is found and removed by whoever comes next.
+std::string temporary_of(const Place& place) { return "." + place.name.substr(0, 200) + ".heald-new"; }
+
 result<void> write_at(const Place& place, std::string_view content, const Attributes& attributes) {
-    const std::string temporary = fmt::format(".{}.heald-{}", place.name.substr(0, 200), random_hex(8));
+    const std::string temporary = temporary_of(place);
     const int folder = place.folder->get();
+    ::unlinkat(folder, temporary.c_str(), 0);
     Descriptor file{::openat(folder, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)};
     if (!file.open()) return fail_errno("cannot create a file beside " + place.real, errno);
     const auto give_up = [&](const char* what) {
@@ -370,6 +374,7 @@ result<Plan> plan_restore(Context& context, const FieldReader& in) {
     Plan plan;
     plan.summary = (*existed ? "restore " : "remove again ") + *path;
     plan.run = [place = *place, existed = *existed, name = *backup, p = context.request.parameters](Context& c) -> result<json::object> {
+        ::unlinkat(place.folder->get(), temporary_of(place).c_str(), 0);
         auto now = read_at(place, max_copy_bytes);
         if (!now) return std::move(now).error();
         const std::string now_hash = now->exists ? sha256_hex(now->bytes) : "";

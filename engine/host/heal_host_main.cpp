@@ -138,6 +138,7 @@ int main(int argc, char** argv) {
     const Arguments arguments{argc, argv};
     const heal::SystemClock clock;
     ::signal(SIGPIPE, SIG_IGN);
+    ::signal(SIGXFSZ, SIG_IGN);  // the limit on file sizes shows as an error instead
     if (arguments.has("--check")) return check(arguments.text("--check"));
     if (arguments.has("--run")) return trial(arguments, clock);
     const bool child = arguments.has("--plugin") || arguments.has("--script") || arguments.has("--effects");

@@ -17,6 +17,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 namespace heal {
 namespace {
@@ -454,7 +455,9 @@ public:
     }
     // A state that was stopped may hold a finalizer or a __close that never ends: it is left to the end of the process.
     ~Script() override {
-        if (box_.state && !guilty_) lua_close(box_.state);
+        static std::vector<lua_State*> left_alone;
+        if (box_.state && guilty_) left_alone.push_back(box_.state);
+        else if (box_.state) lua_close(box_.state);
     }
 
     result<void> load() {

@@ -6,6 +6,11 @@
 #include <boost/dll/shared_library.hpp>
 #include <fmt/format.h>
 
+#include <elf.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cstddef>
 #include <cstring>
 
@@ -240,6 +245,33 @@ private:
     std::map<std::string, Instance> instances_;
 };
 
+// dlopen maps segments without a look at the file's size: one that is cut short would kill this process by SIGBUS, without a reason.
+result<void> check_elf(const std::string& path, const std::string& name) {
+    const auto refuse = [&](std::string reason) { return fail(errc::invalid_input, fmt::format("{}: {}", name, reason)); };
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail_errno(fmt::format("cannot open {}", name), errno);
+    struct stat info {};
+    Elf64_Ehdr header{};
+    const bool read = ::fstat(fd, &info) == 0 && ::pread(fd, &header, sizeof header, 0) == static_cast<ssize_t>(sizeof header);
+    std::uint64_t needed = 0;
+    bool whole = read && std::memcmp(header.e_ident, ELFMAG, SELFMAG) == 0;
+    if (whole && header.e_ident[EI_CLASS] == ELFCLASS64) {
+        for (unsigned i = 0; i < header.e_phnum && whole; ++i) {
+            Elf64_Phdr segment{};
+            const auto at = static_cast<off_t>(header.e_phoff + std::uint64_t{i} * sizeof segment);
+            whole = header.e_phentsize == sizeof segment && ::pread(fd, &segment, sizeof segment, at) == static_cast<ssize_t>(sizeof segment);
+            if (whole && segment.p_type == PT_LOAD) needed = std::max(needed, segment.p_offset + segment.p_filesz);
+        }
+    }
+    ::close(fd);
+    if (read && std::memcmp(header.e_ident, ELFMAG, SELFMAG) == 0 && header.e_ident[EI_CLASS] != ELFCLASS64) return {};  // dlopen has the words for it
+    if (!whole) return refuse("is no complete shared library; build it again and put it there by rename (cp to another name, then mv)");
+    if (needed > static_cast<std::uint64_t>(info.st_size)) {
+        return refuse(fmt::format("is cut short: {} of at least {} bytes; put it there by rename (cp to another name, then mv)", info.st_size, needed));
+    }
+    return {};
+}
+
 // dlerror(3) has words for programmers; what follows says what to do.
 std::string remedy_of(const std::string& words) {
     const auto has = [&](const char* text) { return words.find(text) != std::string::npos; };
@@ -275,6 +307,7 @@ bool parse_call_function(std::string_view word, CallFunction& ret) noexcept {
 
 result<std::unique_ptr<Artifact>> load_plugin(const std::string& path, const std::string& name) {
     const auto refuse = [&](std::string reason) { return fail(errc::invalid_input, fmt::format("{}: {}", name, reason)); };
+    HEAL_TRY(check_elf(path, name));
     boost::dll::shared_library library;
     try {
         library.load(path, boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local);

@@ -31,7 +31,7 @@ awaitable<Response> from_query(Engine& engine, std::function<result<json::object
     co_return answer ? json_response(std::move(*answer)) : problem(answer.error());
 }
 
-result<sql::ListQuery> list_query(const Request& request, std::initializer_list<std::string_view> filters) {
+result<sql::ListQuery> list_query(const Request& request, const std::vector<std::string_view>& filters) {
     sql::ListQuery query;
     for (const auto& [key, value] : request.query) {
         if (key == "limit") {
@@ -53,7 +53,7 @@ result<sql::ListQuery> list_query(const Request& request, std::initializer_list<
 }
 
 template <auto list>
-awaitable<Response> listing(Engine& engine, const Request& request, std::initializer_list<std::string_view> filters) {
+awaitable<Response> listing(Engine& engine, Request request, std::vector<std::string_view> filters) {
     auto query = list_query(request, filters);
     if (!query) co_return problem(query.error());
     std::function<result<json::object>(Database&)> job = [q = std::move(*query)](Database& db) { return list(db, q); };
@@ -101,11 +101,11 @@ awaitable<Response> post_logs(Engine& engine, Request request) {
     co_return json_response(body, 202);
 }
 
-awaitable<Response> list_logs(Engine& e, Request r) { return listing<sql::list_logs>(e, r, {"fingerprint", "service_name", "environment", "log_level", "related_bug_id"}); }
-awaitable<Response> list_fingerprints(Engine& e, Request r) { return listing<sql::list_fingerprints>(e, r, {"service_name", "environment", "log_level", "severity", "error_type"}); }
-awaitable<Response> list_events(Engine& e, Request r) { return listing<sql::list_events>(e, r, {"fingerprint", "service_name", "environment", "state", "severity", "resolution", "healed_by", "target"}); }
-awaitable<Response> list_bugs(Engine& e, Request r) { return listing<sql::list_bugs>(e, r, {"fingerprint", "service_name", "environment", "status", "severity", "bug_type"}); }
-awaitable<Response> list_audit(Engine& e, Request r) { return listing<sql::list_audit>(e, r, {"actor", "action", "subject"}); }
+awaitable<Response> list_logs(Engine& e, Request r) { return listing<sql::list_logs>(e, std::move(r), {"fingerprint", "service_name", "environment", "log_level", "related_bug_id"}); }
+awaitable<Response> list_fingerprints(Engine& e, Request r) { return listing<sql::list_fingerprints>(e, std::move(r), {"service_name", "environment", "log_level", "severity", "error_type"}); }
+awaitable<Response> list_events(Engine& e, Request r) { return listing<sql::list_events>(e, std::move(r), {"fingerprint", "service_name", "environment", "state", "severity", "resolution", "healed_by", "target"}); }
+awaitable<Response> list_bugs(Engine& e, Request r) { return listing<sql::list_bugs>(e, std::move(r), {"fingerprint", "service_name", "environment", "status", "severity", "bug_type"}); }
+awaitable<Response> list_audit(Engine& e, Request r) { return listing<sql::list_audit>(e, std::move(r), {"actor", "action", "subject"}); }
 
 awaitable<Response> show_fingerprint(Engine& engine, Request request) {
     return from_query(engine, [id = request.arguments[0], now = engine.clock().wall()](Database& db) { return sql::show_fingerprint(db, id, now); });

@@ -148,8 +148,8 @@ public:
             co_await bhttp::async_read_header(stream_, buffer_, parser, token);
             if (ec) {
                 if (ec != bhttp::error::end_of_stream && ec != beast::error::timeout) {
-                    const unsigned status = ec == bhttp::error::header_limit ? 431 : 400;
-                    auto no = http::problem(status, status == 431 ? "header too large" : "bad request", ec.message());
+                    const unsigned status = ec == bhttp::error::header_limit ? 431 : ec == bhttp::error::body_limit ? 413 : 400;
+                    auto no = http::problem(status, status == 400 ? "bad request" : "too large", ec.message());
                     co_await send(std::move(no), 11, false);
                 }
                 break;

@@ -106,14 +106,20 @@ json::object read_libraries(const std::string& folder, std::vector<std::string>&
     return out;
 }
 
+bool is_artifact_name(std::string_view name, bool script) {
+    if (name.empty() || name[0] == '.') return false;
+    return script ? ends_with(name, ".lua") && !ends_with(name, ".d.lua") : ends_with(name, ".so");
+}
+
 std::vector<std::string> find_artifacts(const std::string& plugins, const std::string& scripts) {
     std::vector<std::string> out;
-    for (const auto& [folder, tail] : {std::pair<std::string, std::string_view>{plugins, ".so"}, {scripts, ".lua"}}) {
+    for (const bool script : {false, true}) {
+        const std::string& folder = script ? scripts : plugins;
         if (folder.empty()) continue;
         const auto names = SystemFiles{}.list(folder);
         if (!names) continue;
         for (const std::string& name : *names) {
-            if (ends_with(name, tail) && name[0] != '.' && out.size() < 1000) out.push_back(folder + "/" + name);
+            if (is_artifact_name(name, script) && out.size() < 1000) out.push_back(folder + "/" + name);
         }
     }
     std::sort(out.begin(), out.end());

@@ -141,7 +141,7 @@ void ChildProcess::read_socket() {
         const auto n = ::recv(socket_.native_handle(), buffer.data(), buffer.size(), MSG_DONTWAIT);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) return;
-        if (n <= 0) return fail_connection("closed its connection");
+        if (n <= 0) return fail_connection(closed_words);
         reader_.append({buffer.data(), static_cast<std::size_t>(n)});
         for (;;) {
             std::string_view text;

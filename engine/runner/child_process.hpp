@@ -38,6 +38,9 @@ struct ChildExit {
     std::string words() const;  ///< "was killed by signal 11 (Segmentation fault)", "ended with exit code 0"
 };
 
+/// What `broken` says of a plain end of file.
+constexpr const char* closed_words = "closed its connection";
+
 class ChildProcess : public std::enable_shared_from_this<ChildProcess> {
 public:
     struct Callbacks {

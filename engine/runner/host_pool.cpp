@@ -43,7 +43,7 @@ result<void> Host::spawn(const std::string& binary, const std::vector<std::strin
     callbacks.ended = [weak = weak_from_this()](ChildExit exit) {
         if (const auto self = weak.lock()) {
             self->ended_ = true;
-            self->exit_words_ = exit.words();
+            self->exit_ = exit;
             self->machine_.exited();
             self->arm();
             self->wake();
@@ -89,19 +89,23 @@ void Host::answered() {
 
 void Host::broken(const std::string& why) {
     if (ended_) return;
-    if (broken_.empty()) broken_ = why;
+    if (broken_.empty() && !signalled_) broken_ = why;
     perform(machine_.broken(clock_.steady()));
 }
 
 Duration Host::time_left() const { return std::max(Duration{0}, deadline_ - clock_.steady()); }
 
 std::string Host::why() const {
-    std::string out = broken_;
-    if (killed_ && broken_.empty()) out = machine_.cancel_asked() ? "did not heed the request to stop" : machine_.deadline_passed() ? "did not heed its deadline" : "did not answer in time";
-    // The kill that heald itself sent is no news.
-    if (!exit_words_.empty() && !killed_) out += (out.empty() ? "" : " and ") + exit_words_;
-    else if (killed_) out += (out.empty() ? "" : " and ") + std::string{"was killed"};
-    return out.empty() ? "ended" : out;
+    if (signalled_) {
+        return machine_.cancel_asked() ? "did not heed the request to stop and was killed"
+             : machine_.deadline_passed() ? "did not heed its deadline and was killed"
+                                          : "did not answer in time and was killed";
+    }
+    if (!ended_) return broken_.empty() ? "lives" : broken_;
+    // The kill that followed a broken connection is no news; what it died of by itself is.
+    const bool by_us = killed_ && exit_.by_signal && exit_.code == SIGKILL;
+    if (by_us) return broken_ + " and was killed";
+    return broken_.empty() || broken_ == closed_words ? exit_.words() : broken_ + " and " + exit_.words();
 }
 
 void Host::perform(const std::vector<ChildAction>& actions) {
@@ -112,11 +116,12 @@ void Host::perform(const std::vector<ChildAction>& actions) {
                 if (const auto tell = std::exchange(on_cancel_, nullptr)) tell();
                 break;
             case ChildAction::terminate:
+                signalled_ = signalled_ || broken_.empty();
                 if (child_) child_->signal(SIGTERM);
                 break;
             case ChildAction::kill:
-                // A child that ended by itself a moment ago keeps its own exit; its pidfd tells.
-                killed_ = killed_ || broken_.empty();
+                killed_ = true;
+                signalled_ = signalled_ || broken_.empty();
                 if (child_) child_->signal(SIGKILL);
                 break;
             case ChildAction::close:

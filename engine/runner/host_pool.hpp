@@ -79,10 +79,13 @@ private:
     boost::asio::steady_timer timer_, signal_;
     Duration armed_{-1}, deadline_{0};
     std::deque<json::object> messages_;
-    bool ended_ = false, killed_ = false;
+    bool ended_ = false;
+    bool signalled_ = false;  ///< by its machine, before it broke anything itself
+    bool killed_ = false;     ///< SIGKILL was sent
+    ChildExit exit_;
     std::int64_t call_id_ = 0;
     std::function<void()> on_cancel_;
-    std::string broken_, exit_words_;
+    std::string broken_;
 };
 using HostPtr = std::shared_ptr<Host>;
 

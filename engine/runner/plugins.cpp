@@ -138,9 +138,9 @@ private:
             return rescan();
         }
         const std::string name = path.substr(path.find_last_of('/') + 1);
-        const bool in_plugins = path == settings_.plugins_folder + "/" + name && name.size() > 3 && name.substr(name.size() - 3) == ".so";
-        const bool in_scripts = path == settings_.scripts_folder + "/" + name && name.size() > 4 && name.substr(name.size() - 4) == ".lua";
-        if (name.empty() || name[0] == '.' || (!in_plugins && !in_scripts)) return;
+        const bool ours = (path == settings_.plugins_folder + "/" + name && is_artifact_name(name, false)) ||
+                          (path == settings_.scripts_folder + "/" + name && is_artifact_name(name, true));
+        if (!ours) return;
         if (::access(path.c_str(), F_OK) != 0) withdraw(path);
         else look_at(path);
     }

@@ -131,13 +131,15 @@ public:
             reply.detail["undone"] = undone;
             return reply;
         };
-        auto performer = co_await pool_.acquire_performer();
-        if (!performer) co_return reply_of(Outcome::failed, performer.error().text);
-        const Held held{[this, p = *performer] { pool_.release_performer(p); }};
+        auto acquired = co_await pool_.acquire_performer();
+        if (!acquired) co_return reply_of(Outcome::failed, acquired.error().text);
+        HostPtr performer = *acquired;
+        const Held held{[this, &performer] {
+            if (performer) pool_.release_performer(performer);
+        }};
         const Duration deadline = clock_.steady() + call.timeout;
         Running& running = running_[call.attempt];
         const Held ended{[this, attempt = call.attempt] { running_.erase(attempt); }};
-        running.performer = *performer;
         for (const Effect& effect : effects) {
             if (!effect.changes_world) continue;
             if (effect.undo.empty()) co_return reply_of(Outcome::failed, fmt::format("step {} ({}) can't be taken back", effect.step, effect.summary));
@@ -146,8 +148,18 @@ public:
                 {"all", true}, {"dry_run", call.dry_run}, {"kind", string_at(effect.undo, "kind")}, {"parameters", object_at(effect.undo, "parameters")},
                 {"undoes_step", effect.step}};
             bool lost = false;
-            const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(std::max(Duration{0}, deadline - clock_.steady()));
-            const EffectEnd end = co_await one_effect(*performer, std::move(message), left, step, "undo", ledger, lost);
+            EffectEnd end;
+            // A performer that died before it began has done nothing: another one takes over.
+            for (int tries = 0; tries < 3; ++tries) {
+                running.performer = performer;
+                const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(std::max(Duration{0}, deadline - clock_.steady()));
+                end = co_await one_effect(performer, message, left, step, "undo", ledger, lost);
+                if (lost || end.status == HEAL_OK || !end.never_began) break;
+                pool_.release_performer(std::exchange(performer, nullptr));
+                acquired = co_await pool_.acquire_performer();
+                if (!acquired) co_return reply_of(Outcome::failed, acquired.error().text);
+                performer = *acquired;
+            }
             if (lost) co_return reply_of(Outcome::unknown, fmt::format("step {}: {}", effect.step, end.error));
             if (end.status != HEAL_OK) co_return reply_of(end.status == HEAL_CANCELLED ? Outcome::cancelled : Outcome::failed, fmt::format("step {} could not be taken back: {}", effect.step, end.error));
             ++undone;
@@ -179,6 +191,7 @@ private:
         std::int64_t status = HEAL_FAILED;
         std::string error;
         json::object result;
+        bool never_began = false;  ///< the performer was gone before it took it on
     };
 
     // Why an artifact may not be entered now. Settling an attempt (verify, rollback) is allowed while it waits after a crash.
@@ -338,10 +351,17 @@ private:
         if (running.cancelled) co_return EffectEnd{HEAL_CANCELLED, "the call was cancelled before this effect began", {}};
         json::array grants;
         for (const std::string& grant : call.grants) grants.emplace_back(grant);
-        json::object message{{"type", "perform"}, {"step", step}, {"phase", phase}, {"strategy", call.strategy}, {"attempt", call.attempt}, {"grants", std::move(grants)},
+        const json::object message{{"type", "perform"}, {"step", step}, {"phase", phase}, {"strategy", call.strategy}, {"attempt", call.attempt}, {"grants", std::move(grants)},
             {"dry_run", call.dry_run}, {"kind", string_at(asked, "kind")}, {"parameters", object_at(asked, "parameters")}};
         const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(host.time_left());
-        co_return co_await one_effect(running.performer, std::move(message), left, step, phase, ledger, ret_lost);
+        EffectEnd end = co_await one_effect(running.performer, message, left, step, phase, ledger, ret_lost);
+        if (!end.never_began || running.cancelled) co_return end;
+        // It died while it was idle, and has done nothing of this: one more try with another.
+        pool_.release_performer(std::exchange(running.performer, nullptr));
+        auto another = co_await pool_.acquire_performer();
+        if (!another) co_return end;
+        running.performer = *another;
+        co_return co_await one_effect(running.performer, message, left, step, phase, ledger, ret_lost);
     }
 
     awaitable<EffectEnd> one_effect(HostPtr performer, json::object message, std::chrono::milliseconds left, std::int64_t step, std::string phase, EffectLedger& ledger, bool& ret_lost) {
@@ -363,13 +383,14 @@ private:
         };
         if (auto sent = performer->send(message); !sent) {
             performer->answered();
-            co_return EffectEnd{HEAL_FAILED, sent.error().text, {}};
+            co_return EffectEnd{HEAL_FAILED, sent.error().text, {}, true};
         }
         for (;;) {
             auto answer = co_await performer->next();
             if (!answer) {
                 ret_lost = begun;
-                out.error = fmt::format("the process that performs effects {}; whether this one happened is not known", performer->why());
+                out.never_began = !begun;
+                out.error = fmt::format("the process that performs effects {}{}", performer->why(), begun ? "; whether this one happened is not known" : "");
                 recorded_end(false, out.error);
                 co_return out;
             }

@@ -451,6 +451,14 @@ private:
                 run.attempt = row.id;
                 run.call = call_from(row.id, row.request);
                 it->note.clear();
+                if (row.state == "started" && !row.idempotent) {
+                    // It will not run again: what it did is unknown, and it holds its target no longer.
+                    const Time now = s_.clock.wall();
+                    history_.ended(row.id, now);
+                    submit("cut-off attempt", [id = row.id, now](Database& db) {
+                        return sql::end_attempt(db, id, "unknown", "heald was stopped while it ran", "{}", now);
+                    });
+                }
                 in = input::Resume{static_cast<std::size_t>(it - run.unranked.begin()), row.state == "executed" ? Outcome::succeeded : Outcome::unknown,
                                    "heald was stopped while it ran", undoing};
             } else {

@@ -74,6 +74,20 @@ def test_counts_stay_exact_under_concurrent_senders(heald):
     assert sum(r["occurrence_count"] for r in rows) == 2000
 
 
+def test_a_full_queue_answers_429_and_every_record_is_accounted_for():
+    with Heald({"limits": {"queue_batches": 1}}) as h:
+        line = '{"service":"full","log_level":"error","message":"full"}\n' * 200
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda i: post(h, line), range(200)))
+        refused = [a for a in answers if a.status == 429]
+        assert refused and all(a.headers["Retry-After"] == "1" for a in refused)
+        assert {a.status for a in answers} == {202, 429}
+        accepted = sum(a.json["accepted"] for a in answers if a.status == 202)
+        assert h.get("/api/v1/ingest")["records"] == accepted == h.get("/api/v1/fingerprints")["items"][0]["occurrence_count"]
+        metrics = h.call("GET", "/metrics").text
+        assert f'heald_ingest_batches_total{{source="http",outcome="refused"}} {len(refused)}' in metrics
+
+
 def test_its_own_lines_are_never_ingested(heald):
     answer = post(heald, '{"logger":"heald","service":"heald","level":"error","message":"loop"}')
     assert answer.json["accepted"] == 0 and answer.json["self"] == 1

@@ -105,7 +105,7 @@ return {{ name = "slow", version = "1.0.0", risk = "safe", idempotent = {str(ide
   capabilities = {{ "exec:/bin/sh" }},
   execute = function(request, call)
     call.exec {{ argv = {{ "/bin/sh", "-c", "echo " .. request.attempt .. " >> {ledger}" }} }}
-    if not call.state_get("seen") then
+    if not call.state_get("seen").exists then
       call.state_put("seen", "1")
       call.exec {{ argv = {{ "/bin/sh", "-c", "sleep 3" }} }}
     end

@@ -353,14 +353,20 @@ TEST(HealingMachine, VerificationThatStaysBadFailsAfterItsTimeout) {
     EXPECT_EQ(w(evidence(1, 1)), "verified 0 failed; move healing; undo 0") << "one bad sign outweighs good ones";
 }
 
-TEST(HealingMachine, UnknownAndNotIdempotentEscalatesInsteadOfGoingOn) {
+TEST(HealingMachine, AfterAnUnknownOutcomeVerificationDecidesAndTheNextMayTry) {
     auto c = candidate("a");
     c.verify.timeout = 0ms;
     Walk w{{c, candidate("b", 1)}};
     w(input::Begin{}), w(allowed), w(input::IntentStored{});
     EXPECT_EQ(w(input::Executed{Outcome::unknown, {}}), "move verifying; check 0");
     EXPECT_EQ(w(evidence(0, 1)), "verified 0 failed; move healing; undo 0");
-    EXPECT_EQ(w(input::Undone{true, {}}), "finish escalated");
+    EXPECT_EQ(w(input::Undone{true, {}}), "consider 1");
+}
+
+TEST(HealingMachine, AnUnknownOutcomeWithoutEvidenceEscalates) {
+    Walk w{{candidate("a"), candidate("b", 1)}};
+    w(input::Begin{}), w(allowed), w(input::IntentStored{}), w(input::Executed{Outcome::unknown, {}}), w(evidence(0, 0)), w(input::Timer{}, 60s);
+    EXPECT_EQ(w(evidence(0, 0)), "verified 0 unknown; finish escalated");
 }
 
 TEST(HealingMachine, UnknownMayStillProveHealthy) {

@@ -16,6 +16,7 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <optional>
 #include <stdexcept>
 
@@ -62,6 +63,7 @@ public:
     asio::awaitable<result<void>> begin(Effect effect) override {
         lines.push_back("begin " + effect.kind);
         if (effect.changes_world && effect.undoable) durable.push_back(effect.kind);
+        if (on_begin) on_begin(effect);
         if (effect.kind == refuse_kind) co_return fail(errc::io, "the store is away");
         effects.push_back(std::move(effect));
         co_return result<void>{};
@@ -77,6 +79,7 @@ public:
     std::vector<Effect> effects;
     std::vector<EffectResult> results;
     std::string refuse_kind;
+    std::function<void(const Effect&)> on_begin;
 };
 
 class World {

@@ -1,0 +1,793 @@
+#include "fingerprint/chars.hpp"
+#include "fingerprint/fingerprint.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace heal::fingerprint {
+namespace {
+
+// No header known to us is longer; the bound keeps the cut linear on hostile lines.
+constexpr std::size_t max_header = 640;
+constexpr int max_fields = 24;
+
+std::size_t digits_at(std::string_view s, std::size_t p) noexcept {
+    std::size_t n = 0;
+    while (p + n < s.size() && is_digit(s[p + n])) ++n;
+    return n;
+}
+
+bool at(std::string_view s, std::size_t p, char c) noexcept { return p < s.size() && s[p] == c; }
+
+std::size_t skip_blanks(std::string_view s, std::size_t p) noexcept {
+    while (p < s.size() && is_space(s[p])) ++p;
+    return p;
+}
+
+std::size_t token_end(std::string_view s, std::size_t p) noexcept {
+    while (p < s.size() && !is_space(s[p])) ++p;
+    return p;
+}
+
+constexpr std::string_view months = "JanFebMarAprMayJunJulAugSepOctNovDec";
+constexpr std::string_view weekdays = "MonTueWedThuFriSatSun";
+
+bool is_name_of(std::string_view names, std::string_view s, std::size_t p) noexcept {
+    if (p + 3 > s.size()) return false;
+    for (std::size_t i = 0; i < names.size(); i += 3) {
+        if (std::memcmp(names.data() + i, s.data() + p, 3) == 0) return true;
+    }
+    return false;
+}
+
+/// HH:MM[:SS[.,frac]] with an optional zone; returns the end or 0.
+std::size_t time_at(std::string_view s, std::size_t p, bool seconds_needed = true) noexcept {
+    const std::size_t h = digits_at(s, p);
+    if (h < 1 || h > 2 || !at(s, p + h, ':')) return 0;
+    p += h + 1;
+    if (digits_at(s, p) < 2) return 0;
+    p += 2;
+    if (!at(s, p, ':')) return seconds_needed || at(s, p, '.') || digits_at(s, p) > 0 ? 0 : p;
+    ++p;
+    const std::size_t sec = digits_at(s, p);
+    if (sec < 1 || sec > 2) return 0;
+    p += sec;
+    if (p < s.size() && (s[p] == '.' || s[p] == ',' || s[p] == ':') && digits_at(s, p + 1) > 0) p += 1 + digits_at(s, p + 1);
+    std::size_t z = p;
+    if (at(s, z, 'Z')) return z + 1;
+    if (at(s, z, ' ')) ++z;
+    if (z < s.size() && (s[z] == '+' || s[z] == '-') && digits_at(s, z + 1) >= 2 && digits_at(s, z + 1) <= 4) {
+        std::size_t e = z + 1 + digits_at(s, z + 1);
+        if (at(s, e, ':') && digits_at(s, e + 1) == 2) e += 3;
+        if (e >= s.size() || is_space(s[e]) || s[e] == ']' || s[e] == ',' || s[e] == '|' || s[e] == '"') return e;
+    }
+    for (const std::string_view zone : {"UTC", "GMT", "CET", "CEST", "PST", "PDT", "EST", "EDT", "AM", "PM", "am", "pm"}) {
+        if (s.substr(z, zone.size()) == zone && (z + zone.size() >= s.size() || !is_alpha(s[z + zone.size()]))) {
+            return z + zone.size();
+        }
+    }
+    return p;
+}
+
+/// A date in digits: two or three parts joined by one of - / . (2024-05-06, 06/May/2024, 05-06, 2024.05.06).
+std::size_t date_at(std::string_view s, std::size_t p, int& parts) noexcept {
+    std::size_t n = digits_at(s, p);
+    parts = 0;
+    if (n != 1 && n != 2 && n != 4 && n != 8) return 0;
+    if (n == 8) {
+        parts = 3;
+        const int year = (s[p] - '0') * 10 + (s[p + 1] - '0');
+        return year == 19 || year == 20 ? p + 8 : 0;
+    }
+    p += n;
+    parts = 1;
+    if (p >= s.size()) return 0;
+    const char sep = s[p];
+    if (sep != '-' && sep != '/' && sep != '.') return 0;
+    while (parts < 3 && at(s, p, sep)) {
+        n = digits_at(s, p + 1);
+        if (n == 1 || n == 2 || n == 4) {
+            p += 1 + n;
+        } else if (n == 0 && is_name_of(months, s, p + 1)) {
+            p += 4;
+        } else {
+            break;
+        }
+        ++parts;
+    }
+    return parts >= 2 ? p : 0;
+}
+
+/// A timestamp at p; returns its end or 0. `syslog` is set for the RFC 3164 form, after which a host follows.
+std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog) noexcept {
+    syslog = false;
+    if (p >= s.size()) return 0;
+    if (is_digit(s[p])) {
+        int parts = 0;
+        if (const std::size_t d = date_at(s, p, parts); d != 0) {
+            std::size_t t = d;
+            if (t < s.size() && (s[t] == 'T' || s[t] == ' ' || s[t] == '_' || s[t] == ':' || s[t] == '-' || s[t] == ',')) {
+                ++t;
+                while (t < s.size() && (s[t] == ' ' || s[t] == '-') && t < d + 4) ++t;
+                if (const std::size_t e = time_at(s, t, false); e != 0) return e;
+                if (digits_at(s, t) == 6 && parts == 3) {
+                    t += 6;
+                    if (t < s.size() && (s[t] == '.' || s[t] == ',') && digits_at(s, t + 1) > 0) t += 1 + digits_at(s, t + 1);
+                    if (t >= s.size() || is_space(s[t]) || s[t] == ']') return t;
+                }
+            }
+            // A date alone counts when it is complete and stands alone.
+            if (parts == 3 && d - p >= 8 && (d >= s.size() || is_space(s[d]) || s[d] == ']' || s[d] == '|' || s[d] == ',')) return d;
+            return 0;
+        }
+        if (const std::size_t e = time_at(s, p); e != 0) {
+            return e >= s.size() || is_space(s[e]) || s[e] == ']' || s[e] == '|' || s[e] == ',' || s[e] == ':' || s[e] == ';' ? e : 0;
+        }
+        const std::size_t n = digits_at(s, p);
+        // 01 Jan 2020 00:00:00.000
+        if (n <= 2 && at(s, p + n, ' ') && is_name_of(months, s, p + n + 1) && at(s, p + n + 4, ' ')) {
+            std::size_t t = p + n + 5;
+            if (digits_at(s, t) == 4) t += 4;
+            return time_at(s, skip_blanks(s, t));
+        }
+        // Epoch seconds of 2001-2033, alone or with a fraction; milliseconds.
+        if ((n == 10 || n == 13) && s[p] == '1') {
+            std::size_t e = p + n;
+            if (at(s, e, '.')) e += 1 + digits_at(s, e + 1);
+            if (e >= s.size() || is_space(s[e]) || s[e] == ']' || s[e] == '|') return e;
+        }
+        return 0;
+    }
+    if (is_name_of(weekdays, s, p)) {
+        std::size_t t = p + 3;
+        while (t < s.size() && is_alpha(s[t])) ++t;
+        if (at(s, t, ',')) ++t;
+        if (at(s, t, ' ')) {
+            bool inner = false;
+            const std::size_t next = skip_blanks(s, t);
+            if (is_name_of(weekdays, s, next)) return 0;
+            if (const std::size_t e = timestamp_at(s, next, inner); e != 0) return e;
+        }
+        return 0;
+    }
+    if (is_name_of(months, s, p)) {
+        std::size_t t = p + 3;
+        while (t < s.size() && is_alpha(s[t])) ++t;
+        if (!at(s, t, ' ')) return 0;
+        t = skip_blanks(s, t);
+        const std::size_t d = digits_at(s, t);
+        if (d < 1 || d > 2) return 0;
+        t += d;
+        if (at(s, t, ',')) ++t;
+        t = skip_blanks(s, t);
+        if (digits_at(s, t) == 4 && at(s, t + 4, ' ')) t = skip_blanks(s, t + 4);
+        std::size_t e = time_at(s, t);
+        if (e == 0) return 0;
+        if (at(s, e, ' ') && digits_at(s, e + 1) == 4 && (e + 5 >= s.size() || s[e + 5] == ' ' || s[e + 5] == ']' || s[e + 5] == ':')) {
+            e += 5;
+        } else {
+            syslog = true;
+        }
+        return e;
+    }
+    return 0;
+}
+
+bool is_name_char(char c) noexcept { return is_alpha(c) || is_digit(c) || c == '_' || c == '-' || c == '.' || c == '/' || c == '$' || c == '@'; }
+
+/// Levels in capitals or between marks need no context; lower-case words and single letters only beside other header fields.
+Level level_word(std::string_view word, bool context) noexcept {
+    if (word.empty() || word.size() > 13) return Level::unknown;
+    if (word.size() == 1) {
+        return context && std::string_view{"TVDIWEF"}.find(word[0]) != std::string_view::npos ? parse_level(word) : Level::unknown;
+    }
+    bool upper = true;
+    for (const char c : word) {
+        if (!is_alpha(c)) return Level::unknown;
+        upper = upper && is_upper(c);
+    }
+    if (!upper && !context) return Level::unknown;
+    if (word.size() == 3 && (word == "log" || word == "LOG")) return context ? Level::info : Level::unknown;
+    return parse_level(word);
+}
+
+/// End of the bracket group that opens at p (nested ones counted), or 0 when it does not close within the header's bound.
+std::size_t group_end(std::string_view s, std::size_t p) noexcept {
+    const char open = s[p];
+    const char close = open == '[' ? ']' : open == '(' ? ')' : open == '<' ? '>' : '}';
+    int depth = 0;
+    for (std::size_t i = p; i < s.size() && i < p + 400; ++i) {
+        if (s[i] == open) ++depth;
+        if (s[i] == close && --depth == 0) return i + 1;
+    }
+    return 0;
+}
+
+struct Cutter {
+    std::string_view s;
+    Line line;
+    std::size_t p = 0;
+    bool dated = false;        ///< a timestamp was cut
+    bool host_follows = false;
+
+    std::string_view rest() const noexcept { return s.substr(p); }
+
+    void pass_separators() noexcept {
+        while (p < s.size() && (is_space(s[p]) || s[p] == '|')) ++p;
+    }
+
+    /// What stands before the first timestamp is header too, when it does not read like a sentence.
+    bool leading_timestamp() noexcept {
+        std::size_t q = 0;
+        int words = 0;
+        bool first_odd = false;
+        for (int field = 0; field < 7 && q < s.size() && q < 200; ++field) {
+            q = skip_blanks(s, q);
+            std::size_t start = q;
+            const bool bracket = q < s.size() && (s[q] == '[' || s[q] == '(' || s[q] == '<');
+            if (bracket) start = skip_blanks(s, q + 1);
+            bool syslog = false;
+            const std::size_t e = timestamp_at(s, start, syslog);
+            if (e != 0) {
+                const bool epoch = digits_at(s, start) >= 10;
+                const bool only_time = s.size() > start + 2 && (s[start + 2] == ':' || s[start + 1] == ':');
+                if (field > 0 && words > (first_odd ? 3 : 0) ) return false;
+                if (epoch && field == 0 && !bracket && e - start != 13 && e - start != 10 && !at(s, start + 10, '.')) return false;
+                if (only_time && field > 3) return false;
+                if (field > 0 && !first_odd) return false;
+                line.timestamp = s.substr(start, e - start);
+                p = e;
+                if (bracket) {
+                    // [time] or [time, level, …]: what follows inside is cut as fields.
+                    if (p < s.size() && (s[p] == ']' || s[p] == ')' || s[p] == '>')) ++p;
+                }
+                if (p < s.size() && (s[p] == ',' || s[p] == ':' || s[p] == ';') ) ++p;
+                host_follows = syslog;
+                dated = true;
+                return true;
+            }
+            const std::size_t end = token_end(s, q);
+            const std::string_view token = s.substr(q, end - q);
+            const std::uint8_t k = classes_of(token);
+            if (field == 0) {
+                first_odd = (k & cls_digit) != 0 || (k & cls_alpha) == 0 || level_word(token, false) != Level::unknown ||
+                            level_word(trim_marks(token), false) != Level::unknown || token.back() == ',';
+                if (!first_odd) {
+                    // `host - user [time]` and `NAME time`: one bare word may lead.
+                    bool s2 = false;
+                    const std::size_t next = skip_blanks(s, end);
+                    const std::size_t inner = at(s, next, '[') ? next + 1 : next;
+                    if (timestamp_at(s, inner, s2) == 0 && !at(s, next, '-')) return false;
+                    if (token.back() == ':' || (k & (cls_join | cls_digit | cls_punct)) == 0) {
+                        if (timestamp_at(s, inner, s2) == 0) return false;
+                    }
+                    first_odd = true;
+                }
+            } else if ((k & ~(cls_alpha | cls_hex)) == 0 && token.size() > 1) {
+                ++words;
+            }
+            if (Level l = level_word(trim_marks(token), true); l != Level::unknown && token.size() > 2) line.level = l;
+            q = end;
+        }
+        return false;
+    }
+
+    static std::string_view trim_marks(std::string_view t) noexcept {
+        while (!t.empty() && (t.front() == '[' || t.front() == '<' || t.front() == '(')) t.remove_prefix(1);
+        while (!t.empty() && (t.back() == ']' || t.back() == '>' || t.back() == ')' || t.back() == ':' || t.back() == ',')) t.remove_suffix(1);
+        return t;
+    }
+
+    bool more_timestamps() noexcept {
+        bool syslog = false;
+        std::size_t q = p;
+        if (at(s, q, '[') || at(s, q, '(')) ++q;
+        q = skip_blanks(s, q);
+        // Kernel uptime: [   12.345678]
+        if (q > p && digits_at(s, q) > 0) {
+            std::size_t e = q + digits_at(s, q);
+            if (at(s, e, '.') && digits_at(s, e + 1) >= 3) {
+                e += 1 + digits_at(s, e + 1);
+                if (at(s, e, ']')) {
+                    if (line.timestamp.empty()) line.timestamp = s.substr(q, e - q);
+                    dated = true;
+                    p = e + 1;
+                    return true;
+                }
+            }
+        }
+        const std::size_t e = timestamp_at(s, q, syslog);
+        if (e == 0) return false;
+        if (q > p && !at(s, e, ']') && !at(s, e, ')') ) return false;
+        p = q > p ? e + 1 : e;
+        if (at(s, p, ',') || at(s, p, ':')) ++p;
+        host_follows = syslog;
+        return true;
+    }
+
+    /// name[pid]: | name(sub)[pid]: | name: with at least one letter; `end` is past the colon.
+    bool component_at(std::size_t q, std::size_t& end, bool& strong, std::string_view& name, std::string_view& process) const noexcept {
+        const std::size_t start = q;
+        while (q < s.size() && is_name_char(s[q])) ++q;
+        if (q == start || q - start > 120) return false;
+        name = s.substr(start, q - start);
+        if ((classes_of(name) & cls_alpha) == 0) return false;
+        strong = false;
+        process = {};
+        if (at(s, q, '(')) {
+            const std::size_t e = group_end(s, q);
+            if (e == 0 || e - q > 40) return false;
+            name = s.substr(start, e - start);
+            q = e;
+        }
+        if (at(s, q, '[')) {
+            const std::size_t e = group_end(s, q);
+            if (e == 0 || e - q > 24) return false;
+            const std::string_view inner = s.substr(q + 1, e - q - 2);
+            if (inner.empty() || (classes_of(inner) & cls_digit) == 0 || (classes_of(inner) & cls_space) != 0) return false;
+            process = inner;
+            strong = true;
+            q = e;
+        }
+        if (at(s, q, ':') && (q + 1 >= s.size() || is_space(s[q + 1]))) {
+            end = q + 1;
+            const auto dots = std::count(name.begin(), name.end(), '.');
+            strong = strong || dots >= 2 || name.find('/') != std::string_view::npos;
+            return true;
+        }
+        end = q;
+        return strong && (q >= s.size() || is_space(s[q]));
+    }
+
+    void fields() noexcept {
+        bool after_level = false;
+        for (int field = 0; field < max_fields; ++field) {
+            const std::size_t before_blanks = p;
+            pass_separators();
+            if (p >= s.size()) return;
+            const char c = s[p];
+            if (more_timestamps()) continue;
+            std::size_t end = token_end(s, p);
+            std::string_view token = s.substr(p, end - p);
+            if (host_follows) {
+                host_follows = false;
+                // RFC 3164 names the host next, unless a component stands there already.
+                std::size_t e = 0;
+                bool strong = false;
+                std::string_view name, process;
+                if (component_at(p, e, strong, name, process)) {
+                    take_component(e, name, process);
+                    continue;
+                }
+                if (level_word(token, true) == Level::unknown || token.size() > 1) {
+                    line.host = token;
+                    p = end;
+                    continue;
+                }
+            }
+            if (c == '[' || c == '<' || c == '(' || c == '{') {
+                const std::size_t e = group_end(s, p);
+                if (e == 0) return;
+                const std::string_view inner = s.substr(p + 1, e - p - 2);
+                std::size_t after = e;
+                if (at(s, after, ':') && c == '[') ++after;
+                if (after < s.size() && !is_space(s[after]) && s[after] != '[' && s[after] != '|') return;
+                if (const Level l = level_word(inner, true); l != Level::unknown && inner.size() > 1) {
+                    line.level = l;
+                    after_level = true;
+                    p = after;
+                    continue;
+                }
+                if (c == '{' || c == '<' || !dated) return;
+                if (c == '(' && !line.component.empty()) return;
+                const std::uint8_t k = classes_of(inner);
+                // After the component a bracket belongs to the message, unless it is a correlation id.
+                if (!line.component.empty() && inner != "-" && !((k & cls_digit) != 0 && (inner.find("- -") != std::string_view::npos ||
+                                                  (inner.find(' ') == std::string_view::npos && inner.find(':') == std::string_view::npos)))) {
+                    return;
+                }
+                if (inner.size() > 396) return;
+                if (line.thread.empty()) line.thread = inner;
+                if (const std::size_t colon = inner.find(':'); colon != std::string_view::npos && line.level == Level::unknown) {
+                    line.level = level_word(inner.substr(colon + 1), true);
+                }
+                p = after;
+                continue;
+            }
+            // Level, alone or with a mark behind it.
+            std::string_view bare = token;
+            while (!bare.empty() && (bare.back() == ':' || bare.back() == ',' || bare.back() == '-')) bare.remove_suffix(1);
+            if (line.level == Level::unknown || !after_level) {
+                const bool columns = p > before_blanks + 1 || end + 1 < s.size();
+                Level l = dated ? level_word(bare, columns) : Level::unknown;
+                if (l != Level::unknown && line.component.empty()) {
+                    line.level = l;
+                    after_level = true;
+                    p = end;
+                    continue;
+                }
+            }
+            if (!dated) return;
+            if (token == "-" || token == "--" || token == "---" || token == ":" || token == "*") {
+                p = end;
+                if (token == "-" && !line.component.empty()) {
+                    p = skip_blanks(s, p);
+                    level_column();
+                    return;
+                }
+                continue;
+            }
+            const std::uint8_t k = classes_of(token);
+            if (line.component.empty()) {
+                // pid, tid, line number, counters: 123, 12#34:, 0x7f12
+                const bool number = (k & cls_digit) != 0 && (k & (cls_upper | cls_lower)) == 0 && token.size() <= 24 && token.find('=') == std::string_view::npos &&
+                                    token[0] != '"' && token.find('.') == std::string_view::npos && token.find('%') == std::string_view::npos;
+                if (number && line.component.empty() && numbers_ < 3) {
+                    ++numbers_;
+                    if (line.process.empty()) line.process = token;
+                    else if (line.thread.empty()) line.thread = token;
+                    p = end;
+                    continue;
+                }
+            }
+            std::size_t e = 0;
+            bool strong = false;
+            std::string_view name, process;
+            if (line.component.empty() && component_at(p, e, strong, name, process)) {
+                if (const Level l = level_word(name, true); l != Level::unknown && name.size() > 1) {
+                    if (line.level == Level::unknown) line.level = l;
+                    p = e;
+                    continue;
+                }
+                take_component(e, name, process);
+                continue;
+            }
+            if (line.component.empty()) {
+                const std::size_t next = skip_blanks(s, end);
+                // A name with another timestamp behind it stands inside the header.
+                bool again = false;
+                if (token.size() <= 64 && timestamp_at(s, next, again) != 0 && again) {
+                    line.host = token;
+                    p = end;
+                    continue;
+                }
+                // `logger - text`, `logger : text`
+                if ((k & cls_alpha) != 0 && (k & cls_space) == 0 && next + 1 < s.size() && (s[next] == '-' || s[next] == ':' ) && is_space(s[next + 1]) &&
+                    all_name(token)) {
+                    line.component = token;
+                    p = next + 1;
+                    level_column();
+                    continue;
+                }
+                // Two blanks or a tab on both sides make a column.
+                const std::size_t gap = skip_blanks(s, end) - end;
+                const bool column = all_name(token) && after_level && gap >= 1 && ((p - before_blanks >= 2 && gap >= 2) || (end < s.size() && s[end] == '\t') || s.substr(p > 0 ? p - 1 : 0, 1) == "|");
+                if (column) {
+                    line.component = token;
+                    p = end;
+                    continue;
+                }
+                // a.b.c.Logger text: dotted names of three parts right after the level are loggers.
+                if (after_level && all_name(token) && std::count(token.begin(), token.end(), '.') >= 2 && !is_digit(token[0])) {
+                    line.component = token;
+                    p = end;
+                    continue;
+                }
+                // time host component[pid]: as rsyslog and journalctl write it.
+                if (!after_level && all_name(token) && line.host.empty() && next < s.size()) {
+                    if (component_at(next, e, strong, name, process) && strong) {
+                        line.host = token;
+                        take_component(e, name, process);
+                        continue;
+                    }
+                }
+            }
+            return;
+        }
+    }
+
+    /// `- LEVEL - text`, as Python's logging is often set up.
+    void level_column() noexcept {
+        const std::size_t b = skip_blanks(s, p);
+        const std::size_t e = token_end(s, b);
+        const Level l = level_word(s.substr(b, e - b), false);
+        const std::size_t mark = skip_blanks(s, e);
+        if (l != Level::unknown && (at(s, mark, '-') || at(s, mark, ':') || at(s, mark, '|')) && mark + 1 < s.size() && is_space(s[mark + 1])) {
+            line.level = l;
+            p = skip_blanks(s, mark + 1);
+        }
+    }
+
+    static bool all_name(std::string_view t) noexcept {
+        return std::all_of(t.begin(), t.end(), [](char c) { return is_name_char(c) || c == ':' || c == '#'; }) && t.back() != ':' && t.back() != '.';
+    }
+
+    void take_component(std::size_t e, std::string_view name, std::string_view process) noexcept {
+        line.component = name;
+        if (!process.empty()) line.process = process;
+        p = e;
+    }
+
+    int numbers_ = 0;
+};
+
+/// glog and klog: I0102 15:04:05.000000    1234 file.cc:12] text
+bool cut_glog(std::string_view s, Line& line) noexcept {
+    if (s.size() < 22 || std::string_view{"IWEFD"}.find(s[0]) == std::string_view::npos || digits_at(s, 1) != 4 || s[5] != ' ') return false;
+    const std::size_t t = time_at(s, 6);
+    if (t == 0) return false;
+    const std::size_t close = s.substr(0, max_header).find("] ", t);
+    if (close == std::string_view::npos) return false;
+    line.level = parse_level(s.substr(0, 1));
+    line.timestamp = s.substr(1, t - 1);
+    const std::size_t id = skip_blanks(s, t);
+    line.thread = s.substr(id, digits_at(s, id));
+    const std::size_t where = skip_blanks(s, id + line.thread.size());
+    if (where < close) line.component = s.substr(where, close - where);
+    line.message = s.substr(close + 2);
+    return true;
+}
+
+/// logcat's brief form: D/Tag( 123): text
+bool cut_brief(std::string_view s, Line& line) noexcept {
+    if (s.size() < 8 || s[1] != '/' || std::string_view{"VDIWEF"}.find(s[0]) == std::string_view::npos) return false;
+    const std::size_t open = s.substr(0, 80).find('(');
+    if (open == std::string_view::npos) return false;
+    const std::size_t id = skip_blanks(s, open + 1);
+    const std::size_t n = digits_at(s, id);
+    if (n == 0 || s.substr(id + n, 2) != "):") return false;
+    line.level = parse_level(s.substr(0, 1));
+    line.component = s.substr(2, open - 2);
+    line.process = s.substr(id, n);
+    line.message = s.substr(skip_blanks(s, id + n + 2));
+    return true;
+}
+
+/// Python's default: LEVEL:logger:text
+bool cut_python(std::string_view s, Line& line) noexcept {
+    const std::size_t colon = s.substr(0, 9).find(':');
+    if (colon == std::string_view::npos || colon < 4) return false;
+    const std::string_view word = s.substr(0, colon);
+    if (word != "DEBUG" && word != "INFO" && word != "WARNING" && word != "ERROR" && word != "CRITICAL") return false;
+    const std::size_t second = s.substr(0, 160).find(':', colon + 1);
+    if (second == std::string_view::npos || second == colon + 1) return false;
+    const std::string_view name = s.substr(colon + 1, second - colon - 1);
+    if (!std::all_of(name.begin(), name.end(), is_name_char)) return false;
+    line.level = parse_level(word);
+    line.component = name;
+    line.message = s.substr(second + 1);
+    return true;
+}
+
+/// A JSON string's end quote, or npos.
+std::size_t string_end(std::string_view s, std::size_t p) noexcept {
+    while (p < s.size()) {
+        const void* quote = std::memchr(s.data() + p, '"', s.size() - p);
+        if (quote == nullptr) return std::string_view::npos;
+        const std::size_t q = static_cast<std::size_t>(static_cast<const char*>(quote) - s.data());
+        std::size_t slashes = 0;
+        while (q - slashes > p && s[q - slashes - 1] == '\\') ++slashes;
+        if (slashes % 2 == 0) return q;
+        p = q + 1;
+    }
+    return std::string_view::npos;
+}
+
+/// One JSON object per line: the text of its message key. Nested values are stepped over, never searched.
+bool cut_json(std::string_view s, Line& line) noexcept {
+    std::size_t p = skip_blanks(s, 0);
+    if (!at(s, p, '{')) return false;
+    p = skip_blanks(s, p + 1);
+    if (!at(s, p, '"')) return false;
+    int best = 0;
+    int fields = 0;
+    while (p < s.size() && s[p] == '"' && ++fields <= 200) {
+        const std::size_t key_end = string_end(s, p + 1);
+        if (key_end == std::string_view::npos) break;
+        const std::string_view key = s.substr(p + 1, key_end - p - 1);
+        p = skip_blanks(s, key_end + 1);
+        if (!at(s, p, ':')) break;
+        p = skip_blanks(s, p + 1);
+        if (p >= s.size()) break;
+        std::string_view value;
+        bool text = false;
+        if (s[p] == '"') {
+            const std::size_t e = string_end(s, p + 1);
+            if (e == std::string_view::npos) break;
+            value = s.substr(p + 1, e - p - 1);
+            text = true;
+            p = e + 1;
+        } else if (s[p] == '{' || s[p] == '[') {
+            int depth = 0;
+            const std::size_t start = p;
+            for (; p < s.size(); ++p) {
+                if (s[p] == '"') {
+                    const std::size_t e = string_end(s, p + 1);
+                    if (e == std::string_view::npos) { p = s.size(); break; }
+                    p = e;
+                } else if (s[p] == '{' || s[p] == '[') {
+                    ++depth;
+                } else if ((s[p] == '}' || s[p] == ']') && --depth == 0) {
+                    ++p;
+                    break;
+                }
+            }
+            value = s.substr(start, p - start);
+        } else {
+            const std::size_t start = p;
+            while (p < s.size() && s[p] != ',' && s[p] != '}' && !is_space(s[p])) ++p;
+            value = s.substr(start, p - start);
+        }
+        const auto is = [&](std::initializer_list<std::string_view> names) { return std::find(names.begin(), names.end(), key) != names.end(); };
+        if (text) {
+            int rank = is({"message", "msg", "@message", "Message", "MESSAGE", "short_message", "@m", "@mt"}) ? 3 : is({"log", "event", "text", "body", "textPayload"}) ? 2 : is({"error", "err", "exception", "reason"}) ? 1 : 0;
+            if (rank > best) {
+                best = rank;
+                line.message = value;
+            } else if (is({"time", "timestamp", "ts", "@timestamp", "@t", "date", "datetime"})) {
+                line.timestamp = value;
+            } else if (is({"level", "severity", "lvl", "loglevel", "log.level", "@l", "levelname", "level_name"})) {
+                line.level = parse_level(value);
+            } else if (is({"logger", "logger_name", "name", "component", "module", "target"})) {
+                line.component = value;
+            } else if (is({"hostname", "host", "_HOSTNAME"})) {
+                line.host = value;
+            } else if (is({"thread", "thread_name", "threadName"})) {
+                line.thread = value;
+            }
+        } else if (is({"time", "timestamp", "ts"})) {
+            line.timestamp = value;
+        } else if (is({"level", "severity"}) && !value.empty() && is_digit(value[0])) {
+            long number = 0;
+            for (const char c : value.substr(0, 3)) if (is_digit(c)) number = number * 10 + (c - '0');
+            line.level = number >= 10 ? level_of_pino(number) : level_of_syslog(static_cast<int>(number));
+        } else if (is({"pid"})) {
+            line.process = value;
+        }
+        p = skip_blanks(s, p);
+        if (!at(s, p, ',')) break;
+        p = skip_blanks(s, p + 1);
+    }
+    line.json = best > 0;
+    return best > 0;
+}
+
+/// logfmt: the leading pairs that are header (time, level, caller, logger) are cut; the rest stays with its keys.
+bool cut_logfmt(std::string_view s, Line& line) noexcept {
+    std::size_t p = 0;
+    bool any = false;
+    for (int field = 0; field < 8; ++field) {
+        p = skip_blanks(s, p);
+        const std::size_t key_start = p;
+        while (p < s.size() && (is_alpha(s[p]) || s[p] == '_' || s[p] == '.' || s[p] == '@')) ++p;
+        if (p == key_start || !at(s, p, '=') || p - key_start > 20) return any ? (line.message = s.substr(key_start), true) : false;
+        const std::string_view key = s.substr(key_start, p - key_start);
+        ++p;
+        std::string_view value;
+        if (at(s, p, '"')) {
+            const std::size_t e = string_end(s.substr(0, max_header * 4), p + 1);
+            if (e == std::string_view::npos) return any ? (line.message = s.substr(key_start), true) : false;
+            value = s.substr(p + 1, e - p - 1);
+            p = e + 1;
+        } else {
+            const std::size_t e = token_end(s, p);
+            value = s.substr(p, e - p);
+            p = e;
+        }
+        if (key == "time" || key == "ts" || key == "timestamp" || key == "t" || key == "date") {
+            line.timestamp = value;
+        } else if (key == "level" || key == "lvl" || key == "severity") {
+            line.level = parse_level(value);
+        } else if (key == "caller" || key == "logger" || key == "component" || key == "source" || key == "module") {
+            line.component = value;
+        } else if (key == "host" || key == "hostname") {
+            line.host = value;
+        } else if (key == "pid" || key == "thread") {
+            line.process = value;
+        } else {
+            if (any) line.message = s.substr(key_start);
+            return any;
+        }
+        any = true;
+    }
+    return any ? (line.message = s.substr(skip_blanks(s, p)), true) : false;
+}
+
+}  // namespace
+
+Line cut_header(std::string_view raw_line) noexcept {
+    Line line;
+    while (!raw_line.empty() && is_space(raw_line.back())) raw_line.remove_suffix(1);
+    line.message = raw_line;
+    const std::size_t start = skip_blanks(raw_line, 0);
+    std::string_view s = raw_line.substr(start);
+    if (s.size() >= 3 && s.substr(0, 3) == "\xEF\xBB\xBF") s.remove_prefix(3);
+    if (s.empty()) return line;
+    line.message = s;
+    if (s[0] == '{') {
+        if (cut_json(s, line)) return line;
+        line = Line{};
+        line.message = s;
+        return line;
+    }
+    if (cut_glog(s, line) || cut_brief(s, line) || cut_python(s, line)) return line;
+    if (is_alpha(s[0]) && s.substr(0, 24).find('=') != std::string_view::npos) {
+        if (cut_logfmt(s, line)) return line;
+        line = Line{};
+        line.message = s;
+    }
+    Cutter cutter;
+    cutter.s = s;
+    // <PRI> of syslog, with the version of RFC 5424 behind it.
+    if (s[0] == '<' && digits_at(s, 1) >= 1 && digits_at(s, 1) <= 3 && at(s, 1 + digits_at(s, 1), '>')) {
+        const std::size_t n = digits_at(s, 1);
+        int pri = 0;
+        for (std::size_t i = 1; i <= n; ++i) pri = pri * 10 + (s[i] - '0');
+        if (pri <= 191) {
+            cutter.line.level = level_of_syslog(pri & 7);
+            cutter.p = n + 2;
+            if (at(s, cutter.p, '1') && at(s, cutter.p + 1, ' ')) {
+                // RFC 5424: time host app procid msgid structured-data text
+                std::size_t q = cutter.p + 2;
+                std::string_view f[5];
+                for (auto& field : f) {
+                    const std::size_t e = token_end(s, q);
+                    field = s.substr(q, e - q);
+                    q = skip_blanks(s, e);
+                }
+                if (!f[4].empty() && q < s.size() && (s[q] == '-' || s[q] == '[')) {
+                    const auto given = [](std::string_view v) { return v == "-" ? std::string_view{} : v; };
+                    line.level = cutter.line.level;
+                    line.timestamp = given(f[0]);
+                    line.host = given(f[1]);
+                    line.component = given(f[2]);
+                    line.process = given(f[3]);
+                    while (at(s, q, '[')) {
+                        const std::size_t e = group_end(s, q);
+                        if (e == 0) break;
+                        q = e;
+                    }
+                    if (at(s, q, '-')) ++q;
+                    q = skip_blanks(s, q);
+                    if (s.substr(q, 3) == "\xEF\xBB\xBF") q += 3;
+                    line.message = s.substr(q);
+                    return line;
+                }
+            }
+            cutter.s = s.substr(cutter.p);
+            cutter.p = 0;
+        }
+    }
+    if (!cutter.leading_timestamp()) {
+        // No time: a level in capitals or in brackets, or the kernel's uptime, may still lead the line.
+        cutter.p = 0;
+        cutter.line.timestamp = {};
+        if (cutter.more_timestamps()) {
+            cutter.dated = true;
+        } else {
+            const std::size_t end = token_end(cutter.s, 0);
+            const std::string_view token = cutter.s.substr(0, end);
+            const std::string_view bare = Cutter::trim_marks(token);
+            const bool marked = !token.empty() && (token.front() == '[' || token.front() == '<');
+            const Level l = level_word(bare, marked);
+            if (l == Level::unknown || bare.size() < 3 || (!marked && l == Level::info && token.back() != ':' && bare != "INFO")) {
+                line.level = cutter.line.level;
+                return line;
+            }
+            cutter.line.level = l;
+            line = cutter.line;
+            line.message = cutter.s.substr(skip_blanks(cutter.s, end));
+            if (line.message.empty()) line.message = s;
+            return line;
+        }
+    }
+    cutter.fields();
+    const std::size_t message = std::min(skip_blanks(cutter.s, cutter.p), cutter.s.size());
+    line = cutter.line;
+    line.message = cutter.s.substr(message);
+    // A line that is only header keeps all its text.
+    if (line.message.empty()) line.message = s;
+    return line;
+}
+
+}  // namespace heal::fingerprint

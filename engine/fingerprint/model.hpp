@@ -1,0 +1,65 @@
+// What is known beforehand about words: which are ever literal text of log statements, after which words arguments stand.
+// Frozen and compiled in; made off-line by tools/fingerprint_model. Deliberately without any state that learns.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+namespace heal::fingerprint {
+
+namespace detail {
+
+inline std::uint64_t load(const char* p, std::size_t n) noexcept {
+    std::uint64_t v = 0;
+    std::memcpy(&v, p, n);
+    return v;
+}
+
+inline std::uint64_t fold_multiply(std::uint64_t a, std::uint64_t b) noexcept {
+    __extension__ using u128 = unsigned __int128;
+    const u128 product = static_cast<u128>(a) * b;
+    return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+}
+
+}  // namespace detail
+
+/// Hash of a word, letter case folded (bit 0x20 set in each byte). Part of the mechanism: the tables are keyed by it. Never 0.
+inline std::uint64_t folded_hash(std::string_view w) noexcept {
+    constexpr std::uint64_t low = 0x2020202020202020ULL;
+    std::uint64_t h = 0x9E3779B97F4A7C15ULL ^ w.size();
+    const char* p = w.data();
+    std::size_t n = w.size();
+    while (n > 8) {
+        h = detail::fold_multiply(h ^ (detail::load(p, 8) | low), 0xA0761D6478BD642FULL);
+        p += 8;
+        n -= 8;
+    }
+    h = detail::fold_multiply(h ^ (detail::load(p, n) | low), 0xE7037ED1A0B428DBULL);
+    return h | 1;
+}
+
+/// What the table knows about one word in its place; 0: nothing, else 1-15, more is more.
+struct Evidence {
+    unsigned after = 0;      ///< how often arguments, not text, follow the previous word (8: as often)
+    unsigned after_two = 0;  ///< the same for the two previous words
+    unsigned word = 0;       ///< in how many packages the word is text, logarithmic
+    unsigned pair = 0;       ///< how often the word is text right behind the previous one
+};
+Evidence evidence_of(std::uint64_t before, std::uint64_t previous, char glue, std::uint64_t hash) noexcept;
+
+/// True when `w` stands where an argument stands and is not known as text there.
+/// @param before, previous  folded hashes of the two words to the left, 0: none
+/// @param glue              the last mark between the previous word and w; a blank when there was none
+bool model_says_value(std::uint64_t before, std::uint64_t previous, char glue, std::string_view w, std::uint64_t hash) noexcept;
+
+/// Names with digits that are text wherever they occur: ipv4, utf8, sha256, x86_64, …
+bool is_known_with_digits(std::string_view w) noexcept;
+
+/// Stems of device names: eth, en, wlan, lo, …
+bool is_device_stem(std::string_view lower) noexcept;
+
+/// Lower-case file extensions and top-level domains that make a name of two parts a value.
+bool is_extension(std::string_view lower) noexcept;
+
+}  // namespace heal::fingerprint

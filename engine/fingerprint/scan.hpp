@@ -1,0 +1,570 @@
+// The one pass over a message that decides which of its bytes are text of the log statement and which are values. Written
+// once, as a template over what is done with the decisions: hash them (each line) or spell and explain them (each new
+// pattern), so that both always agree. Internal to this folder.
+#pragma once
+
+#include "fingerprint/chars.hpp"
+#include "fingerprint/model.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+namespace heal::fingerprint {
+
+/// Bytes of a message that decide the id; the rest is the same value whatever it holds. Longest message of the development
+/// sets: 2.1 KiB. It bounds the work per line.
+inline constexpr std::size_t max_message = 8192;
+
+/// Why a piece of text was masked.
+enum class Rule : std::uint8_t {
+    number, identifier, url, email, path, dotted_name, quoted, key_value, hex, constant, object, position, cut
+};
+
+/// Name of a rule as explain prints it.
+const char* to_string(Rule rule) noexcept;
+
+/// Sink: void text(std::string_view), void mark(char), void space(), void value(Rule, std::string_view).
+/// Calls arrive in the order of the message; views point into it.
+template <class Sink>
+class Scan {
+public:
+    Scan(std::string_view message, Sink& sink) noexcept : s_(message), sink_(sink) {}
+
+    void run() noexcept {
+        const bool is_cut = s_.size() > max_message;
+        if (is_cut) s_ = s_.substr(0, max_message);
+        std::size_t p = 0;
+        const std::size_t n = s_.size();
+        while (p < n) {
+            if (is_space(s_[p])) {
+                ++p;
+                while (p < n && is_space(s_[p])) ++p;
+                if (p < n) sink_.space();
+                continue;
+            }
+            std::size_t e = p;
+            std::uint8_t k = 0;
+            while (e < n && !is_space(s_[e])) k = static_cast<std::uint8_t>(k | class_of(s_[e++]));
+            p = chunk(p, e, k);
+        }
+        if (is_cut) value(Rule::cut, {});
+    }
+
+private:
+    static constexpr std::uint64_t no_word = 0;
+    static inline const std::uint64_t to_ = folded_hash("to");
+
+    std::string_view sub(std::size_t b, std::size_t e) const noexcept { return s_.substr(b, e - b); }
+
+    void value(Rule rule, std::string_view text) noexcept {
+        sink_.value(rule, text);
+        previous_ = no_word;
+        before_previous_ = no_word;
+    }
+
+    void mark(char c) noexcept {
+        sink_.mark(c);
+        glue_ = c;
+    }
+
+    /// `EventType: JOB_SETUP`: a label in camel case and a constant behind it.
+    static bool is_field_label(std::string_view w) noexcept {
+        bool lower = false;
+        for (const char c : w) {
+            if (is_upper(c) && lower) return true;
+            lower = !is_upper(c);
+        }
+        return false;
+    }
+
+    // A word without a digit: text, unless syntax and context say that it is a value.
+    void word(std::string_view w) noexcept {
+        const std::uint64_t h = folded_hash(w);
+        if (label_ && glue_ == ':' && w.find('_') != std::string_view::npos) {
+            label_ = false;
+            value(Rule::position, w);
+            return;
+        }
+        label_ = is_field_label(w);
+        if (glue_ == ' ' && is_user_name(w)) {
+            value(Rule::position, w);
+            return;
+        }
+        if (previous_ != no_word && is_position(w, h)) {
+            value(Rule::position, w);
+            after_position_ = true;
+            return;
+        }
+        sink_.text(w);
+        before_previous_ = previous_;
+        previous_ = h;
+        glue_ = ' ';
+    }
+
+    bool is_position(std::string_view w, std::uint64_t h) const noexcept;
+
+    /// `user X`, `password for X`, `failures for X`: names of accounts are words of every kind, so that only a list of what is text there helps.
+    bool is_user_name(std::string_view w) const noexcept {
+        static const std::uint64_t user = folded_hash("user"), for_ = folded_hash("for"), password = folded_hash("password"), failures = folded_hash("failures"),
+                                   failure = folded_hash("failure"), account = folded_hash("account"), login = folded_hash("login");
+        if (previous_ == no_word) return false;
+        if (previous_ == user) {
+            static constexpr std::string_view text[] = {
+                "a", "access", "account", "accounts", "action", "agent", "already", "and", "are", "as", "at", "authenticated", "authentication", "authorization", "by", "can", "cannot", "canceled",
+                "cancelled", "command", "configuration", "context", "could", "credentials", "data", "database", "defined", "did", "directory", "disconnected", "does", "doesn't", "entry", "error",
+                "exists", "file", "for", "from", "group", "groups", "has", "home", "id", "in", "info", "information", "input", "interface", "interrupt", "is", "list", "logged", "login", "may", "mode", "must",
+                "name", "names", "namespace", "no", "not", "of", "on", "or", "password", "permissions", "process", "processes", "profile", "record", "request", "requested", "running", "service",
+                "session", "sessions", "settings", "space", "specified", "supplied", "table", "time", "to", "token", "unknown", "using", "was", "when", "with", "without"};
+            char low[16];
+            if (w.size() > sizeof low) return true;
+            for (std::size_t i = 0; i < w.size(); ++i) low[i] = static_cast<char>(w[i] | 0x20);
+            return !std::binary_search(std::begin(text), std::end(text), std::string_view{low, w.size()});
+        }
+        if (previous_ != for_ || (before_previous_ != password && before_previous_ != failures && before_previous_ != failure && before_previous_ != account && before_previous_ != login)) return false;
+        return w != "invalid" && w != "user" && w != "the" && w != "a" && w != "unknown" && w != "illegal" && w != "this" && w != "all";
+    }
+
+    /// Bytes p..e hold no blank. Returns where the scan goes on: e, or later when a quote with blanks was taken whole.
+    std::size_t chunk(std::size_t p, std::size_t e, std::uint8_t k) noexcept {
+        if ((k & ~(cls_alpha | cls_hex)) == 0) {
+            plain(sub(p, e));
+            return e;
+        }
+        // Opening marks.
+        while (p < e) {
+            const char c = s_[p];
+            if (c == '(' || c == '[' || c == '{' || c == '<') {
+                mark(c);
+                ++p;
+                if (c == '(' && is_path_start(sub(p, e))) {
+                    // A command line or file name fills the group, blanks and all.
+                    const std::size_t close = group_close(p, c);
+                    if (close != 0) {
+                        value(Rule::path, sub(p, close));
+                        return close;
+                    }
+                }
+                continue;
+            }
+            if (c == '"' || c == '\'' || c == '`') {
+                const std::size_t q = quote(p, e);
+                if (q != p) {
+                    p = q;
+                    if (p >= e) return p;
+                    continue;
+                }
+                mark(c);
+                ++p;
+                continue;
+            }
+            break;
+        }
+        if (p >= e) return e;
+        // Closing marks are given out after the core.
+        std::size_t b = e;
+        while (b > p && is_closing(s_[b - 1])) {
+            // a[3] and f(x) keep their brackets together with the core.
+            --b;
+        }
+        if (b == p) {
+            marks(p, e);
+            return e;
+        }
+        p = core(p, b, e);
+        if (p < b) p = b;
+        marks(p, e);
+        return p > e ? p : e;
+    }
+
+    /// Where the group that opened before p closes; 0 when that is not within 300 bytes.
+    std::size_t group_close(std::size_t p, char open) const noexcept {
+        const char close = open == '(' ? ')' : open == '[' ? ']' : open == '{' ? '}' : '>';
+        int depth = 1;
+        const std::size_t limit = std::min(s_.size(), p + 300);
+        for (; p < limit; ++p) {
+            if (s_[p] == open) ++depth;
+            if (s_[p] == close && --depth == 0) return p;
+        }
+        return 0;
+    }
+
+    static bool is_closing(char c) noexcept {
+        return c == ')' || c == ']' || c == '}' || c == '>' || c == '"' || c == '\'' || c == '`' || c == ',' || c == ';' || c == ':' ||
+               c == '.' || c == '!' || c == '?';
+    }
+
+    void marks(std::size_t p, std::size_t e) noexcept {
+        for (; p < e; ++p) mark(s_[p]);
+    }
+
+    /// A quote that opens at p: one word inside, or a path, is a value; returns past the closing quote, or p when the quote holds text.
+    std::size_t quote(std::size_t p, std::size_t) noexcept {
+        const char c = s_[p];
+        std::size_t q = p + 1;
+        const std::size_t limit = std::min(s_.size(), p + 300);
+        bool blanks = false;
+        while (q < limit && s_[q] != c) {
+            if (is_space(s_[q])) blanks = true;
+            if (s_[q] == '\\' && q + 1 < limit) ++q;
+            ++q;
+        }
+        if (q >= limit) return p;
+        // An apostrophe inside a word does not close a quote.
+        if (c == '\'' && q + 1 < s_.size() && is_alpha(s_[q + 1])) return p;
+        const std::string_view inner = sub(p + 1, q);
+        static const std::uint64_t state = folded_hash("state"), status = folded_hash("status");
+        if (!blanks && (previous_ == state || previous_ == status) && (classes_of(inner) & ~(cls_alpha | cls_hex)) == 0) return p;  // states tell apart
+        if (!blanks || is_path_start(inner)) {
+            mark(c);
+            if (!inner.empty()) value(Rule::quoted, inner);
+            mark(c);
+            return q + 1;
+        }
+        return p;
+    }
+
+    static bool is_path_start(std::string_view t) noexcept {
+        return (t.size() > 1 && t[0] == '/' && (is_alpha(t[1]) || is_digit(t[1]) || t[1] == '.' || t[1] == '_')) ||
+               (t.size() > 2 && is_alpha(t[0]) && t[1] == ':' && (t[2] == '\\' || t[2] == '/')) ||
+               (t.size() > 2 && t[0] == '\\' && t[1] == '\\') || (t.size() > 2 && t[0] == '~' && t[1] == '/') ||
+               (t.size() > 3 && t[0] == '.' && (t[1] == '/' || (t[1] == '.' && t[2] == '/')));
+    }
+
+    void plain(std::string_view w) noexcept {
+        if (is_constant(w)) {
+            value(Rule::constant, w);
+            return;
+        }
+        word(w);
+    }
+
+    /// true, false, null, none, nan in any case.
+    static bool is_constant(std::string_view w) noexcept {
+        if (w.size() < 3 || w.size() > 5) return false;
+        char low[5];
+        for (std::size_t i = 0; i < w.size(); ++i) low[i] = static_cast<char>(w[i] | 0x20);
+        const std::string_view l{low, w.size()};
+        return l == "true" || l == "false" || l == "null" || l == "none" || l == "nan";
+    }
+
+    /// The part of a chunk between its outer marks, p..b; the chunk ends at e. Returns how far it got.
+    std::size_t core(std::size_t p, std::size_t b, std::size_t e) noexcept {
+        const std::string_view t = sub(p, b);
+        const std::uint8_t k = classes_of(t);
+        if ((k & (cls_punct | cls_join | cls_digit)) == 0) {
+            plain(t);
+            return b;
+        }
+        if ((k & (cls_alpha | cls_punct)) == 0 && (k & cls_digit) != 0) {
+            value(Rule::number, t);
+            return b;
+        }
+        if ((k & cls_punct) == 0) {
+            name(t);
+            return b;
+        }
+        if ((k & cls_digit) != 0 && previous_ == to_ && glue_ == ' ' && t.find('(') != std::string_view::npos && t.find('=') == std::string_view::npos) {
+            const std::size_t close = b < e && s_[b] == ')' ? b + 1 : b;
+            value(Rule::object, sub(p, close));
+            return close;
+        }
+        // Marks inside. Whole forms first.
+        const std::size_t equals = t.find('=');
+        const std::size_t scheme = t.find("://");
+        if (scheme != std::string_view::npos && scheme > 0 && scheme < 24 && equals > scheme && all_scheme(t.substr(0, scheme))) {
+            value(Rule::url, t);
+            return b;
+        }
+        if (is_path_start(t) && t.find('=') == std::string_view::npos) {
+            const std::size_t stop = t.find_first_of("(){}<>,;|\"'[]");
+            if (stop == std::string_view::npos) {
+                value(Rule::path, t);
+                return b;
+            }
+            value(Rule::path, t.substr(0, stop));
+            return inside(p + stop, b, e);
+        }
+        if (equals == std::string_view::npos && t.find('@') != std::string_view::npos && t.find_first_of("(){}[]<>,;|\"'") == std::string_view::npos &&
+            t.find('@') > 0 && t.find('@') + 1 < t.size()) {
+            value((k & cls_digit) != 0 ? Rule::object : Rule::email, t);
+            return b;
+        }
+        return inside(p, b, e);
+    }
+
+    static bool all_scheme(std::string_view t) noexcept {
+        for (const char c : t) {
+            if (!is_alpha(c) && !is_digit(c) && c != '+' && c != '-' && c != '.' && c != ':') return false;
+        }
+        return true;
+    }
+
+    static bool is_hard(char c) noexcept {
+        switch (c) {
+            case '(': case ')': case '[': case ']': case '{': case '}': case '<': case '>': case '"': case '\'': case '`': case ',': case ';':
+            case '=': case '|': return true;
+            default: return false;
+        }
+    }
+
+    /// Splits p..b at hard marks; `key=` masks what follows it.
+    std::size_t inside(std::size_t p, std::size_t b, std::size_t e) noexcept {
+        while (p < b) {
+            const char c = s_[p];
+            if (is_hard(c)) {
+                if (c == '"' || c == '\'' || c == '`') {
+                    const std::size_t q = quote(p, e);
+                    if (q != p) {
+                        p = q;
+                        continue;
+                    }
+                }
+                mark(c);
+                ++p;
+                if (c == '=' && p < s_.size() && key_before_) {
+                    const std::size_t q = assigned(p, e);
+                    if (q != p) {
+                        p = q;
+                        continue;
+                    }
+                }
+                continue;
+            }
+            std::size_t q = p;
+            std::uint8_t k = 0;
+            while (q < b && !is_hard(s_[q])) k = static_cast<std::uint8_t>(k | class_of(s_[q++]));
+            key_before_ = q < e && s_[q] == '=' && (k & cls_alpha) != 0;
+            const bool key = key_before_;
+            piece(sub(p, q), k, key);
+            key_before_ = key;
+            p = q;
+        }
+        return p;
+    }
+
+    /// The value of a tight `key=`; p is past the sign. Returns its end, or p when it is a structure to look into.
+    std::size_t assigned(std::size_t p, std::size_t e) noexcept {
+        if (p >= e) return p;
+        const char c = s_[p];
+        if (c == '(' || c == '{' || c == '[' || c == '<' || c == '=') return p;
+        if (c == '"' || c == '\'') {
+            std::size_t q = p + 1;
+            const std::size_t limit = std::min(s_.size(), p + 1000);
+            while (q < limit && s_[q] != c) {
+                if (s_[q] == '\\' && q + 1 < limit) ++q;
+                ++q;
+            }
+            if (q < limit) {
+                // Text of a message stays text even where it stands as a value (logfmt).
+                if (text_key_) return p;
+                mark(c);
+                value(Rule::key_value, sub(p + 1, q));
+                mark(c);
+                return q + 1;
+            }
+        }
+        std::size_t q = p;
+        while (q < e && s_[q] != ',' && s_[q] != ';' && s_[q] != ')' && s_[q] != ']' && s_[q] != '}' && s_[q] != '>' && s_[q] != '"' &&
+               s_[q] != '(' && s_[q] != '{' && s_[q] != '[' && s_[q] != '|') ++q;
+        std::size_t end = q;
+        if (end == e) {
+            while (end > p && (s_[end - 1] == '.' || s_[end - 1] == ':' || s_[end - 1] == '!' || s_[end - 1] == '\'')) --end;
+        }
+        if (end == p) return p;
+        const std::string_view v = sub(p, end);
+        // Class{…}, f(…): the name is text, what it holds is looked into.
+        if (q < e && (s_[q] == '(' || s_[q] == '{' || s_[q] == '[') && (classes_of(v) & (cls_digit | cls_punct)) == 0) {
+            const std::size_t close = group_close(q + 1, s_[q]);
+            // An object printed with its number alone is one value.
+            if (close == 0 || close >= e || (classes_of(sub(q + 1, close)) & (cls_punct | cls_space)) != 0) return p;
+            value(Rule::object, sub(p, close + 1));
+            return close + 1;
+        }
+        value(Rule::key_value, v);
+        return end;
+    }
+
+    /// Text between hard marks; k are its classes.
+    void piece(std::string_view t, std::uint8_t k, bool is_key) noexcept {
+        if (t.empty()) return;
+        if (is_key) {
+            text_key_ = t == "msg" || t == "message" || t == "err" || t == "error" || t == "reason";
+            if ((k & cls_digit) == 0) {
+                sink_.text(t);
+                previous_ = no_word;
+                return;
+            }
+        }
+        if ((k & (cls_punct | cls_join | cls_digit)) == 0) {
+            if (is_constant(t)) value(Rule::constant, t);
+            else word(t);
+            return;
+        }
+        if ((k & cls_alpha) == 0) {
+            if ((k & cls_digit) != 0) value(Rule::number, t);
+            else for (const char c : t) mark(c);
+            return;
+        }
+        if ((k & cls_punct) == 0) {
+            name(t);
+            return;
+        }
+        mixed(t, k);
+    }
+
+    /// Letters and soft marks : / \ # @ % + * & ~ ^ $ ! ?, perhaps digits.
+    void mixed(std::string_view t, std::uint8_t k) noexcept {
+        if (is_path_start(t)) {
+            value(Rule::path, t);
+            return;
+        }
+        if (t.find("://") != std::string_view::npos) {
+            value(Rule::url, t);
+            return;
+        }
+        std::size_t slashes = 0, backs = 0, colons = 0;
+        for (const char c : t) {
+            slashes += c == '/';
+            backs += c == '\\';
+            colons += c == ':';
+        }
+        if (slashes >= 2 || (backs >= 2 && (k & cls_digit) == 0)) {
+            // label:/path keeps its label.
+            const std::size_t colon = t.find(":/");
+            if (colon != std::string_view::npos && colon > 0 && (classes_of(t.substr(0, colon)) & ~(cls_alpha | cls_hex)) == 0) {
+                word(t.substr(0, colon));
+                mark(':');
+                value(Rule::path, t.substr(colon + 1));
+                return;
+            }
+            value(Rule::path, t);
+            return;
+        }
+        const std::size_t scope = t.find("::");
+        if (scope != std::string_view::npos && scope > 0 && is_alpha(t[0]) && scope + 2 < t.size() && is_alpha(t[scope + 2])) {
+            // A qualified function is text even when digits occur in its name.
+            std::size_t stop = scope;
+            while (stop < t.size() && (is_alpha(t[stop]) || is_digit(t[stop]) || t[stop] == '_' || t[stop] == ':' || t[stop] == '~')) ++stop;
+            while (stop > 0 && t[stop - 1] == ':') --stop;
+            sink_.text(t.substr(0, stop));
+            previous_ = no_word;
+            if (stop < t.size()) {
+                const std::string_view rest = t.substr(stop);
+                piece(rest, classes_of(rest), false);
+            }
+            return;
+        }
+        if (colons > 0) {
+            // label:value, label:label:value
+            const std::size_t colon = t.find(':');
+            const std::string_view head = t.substr(0, colon);
+            const std::uint8_t hk = classes_of(head);
+            if (!head.empty() && (hk & (cls_digit | cls_punct)) == 0 && (hk & cls_alpha) != 0) {
+                const std::string_view tail = t.substr(colon + 1);
+                const std::uint8_t tk = classes_of(tail);
+                if ((hk & cls_join) == 0 || (tk & cls_digit) == 0 || head.find('.') == std::string_view::npos) {
+                    if ((hk & cls_join) != 0) name(head);
+                    else word(head);
+                    mark(':');
+                    if (!tail.empty()) piece(tail, tk, false);
+                    return;
+                }
+            }
+        }
+        if ((k & cls_digit) != 0) {
+            value(Rule::identifier, t);
+            return;
+        }
+        // No digit: soft marks between words.
+        std::size_t p = 0;
+        while (p < t.size()) {
+            std::size_t q = p;
+            std::uint8_t wk = 0;
+            while (q < t.size() && (class_of(t[q]) & cls_punct) == 0) wk = static_cast<std::uint8_t>(wk | class_of(t[q++]));
+            if (q > p) {
+                if ((wk & cls_join) != 0) name(t.substr(p, q - p));
+                else word(t.substr(p, q - p));
+            }
+            for (; q < t.size() && (class_of(t[q]) & cls_punct) != 0; ++q) mark(t[q]);
+            p = q;
+        }
+    }
+
+    /// Letters, digits and _ - . only.
+    void name(std::string_view t) noexcept {
+        const std::uint8_t k = classes_of(t);
+        if ((k & cls_alpha) == 0) {
+            if ((k & cls_digit) != 0) value(Rule::number, t);
+            else for (const char c : t) mark(c);
+            return;
+        }
+        if ((k & cls_digit) != 0) {
+            if (is_known_with_digits(t)) {
+                sink_.text(t);
+                previous_ = no_word;
+                return;
+            }
+            if (const std::size_t stem = device_stem(t); stem != 0) {
+                sink_.text(t.substr(0, stem));
+                mark('#');
+                return;
+            }
+            value(Rule::identifier, t);
+            return;
+        }
+        if ((k & cls_join) == 0) {
+            word(t);
+            return;
+        }
+        std::size_t dots = 0;
+        for (std::size_t i = 1; i + 1 < t.size(); ++i) dots += t[i] == '.' && t[i - 1] != '.' && t[i + 1] != '.';
+        if (dots >= 2 || (dots == 1 && is_file_or_host(t))) {
+            if (!is_error_name(t)) {
+                value(Rule::dotted_name, t);
+                return;
+            }
+        }
+        word(t);
+    }
+
+    /// eth0, wlan1: the kind of device is text, its number is not. Length of the stem, or 0.
+    std::size_t device_stem(std::string_view t) const noexcept {
+        const std::size_t n = t.size() - 1;
+        if (n < 2 || n > 5 || !is_digit(t[n])) return 0;
+        for (std::size_t i = 0; i < n; ++i) {
+            if (t[i] < 'a' || t[i] > 'z') return 0;
+        }
+        static const std::uint64_t interface = folded_hash("interface");
+        return previous_ == interface || is_device_stem(t.substr(0, n)) ? n : 0;
+    }
+
+    static bool ends_with(std::string_view t, std::string_view e) noexcept { return t.size() > e.size() && t.substr(t.size() - e.size()) == e; }
+
+    static bool is_error_name(std::string_view t) noexcept {
+        return ends_with(t, "Exception") || ends_with(t, "Error") || ends_with(t, "Failure") || ends_with(t, "Fault") || ends_with(t, "Warning");
+    }
+
+    static bool is_file_or_host(std::string_view t) noexcept {
+        const std::size_t dot = t.rfind('.');
+        const std::string_view x = t.substr(dot + 1);
+        if (x.empty() || x.size() > 10) return false;
+        char low[10];
+        for (std::size_t i = 0; i < x.size(); ++i) low[i] = static_cast<char>(x[i] | 0x20);
+        return is_extension({low, x.size()});
+    }
+
+    std::string_view s_;
+    Sink& sink_;
+    std::uint64_t previous_ = no_word, before_previous_ = no_word;  ///< folded hashes of the words to the left
+    char glue_ = ' ';              ///< last mark since the previous word
+    bool key_before_ = false, text_key_ = false, after_position_ = false, label_ = false;
+};
+
+template <class Sink>
+bool Scan<Sink>::is_position(std::string_view w, std::uint64_t h) const noexcept {
+    return model_says_value(before_previous_, previous_, glue_, w, h);
+}
+
+}  // namespace heal::fingerprint

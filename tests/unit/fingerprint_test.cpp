@@ -1,0 +1,173 @@
+// Headers and messages: what is cut, what is masked, what must stay apart, and that the fast path says the same as the slow one.
+#include "fingerprint/fingerprint.hpp"
+#include "fingerprint/scan.hpp"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <set>
+
+namespace heal::fingerprint {
+namespace {
+
+struct HeaderRow {
+    std::string_view line, message, component;
+    Level level = Level::unknown;
+};
+
+void check(const HeaderRow& row) {
+    const Line line = cut_header(row.line);
+    EXPECT_EQ(line.message, row.message) << row.line;
+    if (!row.component.empty()) { EXPECT_EQ(line.component, row.component) << row.line; }
+    if (row.level != Level::unknown) { EXPECT_EQ(line.level, row.level) << row.line; }
+    EXPECT_LE(line.message.size(), row.line.size());
+}
+
+TEST(Header, IsCutInEveryLayout) {
+    const HeaderRow rows[] = {
+        {"Nov 21 11:02:03 web1 nginx[123]: disk is full", "disk is full", "nginx"},
+        {"Nov  1 11:02:03 web1 dbus: disk is full", "disk is full", "dbus"},
+        {"<34>1 2024-03-11T22:14:15.003Z host su 77 ID47 - disk is full", "disk is full", "su", Level::fatal},
+        {"<11>Mar 11 22:14:15 host app[9]: disk is full", "disk is full", "app", Level::error},
+        {"2024-03-11T22:14:15.123456+01:00 host systemd[1]: disk is full", "disk is full", "systemd"},
+        {"2024-03-11 22:14:15,123 ERROR [pool-1-thread-2] com.acme.Worker: disk is full", "disk is full", "com.acme.Worker", Level::error},
+        {"22:14:15.123 [http-nio-1] WARN  c.a.Worker - disk is full", "disk is full", "c.a.Worker", Level::warn},
+        {"2024-03-11 22:14:15.123  INFO 4711 --- [main] c.a.app.Worker          : disk is full", "disk is full", "c.a.app.Worker", Level::info},
+        {"24/03/11 22:14:15 INFO storage.Mgr: disk is full", "disk is full", "storage.Mgr", Level::info},
+        {"2024-03-11 22:14:15,123 - app.worker - ERROR - disk is full", "disk is full", "app.worker", Level::error},
+        {"ERROR:app.worker:disk is full", "disk is full", "app.worker", Level::error},
+        {"[Sun Mar 11 22:14:15 2024] [error] disk is full", "disk is full", "", Level::error},
+        {"[Sun Mar 11 22:14:15.123456 2024] [core:error] [pid 1:tid 2] [client 10.0.0.1:80] disk is full", "disk is full", "", Level::error},
+        {"2024/03/11 22:14:15 [error] 12#3: *1 disk is full", "disk is full", "", Level::error},
+        {"2024-03-11 22:14:15.123 UTC [99] LOG:  disk is full", "disk is full", "", Level::info},
+        {"1:M 11 Mar 2024 22:14:15.123 * disk is full", "disk is full", ""},
+        {"I0311 22:14:15.123456  1234 main.cc:12] disk is full", "disk is full", "main.cc:12", Level::info},
+        {"03-11 22:14:15.123  1702  2395 D Tag: disk is full", "disk is full", "Tag", Level::debug},
+        {"D/Tag( 1702): disk is full", "disk is full", "Tag", Level::debug},
+        {"[   12.345678] disk is full", "disk is full", ""},
+        {"INFO  [2024-03-11 22:14:15,123] com.acme.Worker: disk is full", "disk is full", "com.acme.Worker", Level::info},
+        {R"({"time":"2024-03-11T22:14:15Z","level":"error","msg":"disk is full","x":{"msg":"no"}})", "disk is full", "", Level::error},
+        {R"({"level":50,"pid":7,"msg":"disk is full"})", "disk is full", "", Level::error},
+        {R"(time=2024-03-11T22:14:15Z level=error msg="disk is full" shard=7)", R"(msg="disk is full" shard=7)", "", Level::error},
+        // Texts without a header stay whole.
+        {"disk is full", "disk is full", ""},
+        {"Took 10 seconds to build instance.", "Took 10 seconds to build instance.", ""},
+        {"Running audit from 2017-05-16 12:00:00 to 2017-05-16 13:00:00", "Running audit from 2017-05-16 12:00:00 to 2017-05-16 13:00:00", ""},
+        {"error: Bind to port 22 failed", "error: Bind to port 22 failed", ""},
+        {"", "", ""},
+        {"   ", "", ""},
+        {"2024-03-11 22:14:15", "2024-03-11 22:14:15", ""},
+    };
+    for (const auto& row : rows) check(row);
+}
+
+TEST(Pattern, ValuesAreMaskedAndTextStays) {
+    const std::pair<std::string_view, std::string_view> rows[] = {
+        {"Took 3.25 seconds to build instance 7f3c9e.", "Took <*> seconds to build instance <*>."},
+        {"Failed password for root from 10.0.0.1 port 22 ssh2", "Failed password for <*> from <*> port <*> ssh2"},
+        {"Failed password for invalid user alice from ::1 port 22 ssh2", "Failed password for invalid user <*> from <*> port <*> ssh2"},
+        {"open /var/lib/app/x.db: permission denied", "open <*>: permission denied"},
+        {"GET https://example.com/a?b=c returned 503", "GET <*> returned <*>"},
+        {"key=value other=12,last=\"a b\"", "key=<*> other=<*>,last=\"<*>\""},
+        {"link up on eth0", "link up on eth#"},
+        {"list 1, 2, 3 done", "list <*> done"},
+        {"\x1b[31mred\x1b[0m alert 5", "red alert <*>"},
+        {"state is 'Active' now in state 'Active'", "state is '<*>' now in state 'Active'"},
+        {"ready=true,done=false", "ready=<*>,done=<*>"},
+        {"java.lang.IllegalStateException: queue full", "java.lang.IllegalStateException: queue full"},
+        {"mail from bob@example.com rejected", "mail from <*> rejected"},
+        {"code 0x1f at 12:30:01", "code <*> at <*>"},
+        {"VM Started (Lifecycle Event)", "VM Started (Lifecycle Event)"},
+    };
+    for (const auto& [message, pattern] : rows) EXPECT_EQ(pattern_of(message), pattern) << message;
+}
+
+TEST(Pattern, OneWordDecidesTheMeaning) {
+    const std::pair<std::string_view, std::string_view> rows[] = {
+        {"VM Started (Lifecycle Event)", "VM Paused (Lifecycle Event)"},
+        {"connection opened", "connection closed"},
+        {"link is up", "link is down"},
+        {"session opened for user root", "session closed for user root"},
+        {"mount succeeded", "mount failed"},
+    };
+    for (const auto& [a, b] : rows) EXPECT_NE(pattern_of(a), pattern_of(b));
+}
+
+TEST(Pattern, IsAlwaysValidUtf8AndBounded) {
+    EXPECT_EQ(pattern_of("bad \xff\xfe byte"), "bad \xEF\xBF\xBD\xEF\xBF\xBD byte");
+    EXPECT_EQ(pattern_of("na\xc3\xafve caf\xc3\xa9"), "na\xc3\xafve caf\xc3\xa9");
+    for (const char c : {'[', '(', '"', '\'', ' ', '9', '/', '=', '\\', ':', '{', 'a', '\x1b', '\xff'}) {
+        const std::string line(1 << 20, c);
+        EXPECT_LE(pattern_of(line).size(), 3 * max_message + 3);
+        EXPECT_LE(cut_header(line).message.size(), line.size());
+    }
+}
+
+TEST(Pattern, OnlyTheFirst8KiBDecide) {
+    const std::string text = "word " + std::string(max_message, 'a');
+    EXPECT_EQ(pattern_of(text + "b"), pattern_of(text + "c and more"));
+}
+
+TEST(Scanner, KeysFollowPatterns) {
+    // Equal patterns have equal keys and different ones differ, for lines put together at random from awkward pieces.
+    std::mt19937 random{7};
+    const std::string_view pieces[] = {"word", " ", " ", "12", "=", "(", ")", "[", "]", "\"", "'", ":", "/", "a1", "x.y.z", ",", "-", "_", "for user ", "0xff", "<", ">", "|", "::", "\\", "@", "#", "%s", "{", "}", "\xc3\xa9", "\x1b[1m", "null", "GET", "file ", "eth0", ";"};
+    Scanner scanner{{}, 1, 2};
+    for (int i = 0; i < 20000; ++i) {
+        std::string a, b;
+        for (int n = static_cast<int>(random() % 12); n >= 0; --n) {
+            const auto piece = pieces[random() % std::size(pieces)];
+            a += piece;
+            b += random() % 16 == 0 ? pieces[random() % std::size(pieces)] : piece;
+        }
+        EXPECT_EQ(scanner.key(a) == scanner.key(b), pattern_of(a) == pattern_of(b)) << a << " | " << b;
+    }
+}
+
+TEST(Scanner, GivesThePublicIdOfCompute) {
+    Scanner scanner{"shop", 3, 4};
+    for (const std::string_view message : {"disk 1 is full", "disk 22 is full", "", "x", "user bob left"}) {
+        char hex[16];
+        id_hex(scanner.id(message), hex);
+        EXPECT_EQ(std::string(hex, 16), compute("shop", message, "").id);
+    }
+    EXPECT_EQ(scanner.id("disk 1 is full"), scanner.id("disk 99 is full"));
+    EXPECT_NE(Scanner{"a"}.id("x"), Scanner{"b"}.id("x"));
+}
+
+TEST(Scanner, SurvivesMorePatternsThanItsCacheHolds) {
+    Scanner scanner;
+    std::set<std::uint64_t> ids;
+    const auto message = [](int i) {
+        std::string word = "w";
+        for (; i > 0; i /= 26) word += static_cast<char>('a' + i % 26);
+        return "stopped because " + word + " broke";
+    };
+    for (int i = 0; i < 60000; ++i) ids.insert(scanner.id(message(i)));
+    for (int i = 0; i < 60000; i += 1000) EXPECT_TRUE(ids.contains(scanner.id(message(i))));
+}
+
+TEST(Scanner, TheIdOfALineIsTheIdOfItsMessage) {
+    Scanner scanner;
+    const std::uint64_t id = scanner.id("disk \"a\" is full");
+    EXPECT_EQ(scanner.id_of_line("Nov 21 11:02:03 web1 nginx[123]: disk \"a\" is full"), id);
+    EXPECT_EQ(scanner.id_of_line(R"({"level":"error","msg":"disk \"a\" is full"})"), id);
+    EXPECT_EQ(scanner.id_of_line("disk \"a\" is full\r"), id);
+    EXPECT_EQ(scanner.id_of_line("\x1b[2m2024-03-11 22:14:15\x1b[0m \x1b[31mERROR\x1b[0m disk \"a\" is full"), id);
+}
+
+TEST(Json, EscapesAreUndone) {
+    std::string out;
+    unescape_json(R"(a\n\"b\" \u00e9 \ud83d\ude00 \u12 \\)", out);
+    EXPECT_EQ(out, "a\n\"b\" \xc3\xa9 \xf0\x9f\x98\x80 u12 \\");
+}
+
+// Ids are stored for years: a change here is a new mechanism_version with an alias, never an edit of these rows.
+TEST(Id, StaysWhatItWas) {
+    EXPECT_EQ(mechanism_version, 1);
+    EXPECT_EQ(compute("", "disk is full", "").digest.substr(0, 16), compute("", "disk is full", "").id);
+    EXPECT_EQ(compute("shop", "x 1", "").pattern, "x <*>");
+}
+
+}  // namespace
+}  // namespace heal::fingerprint
