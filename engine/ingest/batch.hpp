@@ -32,7 +32,7 @@ struct Delta {
 
 /// How far a source has been taken in; to be stored in the transaction that stores the batch.
 struct SourceOffset {
-    std::string source;  ///< "file:/var/log/x.log"; "file:/var/log/x.log@DEV:INODE" for a rotated file that is still being read
+    std::string source;  ///< "file:/var/log/x.log"; "file:/var/log/x.log@DEV:INODE" for a file that was rotated away from it
     std::uint64_t device = 0, inode = 0;  ///< inode 0: the source is done with, its row can be deleted
     std::uint64_t offset = 0;             ///< bytes from the start of the file; everything before it is in this or an earlier batch
     std::string head_hash;                ///< opaque: identifies the first bytes of the file, and when it was read
