@@ -1,13 +1,12 @@
-// What isolation costs: the same assess in this process and in a warm child, in one run; a cold start; an effect; a runaway script; growth over
-// many calls; hot swaps under load. Prints one JSON object.
+// What isolation costs: the same assess in this process and in a warm child, in one run; a cold start; an
+// effect; a runaway script; growth over many calls; hot swaps under load. Prints one JSON object.
 //   runner_bench [CALLS=100000] [SWAPS=1000]
 #include "../tests/unit/runner_test_world.hpp"
 #include "base/log.hpp"
 #include "host/artifact.hpp"
 
-#include <fmt/format.h>
-
 #include <dirent.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,12 +20,17 @@ namespace {
 
 using Bench = std::chrono::steady_clock;
 
-double since_us(Bench::time_point from) { return std::chrono::duration<double, std::micro>(Bench::now() - from).count(); }
+double since_us(Bench::time_point from) {
+    return std::chrono::duration<double, std::micro>(Bench::now() - from).count();
+}
 
 json::object percentiles(std::vector<double> values) {
     std::sort(values.begin(), values.end());
-    const auto at = [&](double q) { return values[static_cast<std::size_t>(q * static_cast<double>(values.size() - 1))]; };
-    return {{"n", values.size()}, {"p50", at(0.5)}, {"p95", at(0.95)}, {"p99", at(0.99)}, {"max", values.back()}};
+    const auto at = [&](double q) {
+        return values[static_cast<std::size_t>(q * static_cast<double>(values.size() - 1))];
+    };
+    return {
+        {"n", values.size()}, {"p50", at(0.5)}, {"p95", at(0.95)}, {"p99", at(0.99)}, {"max", values.back()}};
 }
 
 std::int64_t resident_kb() {
@@ -69,11 +73,14 @@ asio::awaitable<void> assess_many(World& world, std::size_t n, std::vector<doubl
         const auto from = Bench::now();
         const auto replies = co_await world.plugins->runner().assess(std::move(calls));
         ret_us.push_back(since_us(from));
-        if (replies.at(0).outcome != Outcome::succeeded) throw std::runtime_error("assess: " + replies[0].text);
+        if (replies.at(0).outcome != Outcome::succeeded)
+            throw std::runtime_error("assess: " + replies[0].text);
     }
 }
 
-asio::awaitable<void> attempts_while(World& world, const bool& going, std::size_t& ret_done, std::size_t& ret_lost, std::string& ret_why) {
+asio::awaitable<void> attempts_while(
+    World& world, const bool& going, std::size_t& ret_done, std::size_t& ret_lost, std::string& ret_why
+) {
     Ledger ledger;
     while (going) {
         StrategyCall call = realistic(world);
@@ -89,7 +96,8 @@ asio::awaitable<void> attempts_while(World& world, const bool& going, std::size_
 }  // namespace
 
 int main(int argc, char** argv) {
-    const std::size_t calls = argc > 1 ? std::stoul(argv[1]) : 100'000, swaps = argc > 2 ? std::stoul(argv[2]) : 1'000;
+    const std::size_t calls = argc > 1 ? std::stoul(argv[1]) : 100'000,
+                      swaps = argc > 2 ? std::stoul(argv[2]) : 1'000;
     log::set_up("runner_bench", "off", log::Format::plain);
     json::object out;
     {
@@ -110,8 +118,15 @@ int main(int argc, char** argv) {
     {
         World world;
         drop_in(SAMPLE_PLUGIN, world.folder / "plugins/sample.so");
-        world.script("runaway.lua", "return { name = 'runaway', execute = function() while true do pcall(function() while true do end end) end end }");
-        world.script("pattern.lua", "return { name = 'pattern', execute = function() return ('a'):rep(200000):find('.-.-.-.-b') end }");
+        world.script(
+            "runaway.lua",
+            "return { name = 'runaway', execute = function() while true do pcall(function() while true do "
+            "end end) end end }"
+        );
+        world.script(
+            "pattern.lua",
+            "return { name = 'pattern', execute = function() return ('a'):rep(200000):find('.-.-.-.-b') end }"
+        );
         world.start();
         std::vector<double> us;
         world.run(assess_many(world, 2'000, us));
@@ -124,7 +139,10 @@ int main(int argc, char** argv) {
         world.run(assess_many(world, std::min<std::size_t>(calls, 20'000), us));
         out["warm_assess_us"] = percentiles(us);
         if (calls > 20'000) world.run(assess_many(world, calls - 20'000, rest));
-        out["after_calls"] = json::object{{"calls", calls}, {"descriptors_more", static_cast<std::int64_t>(descriptors()) - static_cast<std::int64_t>(before_fds)},
+        out["after_calls"] = json::object{
+            {"calls", calls},
+            {"descriptors_more",
+             static_cast<std::int64_t>(descriptors()) - static_cast<std::int64_t>(before_fds)},
             {"resident_kb_more", resident_kb() - before_kb}};
         us.clear();
         for (int i = 0; i < 500; ++i) {
@@ -173,7 +191,12 @@ int main(int argc, char** argv) {
         std::size_t done = 0, lost = 0, loads = 0, ended = 0;
         std::string why;
         const auto begin_load = [&] {
-            for (int i = 0; i < 2; ++i) asio::co_spawn(world.context, attempts_while(world, going, done, lost, why), [&](std::exception_ptr) { ++ended; });
+            for (int i = 0; i < 2; ++i)
+                asio::co_spawn(
+                    world.context,
+                    attempts_while(world, going, done, lost, why),
+                    [&](std::exception_ptr) { ++ended; }
+                );
         };
         std::vector<double> ms;
         const std::size_t before_fds = descriptors();
@@ -184,7 +207,9 @@ int main(int argc, char** argv) {
             const bool second = loads % 2 == 0;
             const auto from = Bench::now();
             drop_in(second ? SAMPLE_PLUGIN_2 : SAMPLE_PLUGIN, world.folder / "plugins/sample.so");
-            world.drive([&] { return world.entry("sample.so")->strategies.at(0).version == (second ? "2.0.0" : "1.0.0"); });
+            world.drive([&] {
+                return world.entry("sample.so")->strategies.at(0).version == (second ? "2.0.0" : "1.0.0");
+            });
             ms.push_back(since_us(from) / 1000);
         }
         going = false;
@@ -194,8 +219,15 @@ int main(int argc, char** argv) {
             world.context.restart();
             world.context.run_one_for(10ms);
         }
-        out["hot_swaps"] = json::object{{"swaps", loads}, {"attempts", done}, {"attempts_lost", lost}, {"why", why}, {"swap_ms", percentiles(std::move(ms))},
-            {"descriptors_more", static_cast<std::int64_t>(descriptors()) - static_cast<std::int64_t>(before_fds)}, {"resident_kb_more", resident_kb() - before_kb}};
+        out["hot_swaps"] = json::object{
+            {"swaps", loads},
+            {"attempts", done},
+            {"attempts_lost", lost},
+            {"why", why},
+            {"swap_ms", percentiles(std::move(ms))},
+            {"descriptors_more",
+             static_cast<std::int64_t>(descriptors()) - static_cast<std::int64_t>(before_fds)},
+            {"resident_kb_more", resident_kb() - before_kb}};
     }
     std::cout << json::serialize(out) << std::endl;
     return 0;

@@ -1,7 +1,6 @@
 #include "cli/strategy_project.hpp"
 
 #include <fmt/format.h>
-
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -19,7 +18,8 @@ struct Part {
 };
 
 // @NAME@ and @TYPE@ are replaced; the texts are whole files as an author would write them.
-constexpr const char* cpp_strategy = R"file(// @NAME@: keeps a log folder of the target small by removing the oldest rotated file.
+constexpr const char* cpp_strategy =
+    R"file(// @NAME@: keeps a log folder of the target small by removing the oldest rotated file.
 #include <heal/sdk.hpp>
 
 #include <algorithm>
@@ -110,7 +110,8 @@ constexpr const char* cpp_readme = R"file(# @NAME@
 Without CMake: `c++ -std=c++20 -shared -fPIC -fvisibility=hidden strategy.cpp -o @NAME@.so`
 )file";
 
-constexpr const char* lua_strategy = R"file(-- @NAME@: keeps a log folder of the target small by removing the oldest rotated file.
+constexpr const char* lua_strategy =
+    R"file(-- @NAME@: keeps a log folder of the target small by removing the oldest rotated file.
 ---@type heal.strategy
 return {
   name = "@NAME@",
@@ -165,13 +166,17 @@ constexpr const char* lua_readme = R"file(# @NAME@
     cp @NAME@.lua SCRIPTS/.tmp && mv SCRIPTS/.tmp SCRIPTS/@NAME@.lua
 )file";
 
-constexpr const char* lua_event = R"file({"incident": {"service": "app", "message": "write failed: No space left on device"},
+constexpr const char* lua_event =
+    R"file({"incident": {"service": "app", "message": "write failed: No space left on device"},
  "target": {"log_folder": "/var/log/app"}, "config": {"keep": 5}}
 )file";
 
 std::string filled(std::string text, const std::string& name, const std::string& type) {
-    for (const auto& [mark, value] : {std::pair<std::string, std::string>{"@NAME@", name}, {"@TYPE@", type}}) {
-        for (std::size_t at = text.find(mark); at != std::string::npos; at = text.find(mark, at + value.size())) text.replace(at, mark.size(), value);
+    for (const auto& [mark, value] :
+         {std::pair<std::string, std::string>{"@NAME@", name}, {"@TYPE@", type}}) {
+        for (std::size_t at = text.find(mark); at != std::string::npos;
+             at = text.find(mark, at + value.size()))
+            text.replace(at, mark.size(), value);
     }
     return text;
 }
@@ -179,22 +184,42 @@ std::string filled(std::string text, const std::string& name, const std::string&
 }  // namespace
 
 result<void> new_strategy(const std::string& name, bool lua) {
-    const bool good = !name.empty() && name.size() <= 64 && name[0] >= 'a' && name[0] <= 'z' && std::all_of(name.begin(), name.end(), [](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_';
-    });
-    if (!good) return fail(errc::invalid_input, fmt::format("'{}' is no name for a strategy; use a-z, 0-9, '.', '-' and '_', beginning with a letter", name));
+    const bool good =
+        !name.empty() && name.size() <= 64 && name[0] >= 'a' && name[0] <= 'z' &&
+        std::all_of(name.begin(), name.end(), [](char c) {
+            return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_';
+        });
+    if (!good)
+        return fail(
+            errc::invalid_input,
+            fmt::format(
+                "'{}' is no name for a strategy; use a-z, 0-9, '.', '-' and '_', beginning with a letter",
+                name
+            )
+        );
     std::string type = name;
     for (char& c : type) {
         if (c == '.' || c == '-') c = '_';
     }
     type += "_strategy";
     std::error_code ec;
-    if (std::filesystem::exists(name, ec)) return fail(errc::conflict, fmt::format("{} exists already", name));
+    if (std::filesystem::exists(name, ec))
+        return fail(errc::conflict, fmt::format("{} exists already", name));
     std::filesystem::create_directory(name, ec);
     if (ec) return fail(errc::io, fmt::format("cannot make the folder {}: {}", name, ec.message()));
     std::vector<Part> parts;
-    if (lua) parts = {{name + ".lua", lua_strategy}, {"event.json", lua_event}, {"test.sh", lua_test, true}, {"README.md", lua_readme}};
-    else parts = {{"CMakeLists.txt", cpp_cmake}, {"strategy.cpp", cpp_strategy}, {"strategy_test.cpp", cpp_test}, {"README.md", cpp_readme}};
+    if (lua)
+        parts = {
+            {name + ".lua", lua_strategy},
+            {"event.json", lua_event},
+            {"test.sh", lua_test, true},
+            {"README.md", lua_readme}};
+    else
+        parts = {
+            {"CMakeLists.txt", cpp_cmake},
+            {"strategy.cpp", cpp_strategy},
+            {"strategy_test.cpp", cpp_test},
+            {"README.md", cpp_readme}};
     for (const Part& part : parts) {
         const std::string path = name + "/" + part.name;
         std::ofstream out{path};

@@ -8,14 +8,22 @@ using State = ChildMachine::State;
 
 const char* to_string(State state) noexcept {
     switch (state) {
-        case State::starting: return "starting";
-        case State::idle: return "idle";
-        case State::busy: return "busy";
-        case State::cancelling: return "cancelling";
-        case State::terminating: return "terminating";
-        case State::killing: return "killing";
-        case State::ending: return "ending";
-        case State::gone: return "gone";
+        case State::starting:
+            return "starting";
+        case State::idle:
+            return "idle";
+        case State::busy:
+            return "busy";
+        case State::cancelling:
+            return "cancelling";
+        case State::terminating:
+            return "terminating";
+        case State::killing:
+            return "killing";
+        case State::ending:
+            return "ending";
+        case State::gone:
+            return "gone";
     }
     return "gone";
 }
@@ -84,8 +92,10 @@ std::vector<ChildAction> ChildMachine::tick(Duration now) {
         case State::starting:
         case State::terminating:
         case State::ending:
-        case State::killing: return kill_now(now);
-        case State::idle: return retire(now);
+        case State::killing:
+            return kill_now(now);
+        case State::idle:
+            return retire(now);
         case State::busy:
             state_ = State::cancelling;
             deadline_passed_ = true;
@@ -95,7 +105,9 @@ std::vector<ChildAction> ChildMachine::tick(Duration now) {
             state_ = State::terminating;
             timer_ = now + (deadline_passed_ ? times_.deadline_term_grace : times_.term_grace);
             return {ChildAction::terminate};
-        case State::gone: timer_ = Duration{-1}; return {};
+        case State::gone:
+            timer_ = Duration{-1};
+            return {};
     }
     return {};
 }
@@ -131,7 +143,9 @@ ArtifactMachine::Verdict ArtifactMachine::may_start(Duration now) const {
 Duration ArtifactMachine::wait_left(Duration now) const { return std::max(Duration{0}, not_before_ - now); }
 
 unsigned ArtifactMachine::crashes(Duration now) const {
-    return static_cast<unsigned>(std::count_if(crashes_.begin(), crashes_.end(), [&](Duration at) { return now - at <= window; }));
+    return static_cast<unsigned>(std::count_if(crashes_.begin(), crashes_.end(), [&](Duration at) {
+        return now - at <= window;
+    }));
 }
 
 }  // namespace heal

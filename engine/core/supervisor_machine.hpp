@@ -1,5 +1,6 @@
-// Supervision of child processes as two pure machines: how one child is brought to an end when it does not answer, and when an
-// artifact whose children die may be started again. No I/O, no clock: time comes with each event, what to do comes out.
+// Supervision of child processes as two pure machines: how one child is brought to an end when it does not
+// answer, and when an artifact whose children die may be started again. No I/O, no clock: time comes with
+// each event, what to do comes out.
 #pragma once
 
 #include "base/clock.hpp"
@@ -12,11 +13,11 @@
 namespace heal {
 
 struct ChildTimes {
-    Duration start{5'000'000};                            ///< spawned to ready
-    Duration cancel_grace{2'000'000}, term_grace{2'000'000};          ///< after a request to stop (go-plugin: 2 s)
+    Duration start{5'000'000};                                ///< spawned to ready
+    Duration cancel_grace{2'000'000}, term_grace{2'000'000};  ///< after a request to stop (go-plugin: 2 s)
     Duration deadline_cancel_grace{300'000}, deadline_term_grace{300'000};  ///< after the deadline
-    Duration warm{60'000'000};                            ///< idle until retired; 0: for ever
-    Duration end_grace{500'000};                          ///< after its connection was closed
+    Duration warm{60'000'000};    ///< idle until retired; 0: for ever
+    Duration end_grace{500'000};  ///< after its connection was closed
 };
 
 enum class ChildAction : std::uint8_t {
@@ -26,8 +27,8 @@ enum class ChildAction : std::uint8_t {
     close         ///< close its connection: it ends by itself
 };
 
-/// One child: starting → idle ⇄ busy → (cancelling → terminating → killing) → gone. Step it with each event; perform what comes back
-/// in order; then wake it by tick() at timer(), if any.
+/// One child: starting → idle ⇄ busy → (cancelling → terminating → killing) → gone. Step it with each event;
+/// perform what comes back in order; then wake it by tick() at timer(), if any.
 class ChildMachine {
 public:
     enum class State : std::uint8_t { starting, idle, busy, cancelling, terminating, killing, ending, gone };
@@ -50,11 +51,14 @@ public:
     void exited();
 
     State state() const { return state_; }
-    Duration timer() const { return timer_; }  ///< negative: none
+    Duration timer() const { return timer_; }                  ///< negative: none
     bool deadline_passed() const { return deadline_passed_; }  ///< of the last call
     bool cancel_asked() const { return cancel_asked_; }        ///< of the last call, by cancel()
     bool retiring() const { return retire_; }
-    bool is_running() const { return state_ == State::busy || state_ == State::cancelling || state_ == State::terminating || state_ == State::killing; }
+    bool is_running() const {
+        return state_ == State::busy || state_ == State::cancelling || state_ == State::terminating ||
+               state_ == State::killing;
+    }
 
 private:
     std::vector<ChildAction> kill_now(Duration now);
@@ -66,8 +70,8 @@ private:
 };
 const char* to_string(ChildMachine::State state) noexcept;
 
-/// One build of an artifact: after the n-th crash in 10 minutes it is left alone for 5 s + 2^n s (at most 600 s); the fourth puts it in
-/// quarantine until it is released or replaced (borders.md).
+/// One build of an artifact: after the n-th crash in 10 minutes it is left alone for 5 s + 2^n s (at most 600
+/// s); the fourth puts it in quarantine until it is released or replaced (borders.md).
 class ArtifactMachine {
 public:
     static constexpr Duration window{600'000'000}, base_delay{5'000'000}, max_delay{600'000'000};

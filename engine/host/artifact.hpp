@@ -1,5 +1,6 @@
-// A loaded artifact, library or script, and what it may ask during a call. The same interface for both, so that the frame loop, the
-// trial run and the tests don't know which it is. It deliberately knows no process, no wire and no effect.
+// A loaded artifact, library or script, and what it may ask during a call. The same interface for both, so
+// that the frame loop, the trial run and the tests don't know which it is. It deliberately knows no process,
+// no wire and no effect.
 //
 // Threads: one, except CallContext::log.
 #pragma once
@@ -55,7 +56,9 @@ public:
     /// The facts as they are (wire/describe.hpp checks them).
     virtual result<json::value> describe() = 0;
     /// `request` as in StrategyCall; request["config"] is the strategy's configuration. Never throws.
-    virtual CallReply call(CallFunction function, const std::string& strategy, const json::object& request, CallContext& context) = 0;
+    virtual CallReply call(
+        CallFunction function, const std::string& strategy, const json::object& request, CallContext& context
+    ) = 0;
 };
 
 /// Loads a library (RTLD_NOW | RTLD_LOCAL) and checks its entry. Its code runs from here on.
@@ -69,7 +72,10 @@ struct ScriptLimits {
 };
 using ScriptLibraries = std::map<std::string, std::string>;  ///< what require() finds: "lib name" -> source
 
-/// Runs the script's main chunk in a sandbox (docs/script-guide.md). errc::invalid_input names script, line and reason.
-result<std::unique_ptr<Artifact>> load_script(std::string source, const std::string& name, ScriptLibraries libraries, ScriptLimits limits);
+/// Runs the script's main chunk in a sandbox (docs/script-guide.md). errc::invalid_input names script, line
+/// and reason.
+result<std::unique_ptr<Artifact>> load_script(
+    std::string source, const std::string& name, ScriptLibraries libraries, ScriptLimits limits
+);
 
 }  // namespace heal

@@ -40,19 +40,28 @@ result<Account> account_of(const std::string& name) {
     Account out{entry.pw_uid, entry.pw_gid, name, entry.pw_dir ? entry.pw_dir : "/", {}};
     std::array<gid_t, 256> groups{};
     int n = static_cast<int>(groups.size());
-    if (::getgrouplist(name.c_str(), entry.pw_gid, groups.data(), &n) >= 0) out.groups.assign(groups.begin(), groups.begin() + n);
+    if (::getgrouplist(name.c_str(), entry.pw_gid, groups.data(), &n) >= 0)
+        out.groups.assign(groups.begin(), groups.begin() + n);
     return out;
 }
 
-std::vector<std::string> environment_of(const Context& context, const Command& command, const Account* account) {
-    std::vector<std::string> out{clean_path, "LANG=C.UTF-8", "HEALD_ATTEMPT=" + context.request.attempt, "HEALD_STRATEGY=" + context.request.strategy};
+std::vector<std::string> environment_of(
+    const Context& context, const Command& command, const Account* account
+) {
+    std::vector<std::string> out{
+        clean_path,
+        "LANG=C.UTF-8",
+        "HEALD_ATTEMPT=" + context.request.attempt,
+        "HEALD_STRATEGY=" + context.request.strategy};
     if (account) {
         out.push_back("USER=" + account->name);
         out.push_back("LOGNAME=" + account->name);
         out.push_back("HOME=" + account->home);
     }
     for (const auto& [key, value] : command.env) {
-        std::erase_if(out, [&](const std::string& entry) { return entry.compare(0, key.size() + 1, key + "=") == 0; });
+        std::erase_if(out, [&](const std::string& entry) {
+            return entry.compare(0, key.size() + 1, key + "=") == 0;
+        });
         out.push_back(key + "=" + value);
     }
     return out;
@@ -77,7 +86,8 @@ result<pid_t> spawn(const Context& context, const Command& command, Streams stre
         if (!account) return std::move(account).error();
     }
     std::vector<std::string> argv = command.argv;
-    std::vector<std::string> env = environment_of(context, command, command.user.empty() ? nullptr : &*account);
+    std::vector<std::string> env =
+        environment_of(context, command, command.user.empty() ? nullptr : &*account);
     auto argv_p = pointers(argv), env_p = pointers(env);
     const std::string what = fmt::format("cannot run {}", command.argv[0]);
 
@@ -96,9 +106,12 @@ result<pid_t> spawn(const Context& context, const Command& command, Streams stre
         ::sigfillset(&all);
         ::posix_spawnattr_setsigmask(&attributes, &none);
         ::posix_spawnattr_setsigdefault(&attributes, &all);
-        ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+        ::posix_spawnattr_setflags(
+            &attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF
+        );
         pid_t pid = -1;
-        const int error = ::posix_spawn(&pid, argv[0].c_str(), &actions, &attributes, argv_p.data(), env_p.data());
+        const int error =
+            ::posix_spawn(&pid, argv[0].c_str(), &actions, &attributes, argv_p.data(), env_p.data());
         ::posix_spawn_file_actions_destroy(&actions);
         ::posix_spawnattr_destroy(&attributes);
         if (error != 0) return fail_errno(what, error);
@@ -121,7 +134,9 @@ result<pid_t> spawn(const Context& context, const Command& command, Streams stre
         ::sigprocmask(SIG_SETMASK, &none, nullptr);
         for (int s = 1; s < 32; ++s) ::signal(s, SIG_DFL);
         if (::dup2(streams.in, 0) < 0 || ::dup2(streams.out, 1) < 0 || ::dup2(streams.err, 2) < 0) give_up();
-        if (account->groups.empty() ? ::setgroups(1, &account->gid) != 0 : ::setgroups(account->groups.size(), account->groups.data()) != 0) give_up();
+        if (account->groups.empty() ? ::setgroups(1, &account->gid) != 0
+                                    : ::setgroups(account->groups.size(), account->groups.data()) != 0)
+            give_up();
         if (::setgid(account->gid) != 0 || ::setuid(account->uid) != 0) give_up();
         if (::chdir(command.cwd.c_str()) != 0) give_up();
         ::execve(argv[0].c_str(), argv_p.data(), env_p.data());
@@ -131,7 +146,11 @@ result<pid_t> spawn(const Context& context, const Command& command, Streams stre
     int error = 0;
     if (::read(report_in.get(), &error, sizeof error) == static_cast<ssize_t>(sizeof error)) {
         ::waitpid(pid, nullptr, 0);
-        if (error == EPERM) return fail(errc::denied, fmt::format("{} as user '{}': heald must run as root for this", what, command.user));
+        if (error == EPERM)
+            return fail(
+                errc::denied,
+                fmt::format("{} as user '{}': heald must run as root for this", what, command.user)
+            );
         return fail_errno(what, error);
     }
     return pid;
@@ -162,7 +181,8 @@ std::set<pid_t> own_children() {
     return out;
 }
 
-// The session of a command, and whatever escaped it by a double fork: that became our child (we are a subreaper).
+// The session of a command, and whatever escaped it by a double fork: that became our child (we are a
+// subreaper).
 void kill_all(pid_t leader, const std::set<pid_t>& kept, int signal) {
     ::kill(-leader, signal);
     ::kill(leader, signal);
@@ -213,7 +233,8 @@ result<Command> command_of(Context& context, const FieldReader& in, std::string_
     auto timeout = in.int_or("timeout_ms", 0, 0, 3'600'000);
     if (!timeout) return std::move(timeout).error();
     command.timeout = std::chrono::milliseconds{*timeout};
-    if (!context.request.grants.exec(command.argv)) return denied("to run " + joined(command.argv), "exec:" + command.argv[0]);
+    if (!context.request.grants.exec(command.argv))
+        return denied("to run " + joined(command.argv), "exec:" + command.argv[0]);
     return command;
 }
 
@@ -233,7 +254,8 @@ result<Plan> plan_exec(Context& context, const FieldReader& in) {
     plan.summary = "exec " + joined(command->argv);
     plan.capability = "exec:" + command->argv[0];
     plan.shown = without_env(context.request.parameters);
-    plan.dry_result = {{"exit_code", 0}, {"signal", 0}, {"timed_out", false}, {"output", ""}, {"error_output", ""}};
+    plan.dry_result = {
+        {"exit_code", 0}, {"signal", 0}, {"timed_out", false}, {"output", ""}, {"error_output", ""}};
     auto read_only = in.bool_or("read_only", false);
     if (!read_only) return std::move(read_only).error();
     plan.changes_world = !*read_only;
@@ -241,7 +263,8 @@ result<Plan> plan_exec(Context& context, const FieldReader& in) {
     if (context.request.parameters.contains("inverse")) {
         auto inverse = argv_of(context.request.parameters, "inverse", in.path());
         if (!inverse) return std::move(inverse).error();
-        if (!context.request.grants.exec(*inverse)) return denied("the inverse " + joined(*inverse), "exec:" + (*inverse)[0]);
+        if (!context.request.grants.exec(*inverse))
+            return denied("the inverse " + joined(*inverse), "exec:" + (*inverse)[0]);
         json::object p = context.request.parameters;
         p.erase("inverse");
         p["argv"] = to_array(*inverse);
@@ -253,19 +276,38 @@ result<Plan> plan_exec(Context& context, const FieldReader& in) {
         auto done = run_command(c, command);
         if (!done) return std::move(done).error();
         if (undoing && (done->exit_code != 0 || done->timed_out)) {
-            return fail(errc::io, fmt::format("{} ended with exit code {}: {}", joined(command.argv), done->exit_code, bounded(done->error_output, 300)));
+            return fail(
+                errc::io,
+                fmt::format(
+                    "{} ended with exit code {}: {}",
+                    joined(command.argv),
+                    done->exit_code,
+                    bounded(done->error_output, 300)
+                )
+            );
         }
         return to_json(*done);
     };
     return plan;
 }
 
-constexpr std::array<std::string_view, 9> unit_verbs = {"start", "stop", "restart", "reload", "try-restart", "reload-or-restart", "reset-failed", "is-active", "status"};
+constexpr std::array<std::string_view, 9> unit_verbs = {
+    "start",
+    "stop",
+    "restart",
+    "reload",
+    "try-restart",
+    "reload-or-restart",
+    "reset-failed",
+    "is-active",
+    "status"};
 
 bool plain_name(std::string_view name) {
-    return !name.empty() && name.size() <= 255 && name[0] != '-' && std::all_of(name.begin(), name.end(), [](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || std::string_view{"@._:-\\"}.find(c) != std::string_view::npos;
-    });
+    return !name.empty() && name.size() <= 255 && name[0] != '-' &&
+           std::all_of(name.begin(), name.end(), [](char c) {
+               return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                      std::string_view{"@._:-\\"}.find(c) != std::string_view::npos;
+           });
 }
 
 result<Plan> plan_systemd(Context& context, const FieldReader& in) {
@@ -274,11 +316,14 @@ result<Plan> plan_systemd(Context& context, const FieldReader& in) {
     auto unit = in.required_string("unit");
     if (!unit) return std::move(unit).error();
     if (std::find(unit_verbs.begin(), unit_verbs.end(), *verb) == unit_verbs.end()) {
-        return fail(errc::invalid_input, fmt::format("systemd.verb: must be one of {}", fmt::join(unit_verbs, ", ")));
+        return fail(
+            errc::invalid_input, fmt::format("systemd.verb: must be one of {}", fmt::join(unit_verbs, ", "))
+        );
     }
     if (!plain_name(*unit)) return fail(errc::invalid_input, "systemd.unit: must be a unit's name");
     if (unit->find('.') == std::string::npos) *unit += ".service";
-    if (!context.request.grants.named("systemd", *unit)) return denied("to " + *verb + " the unit " + *unit, "systemd:" + *unit);
+    if (!context.request.grants.named("systemd", *unit))
+        return denied("to " + *verb + " the unit " + *unit, "systemd:" + *unit);
     Plan plan;
     plan.summary = fmt::format("systemctl {} {}", *verb, *unit);
     plan.capability = "systemd:" + *unit;
@@ -289,7 +334,13 @@ result<Plan> plan_systemd(Context& context, const FieldReader& in) {
         plan.undoable = true;
         plan.undo = {{"kind", "systemd"}, {"parameters", json::object{{"verb", opposite}, {"unit", *unit}}}};
     }
-    const Command command{{"/usr/bin/systemctl", "--no-pager", "--no-ask-password", *verb, "--", *unit}, "/", "", {}, std::chrono::milliseconds{0}, ""};
+    const Command command{
+        {"/usr/bin/systemctl", "--no-pager", "--no-ask-password", *verb, "--", *unit},
+        "/",
+        "",
+        {},
+        std::chrono::milliseconds{0},
+        ""};
     const bool undoing = context.request.phase == "undo";
     plan.run = [command, undoing](Context& c) -> result<json::object> {
         auto done = run_command(c, command);
@@ -311,18 +362,23 @@ result<Plan> plan_sql(Context& context, const FieldReader& in) {
     if (!read_only) return std::move(read_only).error();
     auto env = string_map(context.request.parameters, "env", in.path());
     if (!env) return std::move(env).error();
-    if (*client != "psql" && *client != "sqlite3") return fail(errc::invalid_input, "sql.client: must be psql or sqlite3");
-    if (database->empty() || (*database)[0] == '-' || database->find('\0') != std::string::npos) return fail(errc::invalid_input, "sql.database: must be a connection URL or a file");
-    if (statement->size() > (64U << 10U)) return fail(errc::invalid_input, "sql.statement: must have at most 64 KiB");
+    if (*client != "psql" && *client != "sqlite3")
+        return fail(errc::invalid_input, "sql.client: must be psql or sqlite3");
+    if (database->empty() || (*database)[0] == '-' || database->find('\0') != std::string::npos)
+        return fail(errc::invalid_input, "sql.database: must be a connection URL or a file");
+    if (statement->size() > (64U << 10U))
+        return fail(errc::invalid_input, "sql.statement: must have at most 64 KiB");
     if (!context.request.grants.named("sql", *client + ":" + *database)) {
         return denied("a statement on " + *database, fmt::format("sql:{}:{}", *client, *database));
     }
     Command command;
     command.env = std::move(*env);
     command.input = *statement + "\n";
-    // -X and -batch: no start-up files; the statement comes by stdin, so nothing in it can be taken for an option.
+    // -X and -batch: no start-up files; the statement comes by stdin, so nothing in it can be taken for an
+    // option.
     if (*client == "psql") {
-        command.argv = {"/usr/bin/psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-w", "-d", *database};
+        command.argv = {
+            "/usr/bin/psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-w", "-d", *database};
         if (*read_only) command.env["PGOPTIONS"] = "-c default_transaction_read_only=on";
     } else {
         command.argv = {"/usr/bin/sqlite3", "-batch", "-bail", "-init", "/dev/null"};
@@ -354,10 +410,14 @@ result<Plan> plan_start(Context& context, const FieldReader& in) {
     if (!keep) return std::move(keep).error();
     for (const auto* path : {&*pid_file, &*log_file}) {
         if (path->empty()) continue;
-        if (!is_clean_path(*path)) return fail(errc::invalid_input, fmt::format("{}: '{}' must be an absolute path", in.path(), *path));
+        if (!is_clean_path(*path))
+            return fail(
+                errc::invalid_input, fmt::format("{}: '{}' must be an absolute path", in.path(), *path)
+            );
         if (!context.request.grants.file(*path, true)) return denied("to write " + *path, "file:" + *path);
     }
-    // The mark by which an undo finds it, since the pid is not known before it runs and may be recycled after.
+    // The mark by which an undo finds it, since the pid is not known before it runs and may be recycled
+    // after.
     const std::string token = context.request.dry_run ? "" : random_hex(16);
     Plan plan;
     plan.summary = "start " + joined(command->argv);
@@ -365,8 +425,12 @@ result<Plan> plan_start(Context& context, const FieldReader& in) {
     plan.shown = without_env(context.request.parameters);
     plan.dry_result = {{"pid", 0}, {"alive", true}, {"start_time", 0}, {"command", to_array(command->argv)}};
     plan.undoable = !*keep;  // kept: it replaces one that was stopped, and none would be worse
-    if (plan.undoable) plan.undo = {{"kind", "stop_started"}, {"parameters", json::object{{"token", token}, {"argv", to_array(command->argv)}}}};
-    plan.run = [command = *command, pid_file = *pid_file, log_file = *log_file, token](Context& c) mutable -> result<json::object> {
+    if (plan.undoable)
+        plan.undo = {
+            {"kind", "stop_started"},
+            {"parameters", json::object{{"token", token}, {"argv", to_array(command->argv)}}}};
+    plan.run = [command = *command, pid_file = *pid_file, log_file = *log_file, token](Context& c
+               ) mutable -> result<json::object> {
         command.env["HEALD_STARTED"] = token;
         const Descriptor null{::open("/dev/null", O_RDWR | O_CLOEXEC)};
         Descriptor log;
@@ -375,7 +439,8 @@ result<Plan> plan_start(Context& context, const FieldReader& in) {
             if (!log.open()) return fail_errno("cannot open " + log_file, errno);
         }
         const int out = log.open() ? log.get() : null.get();
-        // The child leads a session of its own, apart from this process' group. Its parent becomes init once we end.
+        // The child leads a session of its own, apart from this process' group. Its parent becomes init once
+        // we end.
         auto pid = spawn(c, command, {null.get(), out, out});
         if (!pid) return std::move(pid).error();
         if (!pid_file.empty()) {
@@ -393,10 +458,13 @@ result<Plan> plan_start(Context& context, const FieldReader& in) {
 result<Plan> plan_stop_started(Context&, const FieldReader& in) {
     auto token = in.required_string("token");
     if (!token) return std::move(token).error();
-    if (token->size() != 32) return fail(errc::invalid_input, "stop_started.token: must be that of a recorded start");
+    if (token->size() != 32)
+        return fail(errc::invalid_input, "stop_started.token: must be that of a recorded start");
     Plan plan;
     plan.summary = "stop the process started by this attempt";
-    plan.run = [token = *token](Context& c) { return stop_marked(c, token, std::chrono::milliseconds{2'000}); };
+    plan.run = [token = *token](Context& c) {
+        return stop_marked(c, token, std::chrono::milliseconds{2'000});
+    };
     return plan;
 }
 
@@ -413,8 +481,12 @@ constexpr Kind kinds[] = {
 std::span<const Kind> exec_kinds() { return kinds; }
 
 json::object to_json(const CommandResult& done) {
-    return {{"exit_code", done.exit_code}, {"signal", done.signal}, {"timed_out", done.timed_out},
-            {"output", bounded(done.output, 24U << 10U)}, {"error_output", bounded(done.error_output, 24U << 10U)}};
+    return {
+        {"exit_code", done.exit_code},
+        {"signal", done.signal},
+        {"timed_out", done.timed_out},
+        {"output", bounded(done.output, 24U << 10U)},
+        {"error_output", bounded(done.error_output, 24U << 10U)}};
 }
 
 result<CommandResult> run_command(Context& context, const Command& command) {
@@ -431,11 +503,13 @@ result<CommandResult> run_command(Context& context, const Command& command) {
         input.reset(::open("/dev/null", O_RDONLY | O_CLOEXEC));
     } else {
         // 64 KiB fit a pipe without a reader (pipe(7)).
-        if (command.input.size() > (64U << 10U)) return fail(errc::invalid_input, "at most 64 KiB of input can be given to a command");
+        if (command.input.size() > (64U << 10U))
+            return fail(errc::invalid_input, "at most 64 KiB of input can be given to a command");
         if (::pipe2(in_pipe.data(), O_CLOEXEC) != 0) return fail_errno("cannot make a pipe", errno);
         input.reset(in_pipe[0]);
         Descriptor write_end{in_pipe[1]};
-        if (::write(write_end.get(), command.input.data(), command.input.size()) < 0) return fail_errno("cannot write to a pipe", errno);
+        if (::write(write_end.get(), command.input.data(), command.input.size()) < 0)
+            return fail_errno("cannot write to a pipe", errno);
     }
     reap_children();
     const std::set<pid_t> kept = own_children();
@@ -446,7 +520,8 @@ result<CommandResult> run_command(Context& context, const Command& command) {
     err_write.reset(-1);
     input.reset(-1);
 
-    const Duration own_limit = command.timeout.count() > 0 ? context.clock.steady() + command.timeout : context.deadline;
+    const Duration own_limit =
+        command.timeout.count() > 0 ? context.clock.steady() + command.timeout : context.deadline;
     const Duration limit = std::min(own_limit, context.deadline);
     const Descriptor handle{static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))};
     CommandResult done;
@@ -473,9 +548,11 @@ result<CommandResult> run_command(Context& context, const Command& command) {
             kill_all(pid, kept, SIGKILL);
             kill_at = now + std::chrono::milliseconds{100};
         }
-        std::array<pollfd, 4> fds = {{{handle.get(), POLLIN, 0}, {out_open ? out_read.get() : -1, POLLIN, 0},
-                                      {err_open ? err_read.get() : -1, POLLIN, 0},
-                                      {term_at.count() < 0 ? context.interrupt.fd() : -1, POLLIN, 0}}};
+        std::array<pollfd, 4> fds = {
+            {{handle.get(), POLLIN, 0},
+             {out_open ? out_read.get() : -1, POLLIN, 0},
+             {err_open ? err_read.get() : -1, POLLIN, 0},
+             {term_at.count() < 0 ? context.interrupt.fd() : -1, POLLIN, 0}}};
         // Without a pidfd (a seccomp filter around us, say) the wait turns into polling.
         const auto left = std::chrono::ceil<std::chrono::milliseconds>(kill_at - now).count();
         const int ms = static_cast<int>(std::clamp<std::int64_t>(left, 1, handle.open() ? 60'000 : 5));
@@ -486,9 +563,15 @@ result<CommandResult> run_command(Context& context, const Command& command) {
     drain(out_read.get(), done.output, out_open);
     drain(err_read.get(), done.error_output, err_open);
     if (cancelled || done.timed_out) kill_all(pid, kept, SIGKILL);
-    if (cancelled) return fail(errc::cancelled, fmt::format("cancelled while {} ran; it was killed", joined(command.argv)));
+    if (cancelled)
+        return fail(
+            errc::cancelled, fmt::format("cancelled while {} ran; it was killed", joined(command.argv))
+        );
     if (done.timed_out && limit == context.deadline && own_limit >= context.deadline) {
-        return fail(errc::cancelled, fmt::format("the deadline of the call came while {} ran; it was killed", joined(command.argv)));
+        return fail(
+            errc::cancelled,
+            fmt::format("the deadline of the call came while {} ran; it was killed", joined(command.argv))
+        );
     }
     return done;
 }

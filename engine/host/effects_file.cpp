@@ -1,6 +1,6 @@
-// Files, safe against symbolic links: the folder of a path is opened first, its real name asked of the kernel, and both the
-// asked and the real path must be granted; everything then happens relative to that open folder with O_NOFOLLOW, so that
-// exchanging a link between check and use changes nothing.
+// Files, safe against symbolic links: the folder of a path is opened first, its real name asked of the
+// kernel, and both the asked and the real path must be granted; everything then happens relative to that open
+// folder with O_NOFOLLOW, so that exchanging a link between check and use changes nothing.
 #include "base/files.hpp"
 #include "base/id.hpp"
 #include "host/effects_parts.hpp"
@@ -32,7 +32,8 @@ std::string real_of(int fd) {
     return n > 0 ? std::string(buffer.data(), static_cast<std::size_t>(n)) : std::string{};
 }
 
-// A grant may itself lead through links (/var/run/x); its fixed head is resolved, since the operator wrote it.
+// A grant may itself lead through links (/var/run/x); its fixed head is resolved, since the operator wrote
+// it.
 Grants resolved(const Grants& grants) {
     std::vector<std::string> out;
     for (const std::string& pattern : grants.patterns()) {
@@ -52,17 +53,27 @@ Grants resolved(const Grants& grants) {
 }
 
 result<Place> place_of(const Context& context, const std::string& path, bool write, std::string_view where) {
-    if (!is_clean_path(path) || path == "/") return fail(errc::invalid_input, fmt::format("{}: '{}' must be an absolute path without '.', '..' and empty parts", where, bounded(path, 300)));
+    if (!is_clean_path(path) || path == "/")
+        return fail(
+            errc::invalid_input,
+            fmt::format(
+                "{}: '{}' must be an absolute path without '.', '..' and empty parts",
+                where,
+                bounded(path, 300)
+            )
+        );
     const Grants& grants = context.request.grants;
     const std::string kind = write ? "file:" : "read:";
-    if (!grants.everything() && !grants.file(path, write)) return denied((write ? "to change " : "to read ") + path, kind + path);
+    if (!grants.everything() && !grants.file(path, write))
+        return denied((write ? "to change " : "to read ") + path, kind + path);
     const auto slash = path.find_last_of('/');
     const std::string parent = slash == 0 ? "/" : path.substr(0, slash);
     Place out;
     out.folder = std::make_shared<Descriptor>(::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     out.name = path.substr(slash + 1);
     if (!out.folder->open()) {
-        if (errno == ENOENT) return fail(errc::not_found, fmt::format("the folder {} does not exist", parent));
+        if (errno == ENOENT)
+            return fail(errc::not_found, fmt::format("the folder {} does not exist", parent));
         return fail_errno("cannot open the folder " + parent, errno);
     }
     const std::string real_parent = real_of(out.folder->get());
@@ -83,11 +94,17 @@ result<Place> followed(const Context& context, std::string path, bool write, std
         if (n <= 0) return place;
         const std::string target(buffer.data(), static_cast<std::size_t>(n));
         std::unique_ptr<char, void (*)(void*)> real{::realpath(path.c_str(), nullptr), &::free};
-        if (!real) return fail(errc::denied, fmt::format("{} is a link to {}, which does not exist", path, bounded(target, 300)));
+        if (!real)
+            return fail(
+                errc::denied,
+                fmt::format("{} is a link to {}, which does not exist", path, bounded(target, 300))
+            );
         const std::string next = real.get();
         const Grants& grants = context.request.grants;
         if (!grants.everything() && !grants.file(next, write) && !resolved(grants).file(next, write)) {
-            return denied(fmt::format("{} is a link to {}, which", path, next), (write ? "file:" : "read:") + next);
+            return denied(
+                fmt::format("{} is a link to {}, which", path, next), (write ? "file:" : "read:") + next
+            );
         }
         path = next;
     }
@@ -103,7 +120,8 @@ struct Content {
 result<Content> read_at(const Place& place, std::size_t limit) {
     Content out;
     // O_NONBLOCK: a FIFO must not hold us.
-    const Descriptor file{::openat(place.folder->get(), place.name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)};
+    const Descriptor file{
+        ::openat(place.folder->get(), place.name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)};
     if (!file.open()) {
         if (errno == ENOENT) return out;
         return fail_errno("cannot open " + place.real, errno);
@@ -117,7 +135,8 @@ result<Content> read_at(const Place& place, std::size_t limit) {
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return fail_errno("cannot read " + place.real, errno);
         if (n == 0) return out;
-        if (out.bytes.size() + static_cast<std::size_t>(n) > limit) return fail(errc::invalid_input, fmt::format("{} is larger than {} bytes", place.real, limit));
+        if (out.bytes.size() + static_cast<std::size_t>(n) > limit)
+            return fail(errc::invalid_input, fmt::format("{} is larger than {} bytes", place.real, limit));
         out.bytes.append(buffer.data(), static_cast<std::size_t>(n));
     }
 }
@@ -127,14 +146,16 @@ struct Attributes {
     std::optional<std::pair<uid_t, gid_t>> owner;
 };
 
-// Always the same beside a file, so that one left behind by a kill is found and removed by whoever comes next.
+// Always the same beside a file, so that one left behind by a kill is found and removed by whoever comes
+// next.
 std::string temporary_of(const Place& place) { return "." + place.name.substr(0, 200) + ".heald-new"; }
 
 result<void> write_at(const Place& place, std::string_view content, const Attributes& attributes) {
     const std::string temporary = temporary_of(place);
     const int folder = place.folder->get();
     ::unlinkat(folder, temporary.c_str(), 0);
-    Descriptor file{::openat(folder, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)};
+    Descriptor file{
+        ::openat(folder, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)};
     if (!file.open()) return fail_errno("cannot create a file beside " + place.real, errno);
     const auto give_up = [&](const char* what) {
         const int error = errno;
@@ -149,7 +170,8 @@ result<void> write_at(const Place& place, std::string_view content, const Attrib
     }
     if (attributes.owner) {
         struct stat now {};
-        if (::fstat(file.get(), &now) == 0 && (now.st_uid != attributes.owner->first || now.st_gid != attributes.owner->second) &&
+        if (::fstat(file.get(), &now) == 0 &&
+            (now.st_uid != attributes.owner->first || now.st_gid != attributes.owner->second) &&
             ::fchown(file.get(), attributes.owner->first, attributes.owner->second) != 0) {
             return give_up("keep the owner of");
         }
@@ -185,7 +207,6 @@ result<json::object> saved(const Context& context, const Place& place, const std
     return json::object{{"kind", "restore_file"}, {"parameters", std::move(parameters)}};
 }
 
-
 result<Plan> plan_read(Context& context, const FieldReader& in) {
     auto path = in.required_string("path");
     if (!path) return std::move(path).error();
@@ -198,22 +219,30 @@ result<Plan> plan_read(Context& context, const FieldReader& in) {
     auto place = followed(context, *path, false, "read_file.path");
     if (!place) {
         if (place.error().code != errc::not_found || !*missing_ok) return std::move(place).error();
-        plan.run = [](Context&) -> result<json::object> { return json::object{{"exists", false}, {"content", ""}}; };
+        plan.run = [](Context&) -> result<json::object> {
+            return json::object{{"exists", false}, {"content", ""}};
+        };
         return plan;
     }
     plan.run = [place = *place, missing_ok = *missing_ok](Context&) -> result<json::object> {
         auto content = read_at(place, max_read_bytes);
         if (!content) return std::move(content).error();
         if (!content->exists && !missing_ok) return fail(errc::not_found, place.real + " does not exist");
-        return json::object{{"exists", content->exists}, {"content", to_valid_utf8(content->bytes)},
-                            {"mode", static_cast<std::int64_t>(content->info.st_mode & 07777U)},
-                            {"modified_us", content->info.st_mtim.tv_sec * 1'000'000 + content->info.st_mtim.tv_nsec / 1000}};
+        return json::object{
+            {"exists", content->exists},
+            {"content", to_valid_utf8(content->bytes)},
+            {"mode", static_cast<std::int64_t>(content->info.st_mode & 07777U)},
+            {"modified_us", content->info.st_mtim.tv_sec * 1'000'000 + content->info.st_mtim.tv_nsec / 1000}};
     };
     return plan;
 }
 
 result<Plan> plan_change(
-    Context& context, const std::string& path, std::string_view where, std::string bytes, std::optional<unsigned> mode
+    Context& context,
+    const std::string& path,
+    std::string_view where,
+    std::string bytes,
+    std::optional<unsigned> mode
 ) {
     auto place = followed(context, path, true, where);
     if (!place) return std::move(place).error();
@@ -268,7 +297,8 @@ result<Plan> plan_copy(Context& context, const FieldReader& in) {
     auto content = read_at(*source, max_copy_bytes);
     if (!content) return std::move(content).error();
     if (!content->exists) return fail(errc::not_found, *from + " does not exist");
-    auto plan = plan_change(context, *to, "copy_file.to", std::move(content->bytes), content->info.st_mode & 07777U);
+    auto plan =
+        plan_change(context, *to, "copy_file.to", std::move(content->bytes), content->info.st_mode & 07777U);
     if (!plan) return std::move(plan).error();
     plan->summary = fmt::format("copy {} to {}", *from, *to);
     return plan;
@@ -282,7 +312,9 @@ result<Plan> plan_remove(Context& context, const FieldReader& in) {
     auto place = place_of(context, *path, true, "remove_file.path");
     if (!place) return std::move(place).error();
     struct stat info {};
-    const bool is_link = ::fstatat(place->folder->get(), place->name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(info.st_mode);
+    const bool is_link =
+        ::fstatat(place->folder->get(), place->name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+        S_ISLNK(info.st_mode);
     Plan plan;
     plan.summary = "remove " + *path;
     plan.capability = "file:" + *path;
@@ -298,10 +330,16 @@ result<Plan> plan_remove(Context& context, const FieldReader& in) {
         std::array<char, 4096> buffer{};
         const auto n = ::readlinkat(place->folder->get(), place->name.c_str(), buffer.data(), buffer.size());
         plan.undoable = true;
-        plan.undo = {{"kind", "restore_link"}, {"parameters", json::object{{"path", place->real}, {"target", json::string{buffer.data(), n > 0 ? static_cast<std::size_t>(n) : 0}}}}};
+        plan.undo = {
+            {"kind", "restore_link"},
+            {"parameters",
+             json::object{
+                 {"path", place->real},
+                 {"target", json::string{buffer.data(), n > 0 ? static_cast<std::size_t>(n) : 0}}}}};
     }
     plan.run = [place = *place](Context&) -> result<json::object> {
-        if (::unlinkat(place.folder->get(), place.name.c_str(), 0) == 0) return json::object{{"existed", true}};
+        if (::unlinkat(place.folder->get(), place.name.c_str(), 0) == 0)
+            return json::object{{"existed", true}};
         if (errno == ENOENT) return json::object{{"existed", false}};
         return fail_errno("cannot remove " + place.real, errno);
     };
@@ -309,8 +347,17 @@ result<Plan> plan_remove(Context& context, const FieldReader& in) {
 }
 
 result<void> move_once(const Place& from, const Place& to) {
-    if (::syscall(SYS_renameat2, from.folder->get(), from.name.c_str(), to.folder->get(), to.name.c_str(), RENAME_NOREPLACE) == 0) return {};
-    if (errno == EEXIST) return fail(errc::conflict, fmt::format("{} exists already; remove it first", to.real));
+    if (::syscall(
+            SYS_renameat2,
+            from.folder->get(),
+            from.name.c_str(),
+            to.folder->get(),
+            to.name.c_str(),
+            RENAME_NOREPLACE
+        ) == 0)
+        return {};
+    if (errno == EEXIST)
+        return fail(errc::conflict, fmt::format("{} exists already; remove it first", to.real));
     return fail_errno(fmt::format("cannot move {} to {}", from.real, to.real), errno);
 }
 
@@ -328,7 +375,8 @@ result<Plan> plan_move(Context& context, const FieldReader& in) {
     plan.capability = "file:" + *from;
     plan.dry_result = {{"moved", true}};
     plan.undoable = true;
-    plan.undo = {{"kind", "unmove_file"}, {"parameters", json::object{{"from", target->real}, {"to", source->real}}}};
+    plan.undo = {
+        {"kind", "unmove_file"}, {"parameters", json::object{{"from", target->real}, {"to", source->real}}}};
     plan.run = [source = *source, target = *target](Context&) -> result<json::object> {
         HEAL_TRY(move_once(source, target));
         return json::object{{"moved", true}};
@@ -368,32 +416,51 @@ result<Plan> plan_restore(Context& context, const FieldReader& in) {
     if (!existed) return std::move(existed).error();
     auto backup = in.string_or("backup", "");
     if (!backup) return std::move(backup).error();
-    if (backup->find('/') != std::string::npos || (!backup->empty() && backup->front() == '.')) return fail(errc::invalid_input, "restore_file.backup: must be a plain name");
+    if (backup->find('/') != std::string::npos || (!backup->empty() && backup->front() == '.'))
+        return fail(errc::invalid_input, "restore_file.backup: must be a plain name");
     auto place = place_of(context, *path, true, "restore_file.path");
     if (!place) return std::move(place).error();
     Plan plan;
     plan.summary = (*existed ? "restore " : "remove again ") + *path;
-    plan.run = [place = *place, existed = *existed, name = *backup, p = context.request.parameters](Context& c) -> result<json::object> {
+    plan.run = [place = *place, existed = *existed, name = *backup, p = context.request.parameters](Context& c
+               ) -> result<json::object> {
         ::unlinkat(place.folder->get(), temporary_of(place).c_str(), 0);
         auto now = read_at(place, max_copy_bytes);
         if (!now) return std::move(now).error();
         const std::string now_hash = now->exists ? sha256_hex(now->bytes) : "";
-        const std::string_view after = string_at(p, "after"), before = existed ? string_at(p, "sha256") : std::string_view{};
-        const bool same_mode = !existed || (now->exists && static_cast<std::int64_t>(now->info.st_mode & 07777U) == int_at(p, "mode"));
+        const std::string_view after = string_at(p, "after"),
+                               before = existed ? string_at(p, "sha256") : std::string_view{};
+        const bool same_mode =
+            !existed ||
+            (now->exists && static_cast<std::int64_t>(now->info.st_mode & 07777U) == int_at(p, "mode"));
         if (now_hash == before && same_mode) return json::object{{"restored", false}};
         // Somebody changed it after the strategy did: their work is not thrown away.
         if (now_hash != after && now_hash != before) {
-            return fail(errc::conflict, fmt::format("{} was changed by someone else since; what it held before is in {}", place.real, existed ? backups_of(c) + "/" + name : "nothing: it did not exist"));
+            return fail(
+                errc::conflict,
+                fmt::format(
+                    "{} was changed by someone else since; what it held before is in {}",
+                    place.real,
+                    existed ? backups_of(c) + "/" + name : "nothing: it did not exist"
+                )
+            );
         }
         if (!existed) {
-            if (::unlinkat(place.folder->get(), place.name.c_str(), 0) != 0 && errno != ENOENT) return fail_errno("cannot remove " + place.real, errno);
+            if (::unlinkat(place.folder->get(), place.name.c_str(), 0) != 0 && errno != ENOENT)
+                return fail_errno("cannot remove " + place.real, errno);
             return json::object{{"restored", true}};
         }
         SystemFiles files;
         auto bytes = files.read(backups_of(c) + "/" + name, max_copy_bytes);
         if (!bytes) return std::move(bytes).error();
-        if (sha256_hex(*bytes) != before) return fail(errc::corrupt, fmt::format("the backup {}/{} does not hold what was saved", backups_of(c), name));
-        const Attributes attributes{static_cast<unsigned>(int_at(p, "mode", 0644)), std::pair{static_cast<uid_t>(int_at(p, "uid")), static_cast<gid_t>(int_at(p, "gid"))}};
+        if (sha256_hex(*bytes) != before)
+            return fail(
+                errc::corrupt,
+                fmt::format("the backup {}/{} does not hold what was saved", backups_of(c), name)
+            );
+        const Attributes attributes{
+            static_cast<unsigned>(int_at(p, "mode", 0644)),
+            std::pair{static_cast<uid_t>(int_at(p, "uid")), static_cast<gid_t>(int_at(p, "gid"))}};
         HEAL_TRY(write_at(place, *bytes, attributes));
         return json::object{{"restored", true}};
     };
@@ -410,7 +477,8 @@ result<Plan> plan_restore_link(Context& context, const FieldReader& in) {
     Plan plan;
     plan.summary = fmt::format("link {} to {} again", *path, *target);
     plan.run = [place = *place, target = *target](Context&) -> result<json::object> {
-        if (::symlinkat(target.c_str(), place.folder->get(), place.name.c_str()) == 0) return json::object{{"restored", true}};
+        if (::symlinkat(target.c_str(), place.folder->get(), place.name.c_str()) == 0)
+            return json::object{{"restored", true}};
         if (errno == EEXIST) return json::object{{"restored", false}};
         return fail_errno("cannot link " + place.real, errno);
     };
@@ -425,13 +493,15 @@ result<Plan> plan_list(Context& context, const FieldReader& in) {
     while (folder.size() > 1 && folder.back() == '/') folder.pop_back();
     const Grants& grants = context.request.grants;
     if (!is_clean_path(folder)) return fail(errc::invalid_input, "list_files.path: must be an absolute path");
-    if (!grants.file(folder, false) && !grants.file(folder + "/x", false)) return denied("to list " + folder, "read:" + folder + "/*");
+    if (!grants.file(folder, false) && !grants.file(folder + "/x", false))
+        return denied("to list " + folder, "read:" + folder + "/*");
     auto opened = std::make_shared<Descriptor>(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!opened->open()) return fail_errno("cannot open the folder " + folder, errno);
     const std::string real = real_of(opened->get());
     if (!grants.everything() && real != folder) {
         const Grants more = resolved(grants);
-        if (!more.file(real, false) && !more.file(real + "/x", false)) return denied(fmt::format("{} leads to {}, which", folder, real), "read:" + real + "/*");
+        if (!more.file(real, false) && !more.file(real + "/x", false))
+            return denied(fmt::format("{} leads to {}, which", folder, real), "read:" + real + "/*");
     }
     Plan plan;
     plan.changes_world = false;
@@ -457,8 +527,14 @@ result<Plan> plan_list(Context& context, const FieldReader& in) {
         for (const std::string& name : names) {
             struct stat info {};
             if (::fstatat(::dirfd(dir), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) continue;
-            const char* type = S_ISREG(info.st_mode) ? "file" : S_ISDIR(info.st_mode) ? "folder" : S_ISLNK(info.st_mode) ? "link" : "other";
-            files.push_back(json::object{{"name", to_valid_utf8(name)}, {"type", type}, {"bytes", static_cast<std::int64_t>(info.st_size)},
+            const char* type = S_ISREG(info.st_mode)   ? "file"
+                               : S_ISDIR(info.st_mode) ? "folder"
+                               : S_ISLNK(info.st_mode) ? "link"
+                                                       : "other";
+            files.push_back(json::object{
+                {"name", to_valid_utf8(name)},
+                {"type", type},
+                {"bytes", static_cast<std::int64_t>(info.st_size)},
                 {"modified_us", info.st_mtim.tv_sec * 1'000'000 + info.st_mtim.tv_nsec / 1000}});
         }
         ::closedir(dir);
@@ -486,7 +562,9 @@ std::span<const Kind> file_kinds() { return kinds; }
 result<void> write_small(const std::string& path, std::string_view content, unsigned mode) {
     const auto slash = path.find_last_of('/');
     Place place;
-    place.folder = std::make_shared<Descriptor>(::open(slash == 0 ? "/" : path.substr(0, slash).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    place.folder = std::make_shared<Descriptor>(
+        ::open(slash == 0 ? "/" : path.substr(0, slash).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)
+    );
     place.name = path.substr(slash + 1);
     place.real = path;
     if (!place.folder->open()) return fail_errno("cannot open the folder of " + path, errno);

@@ -20,8 +20,8 @@
 namespace heal::effects {
 namespace {
 
-// libcurl brings some forty libraries along, which would cost each host 8 ms at its start; so it is loaded by the first
-// request that needs it. The functions have the types of curl.h.
+// libcurl brings some forty libraries along, which would cost each host 8 ms at its start; so it is loaded by
+// the first request that needs it. The functions have the types of curl.h.
 struct Curl {
     decltype(&curl_easy_init) easy_init = nullptr;
     decltype(&curl_easy_setopt) easy_setopt = nullptr;
@@ -84,10 +84,13 @@ std::size_t take_header(char* data, std::size_t size, std::size_t count, void* t
     if (line.substr(0, 5) == "HTTP/") headers.clear();  // of the last answer, after redirects or 100-continue
     if (colon != std::string_view::npos && headers.size() < 64) {
         std::string name{line.substr(0, colon)};
-        std::transform(name.begin(), name.end(), name.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+        std::transform(name.begin(), name.end(), name.begin(), [](char c) {
+            return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+        });
         auto value = line.substr(colon + 1);
         while (!value.empty() && (value.front() == ' ' || value.front() == '\t')) value.remove_prefix(1);
-        while (!value.empty() && (value.back() == '\r' || value.back() == '\n' || value.back() == ' ')) value.remove_suffix(1);
+        while (!value.empty() && (value.back() == '\r' || value.back() == '\n' || value.back() == ' '))
+            value.remove_suffix(1);
         headers[to_valid_utf8(name)] = bounded(value, 1024);
     }
     return size * count;
@@ -96,14 +99,19 @@ std::size_t take_header(char* data, std::size_t size, std::size_t count, void* t
 struct Address {
     std::string host, path;  ///< path: a unix socket
     std::uint16_t port = 0;
-    std::string capability() const { return path.empty() ? fmt::format("net:{}:{}", host, port) : "net:unix:" + path; }
+    std::string capability() const {
+        return path.empty() ? fmt::format("net:{}:{}", host, port) : "net:unix:" + path;
+    }
 };
 
 result<Address> address_of(const std::string& text, std::string_view where) {
     Address out;
     if (text.compare(0, 5, "unix:") == 0) {
         out.path = text.substr(5);
-        if (!is_clean_path(out.path) || out.path.size() >= sizeof(sockaddr_un::sun_path)) return fail(errc::invalid_input, fmt::format("{}: the socket's path must be absolute and short", where));
+        if (!is_clean_path(out.path) || out.path.size() >= sizeof(sockaddr_un::sun_path))
+            return fail(
+                errc::invalid_input, fmt::format("{}: the socket's path must be absolute and short", where)
+            );
         return out;
     }
     const auto colon = text.find_last_of(':');
@@ -115,20 +123,25 @@ result<Address> address_of(const std::string& text, std::string_view where) {
         const auto r = std::from_chars(b, e, port);
         if (r.ec != std::errc{} || r.ptr != e) port = 0;
     }
-    if (out.host.size() > 2 && out.host.front() == '[' && out.host.back() == ']') out.host = out.host.substr(1, out.host.size() - 2);
-    if (out.host.empty() || port == 0 || port > 65535) return fail(errc::invalid_input, fmt::format("{}: must be host:port or unix:/path", where));
+    if (out.host.size() > 2 && out.host.front() == '[' && out.host.back() == ']')
+        out.host = out.host.substr(1, out.host.size() - 2);
+    if (out.host.empty() || port == 0 || port > 65535)
+        return fail(errc::invalid_input, fmt::format("{}: must be host:port or unix:/path", where));
     out.port = static_cast<std::uint16_t>(port);
     return out;
 }
 
 result<void> granted(const Context& context, const Address& address) {
     const Grants& grants = context.request.grants;
-    const bool good = address.path.empty() ? grants.net(address.host, address.port) : grants.net_unix(address.path);
+    const bool good =
+        address.path.empty() ? grants.net(address.host, address.port) : grants.net_unix(address.path);
     if (!good) return denied("to connect to " + address.capability().substr(4), address.capability());
     return {};
 }
 
-result<Descriptor> connect_one(Context& context, int family, const sockaddr* to, socklen_t size, Duration until) {
+result<Descriptor> connect_one(
+    Context& context, int family, const sockaddr* to, socklen_t size, Duration until
+) {
     Descriptor fd{::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
     if (!fd.open()) return fail_errno("cannot make a socket", errno);
     if (::connect(fd.get(), to, size) == 0) return fd;
@@ -152,21 +165,29 @@ result<Descriptor> connect_to(Context& context, const Address& address, Duration
     hints.ai_socktype = SOCK_STREAM;
     hints.ai_flags = AI_NUMERICSERV;
     addrinfo* found = nullptr;
-    const int error = ::getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &found);
-    if (error != 0) return fail(errc::unavailable, fmt::format("cannot find {}: {}", address.host, ::gai_strerror(error)));
+    const int error =
+        ::getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &found);
+    if (error != 0)
+        return fail(
+            errc::unavailable, fmt::format("cannot find {}: {}", address.host, ::gai_strerror(error))
+        );
     const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner{found, &::freeaddrinfo};
     result<Descriptor> last = fail(errc::unavailable, fmt::format("{} has no address", address.host));
     for (const addrinfo* one = found; one; one = one->ai_next) {
         last = connect_one(context, one->ai_family, one->ai_addr, one->ai_addrlen, until);
         if (last || last.error().code == errc::cancelled) return last;
     }
-    return fail(last.error().code == errc::timeout ? errc::timeout : errc::unavailable, fmt::format("{}: {}", address.capability().substr(4), last.error().text));
+    return fail(
+        last.error().code == errc::timeout ? errc::timeout : errc::unavailable,
+        fmt::format("{}: {}", address.capability().substr(4), last.error().text)
+    );
 }
 
 // Bytes of one connection, read as needed.
 class Stream {
 public:
-    Stream(Context& context, Descriptor fd, Duration until) : context_(context), fd_(std::move(fd)), until_(until) {}
+    Stream(Context& context, Descriptor fd, Duration until)
+        : context_(context), fd_(std::move(fd)), until_(until) {}
 
     result<void> send(std::string_view bytes) {
         while (!bytes.empty()) {
@@ -191,7 +212,8 @@ public:
                 if (!out.empty() && out.back() == '\r') out.pop_back();
                 return out;
             }
-            if (buffer_.size() > (64U << 10U)) return fail(errc::protocol, "the peer sent a line of more than 64 KiB");
+            if (buffer_.size() > (64U << 10U))
+                return fail(errc::protocol, "the peer sent a line of more than 64 KiB");
             HEAL_TRY(more());
         }
     }
@@ -218,8 +240,10 @@ private:
                 return {};
             }
             if (n == 0) return fail(errc::unavailable, "the peer closed the connection");
-            if (errno == EAGAIN) HEAL_TRY(wait_ready(context_, fd_.get(), POLLIN, until_));
-            else if (errno != EINTR) return fail_errno("cannot read", errno);
+            if (errno == EAGAIN)
+                HEAL_TRY(wait_ready(context_, fd_.get(), POLLIN, until_));
+            else if (errno != EINTR)
+                return fail_errno("cannot read", errno);
         }
     }
 
@@ -229,17 +253,22 @@ private:
     std::string buffer_;
 };
 
-result<Plan> plan_http_of(Context& context, const FieldReader& in, HttpCall call, bool read_only, const std::string& secret_free_url) {
+result<Plan> plan_http_of(
+    Context& context, const FieldReader& in, HttpCall call, bool read_only, const std::string& secret_free_url
+) {
     static_cast<void>(in);
     const auto parsed = boost::urls::parse_uri(call.url);
     if (!parsed) return fail(errc::invalid_input, "http.url: is not a URL");
     const std::string_view scheme{parsed->scheme().data(), parsed->scheme().size()};
-    if (scheme != "http" && scheme != "https") return fail(errc::invalid_input, "http.url: must begin with http:// or https://");
+    if (scheme != "http" && scheme != "https")
+        return fail(errc::invalid_input, "http.url: must begin with http:// or https://");
     Address address;
     address.host = std::string{parsed->encoded_host_address()};
-    address.port = parsed->has_port() && parsed->port_number() != 0 ? parsed->port_number() : (scheme == "https" ? 443 : 80);
+    address.port = parsed->has_port() && parsed->port_number() != 0 ? parsed->port_number()
+                                                                    : (scheme == "https" ? 443 : 80);
     if (!call.unix_socket.empty()) {
-        if (!is_clean_path(call.unix_socket)) return fail(errc::invalid_input, "http.unix_socket: must be an absolute path");
+        if (!is_clean_path(call.unix_socket))
+            return fail(errc::invalid_input, "http.unix_socket: must be an absolute path");
         address.path = call.unix_socket;
     }
     HEAL_TRY(granted(context, address));
@@ -258,7 +287,10 @@ result<Plan> plan_http_of(Context& context, const FieldReader& in, HttpCall call
     plan.run = [call = std::move(call)](Context& c) -> result<json::object> {
         auto reply = http_call(c, call);
         if (!reply) return std::move(reply).error();
-        return json::object{{"status", reply->status}, {"body", bounded(reply->body)}, {"headers", std::move(reply->headers)}};
+        return json::object{
+            {"status", reply->status},
+            {"body", bounded(reply->body)},
+            {"headers", std::move(reply->headers)}};
     };
     return plan;
 }
@@ -279,19 +311,22 @@ result<Plan> plan_http(Context& context, const FieldReader& in) {
     if (!read_only) return std::move(read_only).error();
     auto headers = string_map(context.request.parameters, "headers", in.path());
     if (!headers) return std::move(headers).error();
-    if (method->empty() || method->size() > 20 || !std::all_of(method->begin(), method->end(), [](char c) { return c >= 'A' && c <= 'Z'; })) {
+    if (method->empty() || method->size() > 20 ||
+        !std::all_of(method->begin(), method->end(), [](char c) { return c >= 'A' && c <= 'Z'; })) {
         return fail(errc::invalid_input, "http.method: must be an upper-case word");
     }
     if (url->size() > 8192) return fail(errc::invalid_input, "http.url: must have at most 8192 bytes");
     for (const auto& [name, value] : *headers) {
-        if (value.find_first_of("\r\n") != std::string::npos || name.find(':') != std::string::npos) return fail(errc::invalid_input, "http.headers: must not hold line breaks");
+        if (value.find_first_of("\r\n") != std::string::npos || name.find(':') != std::string::npos)
+            return fail(errc::invalid_input, "http.headers: must not hold line breaks");
     }
     call = HttpCall{*method, *url, *body, *socket, std::move(*headers), std::chrono::milliseconds{*timeout}};
     const bool reads = *read_only || *method == "GET" || *method == "HEAD" || *method == "OPTIONS";
     return plan_http_of(context, in, std::move(call), reads, url->substr(0, url->find('?')));
 }
 
-constexpr std::array<std::string_view, 7> container_verbs = {"start", "stop", "restart", "kill", "pause", "unpause", "inspect"};
+constexpr std::array<std::string_view, 7> container_verbs = {
+    "start", "stop", "restart", "kill", "pause", "unpause", "inspect"};
 
 result<Plan> plan_docker(Context& context, const FieldReader& in) {
     auto verb = in.required_string("verb");
@@ -303,16 +338,23 @@ result<Plan> plan_docker(Context& context, const FieldReader& in) {
     auto timeout = in.int_or("timeout_ms", 30'000, 1, 600'000);
     if (!timeout) return std::move(timeout).error();
     if (std::find(container_verbs.begin(), container_verbs.end(), *verb) == container_verbs.end()) {
-        return fail(errc::invalid_input, fmt::format("docker.verb: must be one of {}", fmt::join(container_verbs, ", ")));
+        return fail(
+            errc::invalid_input,
+            fmt::format("docker.verb: must be one of {}", fmt::join(container_verbs, ", "))
+        );
     }
     if (name->empty() || name->size() > 200 || !std::all_of(name->begin(), name->end(), [](char c) {
-            return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_';
+            return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+                   c == '-' || c == '_';
         })) {
         return fail(errc::invalid_input, "docker.container: must be a container's name or id");
     }
-    if (!context.request.grants.named("docker", *name)) return denied(fmt::format("to {} the container {}", *verb, *name), "docker:" + *name);
-    if (!is_clean_path(*socket)) return fail(errc::invalid_input, "docker.unix_socket: must be an absolute path");
-    if (*socket != "/var/run/docker.sock" && !context.request.grants.net_unix(*socket)) return denied("to connect to " + *socket, "net:unix:" + *socket);
+    if (!context.request.grants.named("docker", *name))
+        return denied(fmt::format("to {} the container {}", *verb, *name), "docker:" + *name);
+    if (!is_clean_path(*socket))
+        return fail(errc::invalid_input, "docker.unix_socket: must be an absolute path");
+    if (*socket != "/var/run/docker.sock" && !context.request.grants.net_unix(*socket))
+        return denied("to connect to " + *socket, "net:unix:" + *socket);
     HttpCall call;
     call.unix_socket = *socket;
     call.timeout = std::chrono::milliseconds{*timeout};
@@ -323,7 +365,11 @@ result<Plan> plan_docker(Context& context, const FieldReader& in) {
     plan.capability = "docker:" + *name;
     plan.changes_world = *verb != "inspect";
     if (plan.changes_world) plan.dry_result = {{"status", 204}};
-    const std::string opposite = *verb == "start" ? "stop" : *verb == "stop" ? "start" : *verb == "pause" ? "unpause" : *verb == "unpause" ? "pause" : "";
+    const std::string opposite = *verb == "start"     ? "stop"
+                                 : *verb == "stop"    ? "start"
+                                 : *verb == "pause"   ? "unpause"
+                                 : *verb == "unpause" ? "pause"
+                                                      : "";
     if (!opposite.empty()) {
         json::object p = context.request.parameters;
         p["verb"] = opposite;
@@ -334,10 +380,14 @@ result<Plan> plan_docker(Context& context, const FieldReader& in) {
         auto reply = http_call(c, call);
         if (!reply) return std::move(reply).error();
         // 304: was in that state already (Docker Engine API, ContainerStart and ContainerStop).
-        if (reply->status >= 300 && reply->status != 304) return fail(errc::io, fmt::format("docker answered {}: {}", reply->status, bounded(reply->body, 300)));
+        if (reply->status >= 300 && reply->status != 304)
+            return fail(
+                errc::io, fmt::format("docker answered {}: {}", reply->status, bounded(reply->body, 300))
+            );
         json::object out{{"status", reply->status}};
         if (verb == "inspect") {
-            if (auto parsed = parse_json(reply->body, "docker"); parsed && parsed->is_object()) out["state"] = object_at(parsed->get_object(), "State");
+            if (auto parsed = parse_json(reply->body, "docker"); parsed && parsed->is_object())
+                out["state"] = object_at(parsed->get_object(), "State");
         }
         return out;
     };
@@ -367,7 +417,8 @@ result<Plan> plan_tcp(Context& context, const FieldReader& in) {
 
 // Redis' own list of commands with the flag "readonly" or "fast and harmless", those that make sense here.
 constexpr std::string_view redis_reads =
-    " GET MGET EXISTS TTL PTTL TYPE STRLEN GETRANGE HGET HGETALL HLEN HMGET HKEYS HVALS HEXISTS LLEN LRANGE LINDEX SCARD SMEMBERS SISMEMBER "
+    " GET MGET EXISTS TTL PTTL TYPE STRLEN GETRANGE HGET HGETALL HLEN HMGET HKEYS HVALS HEXISTS LLEN LRANGE "
+    "LINDEX SCARD SMEMBERS SISMEMBER "
     "ZCARD ZRANGE ZSCORE ZCOUNT KEYS SCAN DBSIZE INFO PING ECHO TIME MEMORY OBJECT ROLE LASTSAVE SELECT ";
 
 result<json::value> redis_reply(Stream& stream, int depth, std::size_t& budget) {
@@ -377,22 +428,27 @@ result<json::value> redis_reply(Stream& stream, int depth, std::size_t& budget) 
     if (line->empty()) return fail(errc::protocol, "redis sent an empty line");
     const std::string_view rest = std::string_view{*line}.substr(1);
     std::int64_t number = 0;
-    const bool numeric = std::from_chars(rest.data(), rest.data() + rest.size(), number).ptr == rest.data() + rest.size() && !rest.empty();
+    const bool numeric =
+        std::from_chars(rest.data(), rest.data() + rest.size(), number).ptr == rest.data() + rest.size() &&
+        !rest.empty();
     const auto spend = [&](std::size_t n) {
         const std::size_t given = std::min(n, budget);
         budget -= given;
         return given;
     };
     switch ((*line)[0]) {
-        case '+': return json::value(bounded(rest, spend(rest.size())));
-        case '-': return json::value(json::object{{"error", bounded(rest, 500)}});
+        case '+':
+            return json::value(bounded(rest, spend(rest.size())));
+        case '-':
+            return json::value(json::object{{"error", bounded(rest, 500)}});
         case ':':
             if (numeric) return json::value(number);
             break;
         case '$': {
             if (!numeric || number > (512LL << 20U)) break;
             if (number < 0) return json::value(nullptr);
-            auto bytes = stream.bytes(static_cast<std::size_t>(number), spend(static_cast<std::size_t>(number)));
+            auto bytes =
+                stream.bytes(static_cast<std::size_t>(number), spend(static_cast<std::size_t>(number)));
             if (!bytes) return std::move(bytes).error();
             if (auto end = stream.line(); !end) return std::move(end).error();
             return json::value(to_valid_utf8(*bytes));
@@ -408,7 +464,8 @@ result<json::value> redis_reply(Stream& stream, int depth, std::size_t& budget) 
             }
             return json::value(std::move(out));
         }
-        default: break;
+        default:
+            break;
     }
     return fail(errc::protocol, "redis sent something that is no RESP reply");
 }
@@ -424,20 +481,28 @@ result<Plan> plan_redis(Context& context, const FieldReader& in) {
     if (!address) return std::move(address).error();
     HEAL_TRY(granted(context, *address));
     const auto& given = array_at(context.request.parameters, "commands");
-    if (given.empty() || given.size() > 1000) return fail(errc::invalid_input, "redis.commands: must be an array of 1 to 1000 commands");
+    if (given.empty() || given.size() > 1000)
+        return fail(errc::invalid_input, "redis.commands: must be an array of 1 to 1000 commands");
     std::vector<std::vector<std::string>> commands;
     bool reads = true;
     std::string summary;
     for (const auto& command : given) {
-        if (!command.is_array() || command.get_array().empty() || command.get_array().size() > 10'000) return fail(errc::invalid_input, "redis.commands: each command must be a non-empty array of strings");
+        if (!command.is_array() || command.get_array().empty() || command.get_array().size() > 10'000)
+            return fail(
+                errc::invalid_input, "redis.commands: each command must be a non-empty array of strings"
+            );
         auto& words = commands.emplace_back();
         for (const auto& word : command.get_array()) {
             if (!word.is_string()) return fail(errc::invalid_input, "redis.commands: must hold strings only");
             words.emplace_back(view(word.get_string()));
         }
         std::string verb = words[0];
-        std::transform(verb.begin(), verb.end(), verb.begin(), [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; });
-        if (verb.find(' ') != std::string::npos || redis_reads.find(" " + verb + " ") == std::string_view::npos) reads = false;
+        std::transform(verb.begin(), verb.end(), verb.begin(), [](char c) {
+            return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c;
+        });
+        if (verb.find(' ') != std::string::npos ||
+            redis_reads.find(" " + verb + " ") == std::string_view::npos)
+            reads = false;
         if (summary.size() < 300) summary += (summary.empty() ? "" : "; ") + joined(words);
     }
     Plan plan;
@@ -451,7 +516,9 @@ result<Plan> plan_redis(Context& context, const FieldReader& in) {
     }
     plan.shown = context.request.parameters;
     if (plan.shown.contains("password")) plan.shown["password"] = "***";
-    plan.run = [address = *address, ms = *timeout, password = *password, commands = std::move(commands)](Context& c) -> result<json::object> {
+    plan.run = [address = *address, ms = *timeout, password = *password, commands = std::move(commands)](
+                   Context& c
+               ) -> result<json::object> {
         const Duration until = c.clock.steady() + std::chrono::milliseconds{ms};
         auto fd = connect_to(c, address, until);
         if (!fd) return std::move(fd).error();
@@ -467,7 +534,11 @@ result<Plan> plan_redis(Context& context, const FieldReader& in) {
             HEAL_TRY(stream.send(encode({"AUTH", password})));
             auto reply = redis_reply(stream, 0, budget);
             if (!reply) return std::move(reply).error();
-            if (reply->is_object()) return fail(errc::denied, fmt::format("redis refused the password: {}", string_at(reply->get_object(), "error")));
+            if (reply->is_object())
+                return fail(
+                    errc::denied,
+                    fmt::format("redis refused the password: {}", string_at(reply->get_object(), "error"))
+                );
         }
         // One after the other: a peer that stops reading can't block us on two full buffers.
         for (const auto& words : commands) {
@@ -492,21 +563,29 @@ result<Plan> plan_memcached(Context& context, const FieldReader& in) {
     if (!address) return std::move(address).error();
     HEAL_TRY(granted(context, *address));
     const auto& given = array_at(context.request.parameters, "commands");
-    if (given.empty() || given.size() > 1000) return fail(errc::invalid_input, "memcached.commands: must be an array of 1 to 1000 command lines");
+    if (given.empty() || given.size() > 1000)
+        return fail(errc::invalid_input, "memcached.commands: must be an array of 1 to 1000 command lines");
     std::vector<std::string> commands;
     bool reads = true;
     for (const auto& one : given) {
         const std::string line = one.is_string() ? std::string{view(one.get_string())} : "";
         const std::string verb = line.substr(0, line.find(' '));
-        static constexpr std::string_view single = " get gets stats version delete incr decr touch flush_all verbosity ";
-        if (line.empty() || line.size() > 2048 || line.find_first_of("\r\n") != std::string::npos || single.find(" " + verb + " ") == std::string_view::npos) {
-            return fail(errc::invalid_input, "memcached.commands: must be command lines without a data block: get, gets, stats, version, delete, incr, decr, touch, flush_all, verbosity");
+        static constexpr std::string_view single =
+            " get gets stats version delete incr decr touch flush_all verbosity ";
+        if (line.empty() || line.size() > 2048 || line.find_first_of("\r\n") != std::string::npos ||
+            single.find(" " + verb + " ") == std::string_view::npos) {
+            return fail(
+                errc::invalid_input,
+                "memcached.commands: must be command lines without a data block: get, gets, stats, version, "
+                "delete, incr, decr, touch, flush_all, verbosity"
+            );
         }
         if (memcached_reads.find(" " + verb + " ") == std::string_view::npos) reads = false;
         commands.push_back(line);
     }
     Plan plan;
-    plan.summary = fmt::format("memcached {}: {}", *text, bounded(fmt::format("{}", fmt::join(commands, "; ")), 300));
+    plan.summary =
+        fmt::format("memcached {}: {}", *text, bounded(fmt::format("{}", fmt::join(commands, "; ")), 300));
     plan.capability = address->capability();
     plan.changes_world = !reads;
     if (!reads) {
@@ -514,7 +593,8 @@ result<Plan> plan_memcached(Context& context, const FieldReader& in) {
         for (std::size_t i = 0; i < commands.size(); ++i) replies.emplace_back("OK");
         plan.dry_result = {{"replies", std::move(replies)}};
     }
-    plan.run = [address = *address, ms = *timeout, commands = std::move(commands)](Context& c) -> result<json::object> {
+    plan.run = [address = *address, ms = *timeout, commands = std::move(commands)](Context& c
+               ) -> result<json::object> {
         const Duration until = c.clock.steady() + std::chrono::milliseconds{ms};
         auto fd = connect_to(c, address, until);
         if (!fd) return std::move(fd).error();
@@ -528,16 +608,20 @@ result<Plan> plan_memcached(Context& context, const FieldReader& in) {
             for (;;) {
                 auto line = stream.line();
                 if (!line) return std::move(line).error();
-                const bool last = !list || *line == "END" || *line == "RESET" || line->compare(0, 5, "ERROR") == 0 || line->compare(0, 12, "CLIENT_ERROR") == 0 || line->compare(0, 12, "SERVER_ERROR") == 0;
+                const bool last =
+                    !list || *line == "END" || *line == "RESET" || line->compare(0, 5, "ERROR") == 0 ||
+                    line->compare(0, 12, "CLIENT_ERROR") == 0 || line->compare(0, 12, "SERVER_ERROR") == 0;
                 const std::size_t n = std::min(budget, line->size());
                 reply += (reply.empty() ? "" : "\n") + line->substr(0, n);
                 budget -= n;
                 if (line->compare(0, 6, "VALUE ") == 0) {
                     const auto words_end = line->find_last_of("0123456789");
-                    // VALUE <key> <flags> <bytes> [<cas>]: the third number after the key (protocol.txt of memcached)
+                    // VALUE <key> <flags> <bytes> [<cas>]: the third number after the key (protocol.txt of
+                    // memcached)
                     std::size_t at = line->find(' ', 6), size = 0;
                     at = at == std::string::npos ? at : line->find(' ', at + 1);
-                    if (at == std::string::npos || words_end == std::string::npos) return fail(errc::protocol, "memcached sent a VALUE line that can't be read");
+                    if (at == std::string::npos || words_end == std::string::npos)
+                        return fail(errc::protocol, "memcached sent a VALUE line that can't be read");
                     std::from_chars(line->data() + at + 1, line->data() + line->size(), size);
                     auto bytes = stream.bytes(size, budget);
                     if (!bytes) return std::move(bytes).error();
@@ -574,7 +658,8 @@ result<HttpReply> http_call(Context& context, const HttpCall& call) {
     CURLM* multi = c->multi_init();
     if (!easy || !multi) return fail(errc::internal, "libcurl cannot be set up");
     curl_slist* headers = nullptr;
-    for (const auto& [name, value] : call.headers) headers = c->slist_append(headers, (name + ": " + value).c_str());
+    for (const auto& [name, value] : call.headers)
+        headers = c->slist_append(headers, (name + ": " + value).c_str());
     headers = c->slist_append(headers, "Expect:");
     const auto ms = std::max<std::int64_t>(1, std::min(call.timeout, context.remaining()).count());
     c->easy_setopt(easy, CURLOPT_URL, call.url.c_str());
@@ -622,8 +707,13 @@ result<HttpReply> http_call(Context& context, const HttpCall& call) {
     c->multi_cleanup(multi);
     c->slist_free_all(headers);
     if (stopped) return fail(errc::cancelled, "the call was cancelled during a request");
-    if (code == CURLE_OPERATION_TIMEDOUT && context.remaining().count() == 0) return fail(errc::cancelled, "the deadline of the call came during a request");
-    if (code != CURLE_OK) return fail(code == CURLE_OPERATION_TIMEDOUT ? errc::timeout : errc::unavailable, fmt::format("{} {}: {}", call.method, call.url.substr(0, call.url.find('?')), words));
+    if (code == CURLE_OPERATION_TIMEDOUT && context.remaining().count() == 0)
+        return fail(errc::cancelled, "the deadline of the call came during a request");
+    if (code != CURLE_OK)
+        return fail(
+            code == CURLE_OPERATION_TIMEDOUT ? errc::timeout : errc::unavailable,
+            fmt::format("{} {}: {}", call.method, call.url.substr(0, call.url.find('?')), words)
+        );
     return out;
 }
 

@@ -1,5 +1,5 @@
-// Inner parts of the performer: one planner per kind of effect. A planner checks parameters and grants and gives a Plan; it
-// changes nothing, except that it saves what an undo will need (not in a dry-run).
+// Inner parts of the performer: one planner per kind of effect. A planner checks parameters and grants and
+// gives a Plan; it changes nothing, except that it saves what an undo will need (not in a dry-run).
 #pragma once
 
 #include "host/performer.hpp"
@@ -12,9 +12,10 @@
 
 namespace heal::effects {
 
-constexpr std::size_t max_output_bytes = 32U << 10U;      ///< of each stream, body or reply; a result has at most 64 KiB
-constexpr std::size_t max_read_bytes = 256U << 10U;       ///< of read_file
-constexpr std::size_t max_copy_bytes = 64U << 20U;        ///< of a file that is copied or backed up
+constexpr std::size_t max_output_bytes =
+    32U << 10U;  ///< of each stream, body or reply; a result has at most 64 KiB
+constexpr std::size_t max_read_bytes = 256U << 10U;  ///< of read_file
+constexpr std::size_t max_copy_bytes = 64U << 20U;   ///< of a file that is copied or backed up
 constexpr std::size_t max_parameters_bytes = 512U << 10U;
 
 /// What a planner and a run may use.
@@ -26,16 +27,19 @@ struct Context {
     Duration deadline;  ///< steady
 
     std::chrono::milliseconds remaining() const {
-        return std::max(std::chrono::milliseconds{0}, std::chrono::duration_cast<std::chrono::milliseconds>(deadline - clock.steady()));
+        return std::max(
+            std::chrono::milliseconds{0},
+            std::chrono::duration_cast<std::chrono::milliseconds>(deadline - clock.steady())
+        );
     }
 };
 
 struct Plan {
     std::string summary, capability;
     bool changes_world = true, undoable = false;
-    json::object undo;               ///< {"kind", "parameters"}
-    json::object shown;              ///< parameters as recorded (secrets out, long texts cut); empty: as asked
-    json::object dry_result;         ///< what the strategy gets in a dry-run, besides "skipped": true
+    json::object undo;        ///< {"kind", "parameters"}
+    json::object shown;       ///< parameters as recorded (secrets out, long texts cut); empty: as asked
+    json::object dry_result;  ///< what the strategy gets in a dry-run, besides "skipped": true
     std::function<result<json::object>(Context&)> run;
 };
 
@@ -59,9 +63,13 @@ std::span<const Kind> state_kinds();
 Error denied(std::string_view what, std::string_view capability);
 
 /// Array of 1 … 256 strings without NUL, at most 128 KiB together; argv[0] absolute.
-result<std::vector<std::string>> argv_of(const json::object& parameters, std::string_view key, std::string_view path);
+result<std::vector<std::string>> argv_of(
+    const json::object& parameters, std::string_view key, std::string_view path
+);
 /// Object of strings.
-result<std::map<std::string, std::string>> string_map(const json::object& parameters, std::string_view key, std::string_view path);
+result<std::map<std::string, std::string>> string_map(
+    const json::object& parameters, std::string_view key, std::string_view path
+);
 std::string joined(const std::vector<std::string>& argv);
 json::array to_array(const std::vector<std::string>& words);
 /// At most `limit` bytes, valid UTF-8.

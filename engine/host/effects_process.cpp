@@ -39,8 +39,17 @@ std::vector<std::string> split_zero(std::string_view text) {
     return out;
 }
 
-constexpr std::array<std::pair<std::string_view, int>, 10> signals = {{{"TERM", SIGTERM}, {"HUP", SIGHUP}, {"INT", SIGINT}, {"QUIT", SIGQUIT},
-    {"USR1", SIGUSR1}, {"USR2", SIGUSR2}, {"KILL", SIGKILL}, {"CONT", SIGCONT}, {"STOP", SIGSTOP}, {"WINCH", SIGWINCH}}};
+constexpr std::array<std::pair<std::string_view, int>, 10> signals = {
+    {{"TERM", SIGTERM},
+     {"HUP", SIGHUP},
+     {"INT", SIGINT},
+     {"QUIT", SIGQUIT},
+     {"USR1", SIGUSR1},
+     {"USR2", SIGUSR2},
+     {"KILL", SIGKILL},
+     {"CONT", SIGCONT},
+     {"STOP", SIGSTOP},
+     {"WINCH", SIGWINCH}}};
 
 std::string_view last_part(std::string_view path) {
     const auto slash = path.find_last_of('/');
@@ -54,16 +63,27 @@ bool is_gone(std::int64_t pid, std::int64_t start_time) {
     return !now.alive || (start_time != 0 && now.start_time != start_time);
 }
 
-result<bool> wait_gone(Context& c, int pidfd, std::int64_t pid, std::int64_t start_time, std::chrono::milliseconds span) {
+result<bool> wait_gone(
+    Context& c, int pidfd, std::int64_t pid, std::int64_t start_time, std::chrono::milliseconds span
+) {
     const Duration until = c.clock.steady() + span;
     while (!is_gone(pid, start_time)) {
         const Duration now = c.clock.steady();
         if (now >= until) return false;
-        if (now >= c.deadline) return fail(errc::cancelled, "the deadline of the call came while it waited for the process to end");
-        if (c.interrupt.stopped()) return fail(errc::cancelled, "the call was cancelled while it waited for the process to end");
+        if (now >= c.deadline)
+            return fail(
+                errc::cancelled, "the deadline of the call came while it waited for the process to end"
+            );
+        if (c.interrupt.stopped())
+            return fail(errc::cancelled, "the call was cancelled while it waited for the process to end");
         std::array<pollfd, 2> fds = {{{pidfd, POLLIN, 0}, {c.interrupt.fd(), POLLIN, 0}}};
-        const auto left = std::chrono::ceil<std::chrono::milliseconds>(std::min(until, c.deadline) - now).count();
-        ::poll(fds.data(), fds.size(), static_cast<int>(std::clamp<std::int64_t>(left, 1, pidfd >= 0 ? 1'000 : 10)));
+        const auto left =
+            std::chrono::ceil<std::chrono::milliseconds>(std::min(until, c.deadline) - now).count();
+        ::poll(
+            fds.data(),
+            fds.size(),
+            static_cast<int>(std::clamp<std::int64_t>(left, 1, pidfd >= 0 ? 1'000 : 10))
+        );
         // A zombie whose parent does not collect it signals its pidfd at once; don't spin on it.
         if (fds[0].revents != 0 && !is_gone(pid, start_time)) ::poll(nullptr, 0, 5);
     }
@@ -76,34 +96,51 @@ struct Target {
     Descriptor handle;
 };
 
-// The process behind {pid | pid_file, start_time, command}, held by a pidfd so that it can't be mixed up afterwards.
-result<Target> find_target(std::int64_t pid, const std::string& pid_file, std::int64_t start_time, const std::string& command) {
+// The process behind {pid | pid_file, start_time, command}, held by a pidfd so that it can't be mixed up
+// afterwards.
+result<Target> find_target(
+    std::int64_t pid, const std::string& pid_file, std::int64_t start_time, const std::string& command
+) {
     Target t;
     t.pid = pid;
     if (!pid_file.empty()) {
         auto read = read_pid_file(pid_file);
         if (!read) return std::move(read).error();
-        if (pid != 0 && pid != *read) return fail(errc::conflict, fmt::format("{} names process {}, not {}", pid_file, *read, pid));
+        if (pid != 0 && pid != *read)
+            return fail(errc::conflict, fmt::format("{} names process {}, not {}", pid_file, *read, pid));
         t.pid = *read;
     }
     if (t.pid <= 1) return fail(errc::invalid_input, fmt::format("process {} is never signalled", t.pid));
     t.handle.reset(static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(t.pid), 0)));
-    t.facts = read_process(t.pid);  // after the handle: facts and handle are of one process unless it was gone already
+    t.facts = read_process(t.pid
+    );  // after the handle: facts and handle are of one process unless it was gone already
     if (!t.facts.alive) return t;
     if (start_time != 0 && t.facts.start_time != start_time) {
-        return fail(errc::conflict, fmt::format("process {} is another one now: it started at tick {}, not {}", t.pid, t.facts.start_time, start_time));
+        return fail(
+            errc::conflict,
+            fmt::format(
+                "process {} is another one now: it started at tick {}, not {}",
+                t.pid,
+                t.facts.start_time,
+                start_time
+            )
+        );
     }
     if (!command.empty()) {
         const std::string argv0 = t.facts.command.empty() ? "" : t.facts.command[0];
         if (argv0 != command && last_part(argv0) != last_part(command)) {
-            return fail(errc::conflict, fmt::format("process {} runs '{}', not '{}'", t.pid, bounded(argv0, 200), command));
+            return fail(
+                errc::conflict,
+                fmt::format("process {} runs '{}', not '{}'", t.pid, bounded(argv0, 200), command)
+            );
         }
     }
     return t;
 }
 
 int send_signal(const Target& t, int number) {
-    if (t.handle.open()) return static_cast<int>(::syscall(SYS_pidfd_send_signal, t.handle.get(), number, nullptr, 0));
+    if (t.handle.open())
+        return static_cast<int>(::syscall(SYS_pidfd_send_signal, t.handle.get(), number, nullptr, 0));
     return ::kill(static_cast<pid_t>(t.pid), number);
 }
 
@@ -122,11 +159,18 @@ result<Plan> plan_signal(Context& context, const FieldReader& in) {
     if (!wait_ms) return std::move(wait_ms).error();
     auto kill_after_ms = in.int_or("kill_after_ms", 0, 0, 600'000);
     if (!kill_after_ms) return std::move(kill_after_ms).error();
-    const std::string_view name = word->substr(0, 3) == "SIG" ? std::string_view{*word}.substr(3) : std::string_view{*word};
-    const auto* found = std::find_if(signals.begin(), signals.end(), [&](const auto& s) { return s.first == name; });
-    if (found == signals.end()) return fail(errc::invalid_input, "signal.signal: must be one of TERM, HUP, INT, QUIT, USR1, USR2, KILL, CONT, STOP, WINCH");
+    const std::string_view name =
+        word->substr(0, 3) == "SIG" ? std::string_view{*word}.substr(3) : std::string_view{*word};
+    const auto* found =
+        std::find_if(signals.begin(), signals.end(), [&](const auto& s) { return s.first == name; });
+    if (found == signals.end())
+        return fail(
+            errc::invalid_input,
+            "signal.signal: must be one of TERM, HUP, INT, QUIT, USR1, USR2, KILL, CONT, STOP, WINCH"
+        );
     if (*pid == 0 && pid_file->empty()) return fail(errc::invalid_input, "signal: needs pid or pid_file");
-    if (!pid_file->empty() && !is_clean_path(*pid_file)) return fail(errc::invalid_input, "signal.pid_file: must be an absolute path");
+    if (!pid_file->empty() && !is_clean_path(*pid_file))
+        return fail(errc::invalid_input, "signal.pid_file: must be an absolute path");
     Plan plan;
     if (!pid_file->empty() && context.request.grants.signal_pid_file(*pid_file)) {
         plan.capability = "signal:pidfile:" + *pid_file;
@@ -139,11 +183,18 @@ result<Plan> plan_signal(Context& context, const FieldReader& in) {
         const ProcessFacts facts = read_process(who);
         const std::string argv0 = facts.command.empty() ? "" : facts.command[0];
         if (argv0.empty() || !context.request.grants.signal_command(argv0)) {
-            return denied(fmt::format("to signal process {}", who), !pid_file->empty() ? "signal:pidfile:" + *pid_file : "signal:command:" + argv0);
+            return denied(
+                fmt::format("to signal process {}", who),
+                !pid_file->empty() ? "signal:pidfile:" + *pid_file : "signal:command:" + argv0
+            );
         }
         plan.capability = "signal:command:" + argv0;
     }
-    plan.summary = fmt::format("send {} to {}", name, pid_file->empty() ? fmt::format("process {}", *pid) : "the process of " + *pid_file);
+    plan.summary = fmt::format(
+        "send {} to {}",
+        name,
+        pid_file->empty() ? fmt::format("process {}", *pid) : "the process of " + *pid_file
+    );
     plan.dry_result = {{"ended", true}, {"sent", true}};
     if (found->second == SIGSTOP) {
         json::object p = context.request.parameters;
@@ -151,18 +202,25 @@ result<Plan> plan_signal(Context& context, const FieldReader& in) {
         plan.undoable = true;
         plan.undo = {{"kind", "signal"}, {"parameters", std::move(p)}};
     }
-    plan.run = [pid = *pid, pid_file = *pid_file, start_time = *start_time, command = *command, number = found->second,
-                wait = std::chrono::milliseconds{*wait_ms}, kill_after = std::chrono::milliseconds{*kill_after_ms}](Context& c) -> result<json::object> {
+    plan.run = [pid = *pid,
+                pid_file = *pid_file,
+                start_time = *start_time,
+                command = *command,
+                number = found->second,
+                wait = std::chrono::milliseconds{*wait_ms},
+                kill_after = std::chrono::milliseconds{*kill_after_ms}](Context& c) -> result<json::object> {
         auto target = find_target(pid, pid_file, start_time, command);
         if (!target) {
             // No pid file, no process: for who wants it ended, that is success.
-            if (target.error().code == errc::not_found && (wait.count() > 0 || number == SIGTERM || number == SIGKILL)) {
+            if (target.error().code == errc::not_found &&
+                (wait.count() > 0 || number == SIGTERM || number == SIGKILL)) {
                 return json::object{{"sent", false}, {"ended", true}, {"pid", 0}};
             }
             return std::move(target).error();
         }
         if (!target->facts.alive) return json::object{{"sent", false}, {"ended", true}, {"pid", target->pid}};
-        if (send_signal(*target, number) != 0 && errno != ESRCH) return fail_errno(fmt::format("cannot signal process {}", target->pid), errno);
+        if (send_signal(*target, number) != 0 && errno != ESRCH)
+            return fail_errno(fmt::format("cannot signal process {}", target->pid), errno);
         bool ended = false, killed = false;
         const auto first_wait = kill_after.count() > 0 ? kill_after : wait;
         if (first_wait.count() > 0) {
@@ -171,13 +229,25 @@ result<Plan> plan_signal(Context& context, const FieldReader& in) {
             ended = *gone;
             if (!ended && kill_after.count() > 0) {
                 killed = true;
-                if (send_signal(*target, SIGKILL) != 0 && errno != ESRCH) return fail_errno(fmt::format("cannot kill process {}", target->pid), errno);
-                gone = wait_gone(c, target->handle.get(), target->pid, target->facts.start_time, std::max(wait, std::chrono::milliseconds{1'000}));
+                if (send_signal(*target, SIGKILL) != 0 && errno != ESRCH)
+                    return fail_errno(fmt::format("cannot kill process {}", target->pid), errno);
+                gone = wait_gone(
+                    c,
+                    target->handle.get(),
+                    target->pid,
+                    target->facts.start_time,
+                    std::max(wait, std::chrono::milliseconds{1'000})
+                );
                 if (!gone) return std::move(gone).error();
                 ended = *gone;
             }
         }
-        return json::object{{"sent", true}, {"ended", ended}, {"killed", killed}, {"pid", target->pid}, {"start_time", target->facts.start_time}};
+        return json::object{
+            {"sent", true},
+            {"ended", ended},
+            {"killed", killed},
+            {"pid", target->pid},
+            {"start_time", target->facts.start_time}};
     };
     return plan;
 }
@@ -188,14 +258,17 @@ result<Plan> plan_info(Context& context, const FieldReader& in) {
     auto pid_file = in.string_or("pid_file", "");
     if (!pid_file) return std::move(pid_file).error();
     if (!pid_file->empty()) {
-        if (!is_clean_path(*pid_file)) return fail(errc::invalid_input, "process_info.pid_file: must be an absolute path");
-        if (!context.request.grants.file(*pid_file, false) && !context.request.grants.signal_pid_file(*pid_file)) {
+        if (!is_clean_path(*pid_file))
+            return fail(errc::invalid_input, "process_info.pid_file: must be an absolute path");
+        if (!context.request.grants.file(*pid_file, false) &&
+            !context.request.grants.signal_pid_file(*pid_file)) {
             return denied("to read " + *pid_file, "read:" + *pid_file);
         }
     }
     Plan plan;
     plan.changes_world = false;
-    plan.summary = pid_file->empty() ? fmt::format("look at process {}", *pid) : "look at the process of " + *pid_file;
+    plan.summary =
+        pid_file->empty() ? fmt::format("look at process {}", *pid) : "look at the process of " + *pid_file;
     plan.run = [pid = *pid, pid_file = *pid_file](Context&) -> result<json::object> {
         std::int64_t who = pid;
         if (!pid_file.empty()) {
@@ -237,7 +310,8 @@ ProcessFacts read_process(std::int64_t pid) {
         if (blank != 0) fields.push_back(rest.substr(0, blank));
         rest = blank == std::string_view::npos ? std::string_view{} : rest.substr(blank + 1);
     }
-    if (fields.size() < 22) return out;  // fields[0] is field 3, the state; 22 is starttime, 24 is rss in pages
+    if (fields.size() < 22)
+        return out;  // fields[0] is field 3, the state; 22 is starttime, 24 is rss in pages
     out.state = std::string{fields[0]};
     std::from_chars(fields[19].data(), fields[19].data() + fields[19].size(), out.start_time);
     std::from_chars(fields[21].data(), fields[21].data() + fields[21].size(), out.rss_bytes);
@@ -250,7 +324,13 @@ ProcessFacts read_process(std::int64_t pid) {
 json::object to_json(const ProcessFacts& f) {
     json::array command;
     for (const std::string& word : f.command) command.emplace_back(bounded(word, 4096));
-    return {{"alive", f.alive}, {"pid", f.alive ? f.pid : 0}, {"start_time", f.start_time}, {"command", std::move(command)}, {"state", f.state}, {"rss_bytes", f.rss_bytes}};
+    return {
+        {"alive", f.alive},
+        {"pid", f.alive ? f.pid : 0},
+        {"start_time", f.start_time},
+        {"command", std::move(command)},
+        {"state", f.state},
+        {"rss_bytes", f.rss_bytes}};
 }
 
 result<std::int64_t> read_pid_file(const std::string& path) {
@@ -269,7 +349,9 @@ result<std::int64_t> read_pid_file(const std::string& path) {
     return pid;
 }
 
-result<json::object> stop_marked(Context& context, const std::string& token, std::chrono::milliseconds grace) {
+result<json::object> stop_marked(
+    Context& context, const std::string& token, std::chrono::milliseconds grace
+) {
     const std::string mark = "HEALD_STARTED=" + token;
     const auto marked = [&] {
         std::vector<std::pair<std::int64_t, std::int64_t>> out;
@@ -293,11 +375,13 @@ result<json::object> stop_marked(Context& context, const std::string& token, std
         if (found.empty()) break;
         for (const auto& [pid, start_time] : found) {
             auto target = find_target(pid, "", start_time, "");
-            if (target && target->facts.alive && send_signal(*target, number) == 0 && number == SIGTERM) ++stopped;
+            if (target && target->facts.alive && send_signal(*target, number) == 0 && number == SIGTERM)
+                ++stopped;
         }
         for (const auto& [pid, start_time] : found) {
             const Descriptor handle{static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(pid), 0))};
-            if (auto gone = wait_gone(context, handle.get(), pid, start_time, grace); !gone) return std::move(gone).error();
+            if (auto gone = wait_gone(context, handle.get(), pid, start_time, grace); !gone)
+                return std::move(gone).error();
         }
     }
     if (!marked().empty()) return fail(errc::io, "the started process did not end");

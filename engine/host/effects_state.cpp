@@ -1,5 +1,5 @@
-// A strategy's own values and time. Values are one file each below state_folder/values/<strategy>, so that a crash between two
-// leaves each of them whole.
+// A strategy's own values and time. Values are one file each below state_folder/values/<strategy>, so that a
+// crash between two leaves each of them whole.
 #include "base/files.hpp"
 #include "host/effects_parts.hpp"
 
@@ -12,7 +12,8 @@ constexpr std::size_t max_values = 1000, max_value_bytes = 64U << 10U;
 
 bool is_key(std::string_view s) {
     return !s.empty() && s.size() <= 128 && s[0] != '.' && std::all_of(s.begin(), s.end(), [](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_';
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+               c == '-' || c == '_';
     });
 }
 
@@ -21,8 +22,13 @@ std::string folder_of(const Context& c) { return c.state_folder + "/values/" + c
 result<std::string> key_of(const Context& context, const FieldReader& in) {
     auto key = in.required_string("key");
     if (!key) return std::move(key).error();
-    if (!is_key(*key)) return fail(errc::invalid_input, in.path() + ".key: must be 1 to 128 letters, digits, '.', '-', '_', not beginning with '.'");
-    if (!is_key(context.request.strategy)) return fail(errc::invalid_input, in.path() + ": needs a strategy's name");
+    if (!is_key(*key))
+        return fail(
+            errc::invalid_input,
+            in.path() + ".key: must be 1 to 128 letters, digits, '.', '-', '_', not beginning with '.'"
+        );
+    if (!is_key(context.request.strategy))
+        return fail(errc::invalid_input, in.path() + ": needs a strategy's name");
     return key;
 }
 
@@ -35,7 +41,8 @@ result<Plan> plan_get(Context& context, const FieldReader& in) {
     plan.run = [key = *key](Context& c) -> result<json::object> {
         SystemFiles files;
         auto value = files.read(folder_of(c) + "/" + key, max_value_bytes);
-        if (!value && value.error().code == errc::not_found) return json::object{{"exists", false}, {"value", nullptr}};
+        if (!value && value.error().code == errc::not_found)
+            return json::object{{"exists", false}, {"value", nullptr}};
         if (!value) return std::move(value).error();
         return json::object{{"exists", true}, {"value", to_valid_utf8(*value)}};
     };
@@ -46,8 +53,10 @@ result<Plan> plan_put(Context& context, const FieldReader& in) {
     auto key = key_of(context, in);
     if (!key) return std::move(key).error();
     const auto* given = context.request.parameters.if_contains("value");
-    if (!given || !(given->is_string() || given->is_null())) return fail(errc::invalid_input, "state_put.value: must be a string, or null to remove it");
-    if (given->is_string() && given->get_string().size() > max_value_bytes) return fail(errc::invalid_input, "state_put.value: must have at most 64 KiB");
+    if (!given || !(given->is_string() || given->is_null()))
+        return fail(errc::invalid_input, "state_put.value: must be a string, or null to remove it");
+    if (given->is_string() && given->get_string().size() > max_value_bytes)
+        return fail(errc::invalid_input, "state_put.value: must have at most 64 KiB");
     Plan plan;
     // Its own memory is not the world: no undo, so that it can remember what it tried.
     plan.changes_world = false;
@@ -63,7 +72,11 @@ result<Plan> plan_put(Context& context, const FieldReader& in) {
         HEAL_TRY(files.make_folder(folder_of(c)));
         if (!files.exists(path)) {
             auto names = files.list(folder_of(c));
-            if (names && names->size() >= max_values) return fail(errc::overloaded, fmt::format("the strategy keeps {} values already; remove some", max_values));
+            if (names && names->size() >= max_values)
+                return fail(
+                    errc::overloaded,
+                    fmt::format("the strategy keeps {} values already; remove some", max_values)
+                );
         }
         HEAL_TRY(files.write_atomic(path, view(value.get_string()), 0600));
         return json::object{{"kept", true}};

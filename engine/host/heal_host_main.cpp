@@ -1,4 +1,5 @@
-// heal-host: the child process that holds one strategy artifact, the one that performs effects, and a trial run for authors.
+// heal-host: the child process that holds one strategy artifact, the one that performs effects, and a trial
+// run for authors.
 #include "base/files.hpp"
 #include "base/log.hpp"
 #include "host/limits.hpp"
@@ -6,9 +7,8 @@
 #include "host/serve.hpp"
 #include "host/trial.hpp"
 
-#include <fmt/format.h>
-
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -24,9 +24,12 @@ namespace {
 constexpr int wire_fd = 3, artifact_fd = 4;
 
 constexpr std::string_view usage =
-    "heal-host --plugin NAME | --script NAME | --effects --state FOLDER     started by heald, speaks frames on descriptor 3\n"
-    "heal-host --run FILE --event FILE.json [--dry-run] [--call assess|execute|verify|rollback] [--state FOLDER] [--grant CAPABILITY]…\n"
-    "heal-host --check FILE                                                 loads it and prints what it says of itself\n";
+    "heal-host --plugin NAME | --script NAME | --effects --state FOLDER     started by heald, speaks frames "
+    "on descriptor 3\n"
+    "heal-host --run FILE --event FILE.json [--dry-run] [--call assess|execute|verify|rollback] [--state "
+    "FOLDER] [--grant CAPABILITY]…\n"
+    "heal-host --check FILE                                                 loads it and prints what it says "
+    "of itself\n";
 
 struct Arguments {
     std::map<std::string, std::string> values;
@@ -37,9 +40,12 @@ struct Arguments {
         static const std::set<std::string> flags = {"--effects", "--dry-run", "--help"};
         for (int i = 1; i < argc; ++i) {
             const std::string name = argv[i];
-            if (flags.count(name) != 0) values[name] = "yes";
-            else if (i + 1 < argc && name.compare(0, 2, "--") == 0) (name == "--grant" ? grants.emplace_back() : values[name]) = argv[++i];
-            else good = false;
+            if (flags.count(name) != 0)
+                values[name] = "yes";
+            else if (i + 1 < argc && name.compare(0, 2, "--") == 0)
+                (name == "--grant" ? grants.emplace_back() : values[name]) = argv[++i];
+            else
+                good = false;
         }
     }
     bool has(const std::string& name) const { return values.count(name) != 0; }
@@ -90,18 +96,30 @@ int serve(const Arguments& arguments, const heal::Clock& clock) {
     }
     if (arguments.has("--plugin")) {
         const std::string name = arguments.text("--plugin");
-        return heal::serve_artifact(wire_fd, [&](heal::ScriptLibraries) {
-            return heal::load_plugin(fmt::format("/proc/self/fd/{}", artifact_fd), name);
-        }, *missing, false, clock);
+        return heal::serve_artifact(
+            wire_fd,
+            [&](heal::ScriptLibraries) {
+                return heal::load_plugin(fmt::format("/proc/self/fd/{}", artifact_fd), name);
+            },
+            *missing,
+            false,
+            clock
+        );
     }
     heal::ScriptLimits script;
     script.memory_bytes = arguments.number("--lua-memory", script.memory_bytes);
     const std::string name = arguments.text("--script");
-    return heal::serve_artifact(wire_fd, [&](heal::ScriptLibraries libraries) -> heal::result<std::unique_ptr<heal::Artifact>> {
-        auto source = read_all(artifact_fd);
-        if (!source) return std::move(source).error();
-        return heal::load_script(std::move(*source), name, std::move(libraries), script);
-    }, *missing, true, clock);
+    return heal::serve_artifact(
+        wire_fd,
+        [&](heal::ScriptLibraries libraries) -> heal::result<std::unique_ptr<heal::Artifact>> {
+            auto source = read_all(artifact_fd);
+            if (!source) return std::move(source).error();
+            return heal::load_script(std::move(*source), name, std::move(libraries), script);
+        },
+        *missing,
+        true,
+        clock
+    );
 }
 
 int trial(const Arguments& arguments, const heal::Clock& clock) {
@@ -123,11 +141,27 @@ int check(const std::string& file) {
         return 2;
     }
     for (const heal::StrategyInfo& s : *all) {
-        fmt::print("{} {}: {}\n  priority {}, confidence {}, risk {}, timeout {} ms{}{}{}{}{}\n", s.name, s.version, s.summary, s.priority, s.confidence, heal::to_string(s.risk),
-            s.timeout.count(), s.idempotent ? ", idempotent" : "", s.reversible ? ", reversible" : "", s.has_assess ? ", assess" : "", s.has_verify ? ", verify" : "", s.has_rollback ? ", rollback" : "");
+        fmt::print(
+            "{} {}: {}\n  priority {}, confidence {}, risk {}, timeout {} ms{}{}{}{}{}\n",
+            s.name,
+            s.version,
+            s.summary,
+            s.priority,
+            s.confidence,
+            heal::to_string(s.risk),
+            s.timeout.count(),
+            s.idempotent ? ", idempotent" : "",
+            s.reversible ? ", reversible" : "",
+            s.has_assess ? ", assess" : "",
+            s.has_verify ? ", verify" : "",
+            s.has_rollback ? ", rollback" : ""
+        );
         fmt::print("  matches {}\n", heal::json::serialize(s.matches));
         for (const std::string& capability : s.capabilities) fmt::print("  may {}\n", capability);
-        if (!s.parameters.empty()) fmt::print("  parameters {}\n", heal::json::serialize(heal::object_at(s.parameters, "properties")));
+        if (!s.parameters.empty())
+            fmt::print(
+                "  parameters {}\n", heal::json::serialize(heal::object_at(s.parameters, "properties"))
+            );
     }
     return 0;
 }
@@ -148,7 +182,11 @@ int main(int argc, char** argv) {
     }
     struct stat info {};
     if (::fstat(wire_fd, &info) != 0 || !S_ISSOCK(info.st_mode)) {
-        fmt::print(stderr, "heal-host is started by heald, with a socket as descriptor 3.\nTo try a strategy by hand:\n{}", usage);
+        fmt::print(
+            stderr,
+            "heal-host is started by heald, with a socket as descriptor 3.\nTo try a strategy by hand:\n{}",
+            usage
+        );
         return 2;
     }
     return serve(arguments, clock);

@@ -1,8 +1,7 @@
 #include "host/limits.hpp"
 
-#include <fmt/format.h>
-
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <grp.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
@@ -33,7 +32,8 @@ result<void> limit(int resource, rlim_t value, const char* name) {
     ::getrlimit(static_cast<__rlimit_resource>(resource), &now);
     const rlim_t wanted = now.rlim_max < value ? now.rlim_max : value;
     const rlimit next{wanted, wanted};
-    if (::setrlimit(static_cast<__rlimit_resource>(resource), &next) != 0) return fail_errno(fmt::format("cannot set {}", name), errno);
+    if (::setrlimit(static_cast<__rlimit_resource>(resource), &next) != 0)
+        return fail_errno(fmt::format("cannot set {}", name), errno);
     return {};
 }
 
@@ -63,15 +63,29 @@ bool landlock() {
     const std::size_t size = abi >= 6 ? 24 : abi >= 4 ? 16 : 8;
     const int ruleset = static_cast<int>(::syscall(SYS_landlock_create_ruleset, &attributes, size, 0));
     if (ruleset < 0) return false;
-    constexpr std::uint64_t read_only = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_EXECUTE;
+    constexpr std::uint64_t read_only =
+        LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_EXECUTE;
     constexpr std::uint64_t file_only = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_EXECUTE;
     struct Allowed {
         const char* path;
         bool folder;
     };
-    static constexpr Allowed allowed[] = {{"/usr", true}, {"/lib", true}, {"/lib64", true}, {"/etc/ld.so.cache", false}, {"/etc/localtime", false},
-        {"/etc/ssl/openssl.cnf", false}, {"/dev/null", false}, {"/dev/urandom", false}, {"/dev/zero", false}, {"/proc/self", true},
-        {"/proc/meminfo", false}, {"/proc/cpuinfo", false}, {"/proc/stat", false}, {"/sys/devices/system/cpu", true}, {"/sys/kernel/mm", true}};
+    static constexpr Allowed allowed[] = {
+        {"/usr", true},
+        {"/lib", true},
+        {"/lib64", true},
+        {"/etc/ld.so.cache", false},
+        {"/etc/localtime", false},
+        {"/etc/ssl/openssl.cnf", false},
+        {"/dev/null", false},
+        {"/dev/urandom", false},
+        {"/dev/zero", false},
+        {"/proc/self", true},
+        {"/proc/meminfo", false},
+        {"/proc/cpuinfo", false},
+        {"/proc/stat", false},
+        {"/sys/devices/system/cpu", true},
+        {"/sys/kernel/mm", true}};
     for (const Allowed& one : allowed) {
         const int fd = ::open(one.path, O_PATH | O_CLOEXEC);
         if (fd < 0) continue;
@@ -92,24 +106,121 @@ constexpr std::uint32_t this_arch = AUDIT_ARCH_AARCH64;
 constexpr std::uint32_t this_arch = 0;
 #endif
 
-// Never of use to code that may only compute. What only the kernel's newest versions have is refused by number, too.
+// Never of use to code that may only compute. What only the kernel's newest versions have is refused by
+// number, too.
 constexpr int denied_calls[] = {
-    SYS_execve, SYS_execveat, SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot,
-    SYS_unshare, SYS_setns, SYS_bpf, SYS_perf_event_open, SYS_kexec_load, SYS_init_module, SYS_finit_module, SYS_delete_module, SYS_keyctl,
-    SYS_add_key, SYS_request_key, SYS_userfaultfd, SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register, SYS_socket, SYS_connect,
-    SYS_bind, SYS_listen, SYS_accept, SYS_accept4, SYS_sendmsg, SYS_sendmmsg, SYS_reboot, SYS_swapon, SYS_swapoff, SYS_settimeofday,
-    SYS_clock_settime, SYS_adjtimex, SYS_sethostname, SYS_setdomainname, SYS_open_by_handle_at, SYS_name_to_handle_at, SYS_fanotify_init,
-    SYS_quotactl, SYS_acct, SYS_syslog, SYS_pidfd_open, SYS_pidfd_getfd, SYS_pidfd_send_signal, SYS_setsid, SYS_setpgid, SYS_shmget,
-    SYS_shmat, SYS_msgget, SYS_semget, SYS_mq_open, SYS_tkill, SYS_mkdirat, SYS_mknodat, SYS_unlinkat, SYS_renameat2, SYS_linkat, SYS_symlinkat,
-    SYS_fchmod, SYS_fchmodat, SYS_fchown, SYS_fchownat, SYS_truncate, SYS_ftruncate, SYS_setxattr, SYS_lsetxattr, SYS_fsetxattr, SYS_removexattr,
-    SYS_lremovexattr, SYS_fremovexattr, SYS_utimensat, SYS_personality, SYS_kcmp, SYS_move_mount, SYS_open_tree, SYS_fsopen, SYS_fsmount,
-    SYS_fsconfig, SYS_fspick, SYS_lookup_dcookie, SYS_vhangup, SYS_seccomp,
+    SYS_execve,
+    SYS_execveat,
+    SYS_ptrace,
+    SYS_process_vm_readv,
+    SYS_process_vm_writev,
+    SYS_mount,
+    SYS_umount2,
+    SYS_pivot_root,
+    SYS_chroot,
+    SYS_unshare,
+    SYS_setns,
+    SYS_bpf,
+    SYS_perf_event_open,
+    SYS_kexec_load,
+    SYS_init_module,
+    SYS_finit_module,
+    SYS_delete_module,
+    SYS_keyctl,
+    SYS_add_key,
+    SYS_request_key,
+    SYS_userfaultfd,
+    SYS_io_uring_setup,
+    SYS_io_uring_enter,
+    SYS_io_uring_register,
+    SYS_socket,
+    SYS_connect,
+    SYS_bind,
+    SYS_listen,
+    SYS_accept,
+    SYS_accept4,
+    SYS_sendmsg,
+    SYS_sendmmsg,
+    SYS_reboot,
+    SYS_swapon,
+    SYS_swapoff,
+    SYS_settimeofday,
+    SYS_clock_settime,
+    SYS_adjtimex,
+    SYS_sethostname,
+    SYS_setdomainname,
+    SYS_open_by_handle_at,
+    SYS_name_to_handle_at,
+    SYS_fanotify_init,
+    SYS_quotactl,
+    SYS_acct,
+    SYS_syslog,
+    SYS_pidfd_open,
+    SYS_pidfd_getfd,
+    SYS_pidfd_send_signal,
+    SYS_setsid,
+    SYS_setpgid,
+    SYS_shmget,
+    SYS_shmat,
+    SYS_msgget,
+    SYS_semget,
+    SYS_mq_open,
+    SYS_tkill,
+    SYS_mkdirat,
+    SYS_mknodat,
+    SYS_unlinkat,
+    SYS_renameat2,
+    SYS_linkat,
+    SYS_symlinkat,
+    SYS_fchmod,
+    SYS_fchmodat,
+    SYS_fchown,
+    SYS_fchownat,
+    SYS_truncate,
+    SYS_ftruncate,
+    SYS_setxattr,
+    SYS_lsetxattr,
+    SYS_fsetxattr,
+    SYS_removexattr,
+    SYS_lremovexattr,
+    SYS_fremovexattr,
+    SYS_utimensat,
+    SYS_personality,
+    SYS_kcmp,
+    SYS_move_mount,
+    SYS_open_tree,
+    SYS_fsopen,
+    SYS_fsmount,
+    SYS_fsconfig,
+    SYS_fspick,
+    SYS_lookup_dcookie,
+    SYS_vhangup,
+    SYS_seccomp,
 #ifdef SYS_renameat
     SYS_renameat,
 #endif
 #ifdef SYS_fork
-    SYS_fork, SYS_vfork, SYS_creat, SYS_mkdir, SYS_rmdir, SYS_mknod, SYS_unlink, SYS_rename, SYS_link, SYS_symlink, SYS_chmod, SYS_chown, SYS_lchown,
-    SYS_utime, SYS_utimes, SYS_futimesat, SYS_iopl, SYS_ioperm, SYS_modify_ldt, SYS_uselib, SYS_kexec_file_load,
+    SYS_fork,
+    SYS_vfork,
+    SYS_creat,
+    SYS_mkdir,
+    SYS_rmdir,
+    SYS_mknod,
+    SYS_unlink,
+    SYS_rename,
+    SYS_link,
+    SYS_symlink,
+    SYS_chmod,
+    SYS_chown,
+    SYS_lchown,
+    SYS_utime,
+    SYS_utimes,
+    SYS_futimesat,
+    SYS_iopl,
+    SYS_ioperm,
+    SYS_modify_ldt,
+    SYS_uselib,
+    SYS_kexec_file_load,
 #endif
 };
 
@@ -117,9 +228,14 @@ class Filter {
 public:
     void load_call() { add(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)); }
     // The low half; every argument looked at here is 32 bits wide or checked bit by bit below 2^32.
-    void load_argument(unsigned i) { add(BPF_LD | BPF_W | BPF_ABS, static_cast<std::uint32_t>(offsetof(seccomp_data, args) + 8 * i)); }
+    void load_argument(unsigned i) {
+        add(BPF_LD | BPF_W | BPF_ABS, static_cast<std::uint32_t>(offsetof(seccomp_data, args) + 8 * i));
+    }
     void load_arch() { add(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)); }
-    void answer(int error) { add(BPF_RET | BPF_K, error == 0 ? SECCOMP_RET_ALLOW : SECCOMP_RET_ERRNO | static_cast<std::uint32_t>(error)); }
+    void answer(int error) {
+        add(BPF_RET | BPF_K,
+            error == 0 ? SECCOMP_RET_ALLOW : SECCOMP_RET_ERRNO | static_cast<std::uint32_t>(error));
+    }
     /// If the accumulator equals `value`, the next `n` instructions are run, else skipped.
     void if_equal(std::uint32_t value, std::uint8_t n) { jump(BPF_JMP | BPF_JEQ | BPF_K, value, 0, n); }
     void unless_equal(std::uint32_t value, std::uint8_t n) { jump(BPF_JMP | BPF_JEQ | BPF_K, value, n, 0); }
@@ -134,7 +250,9 @@ public:
 
 private:
     void add(unsigned op, std::uint32_t k) { code_.push_back({static_cast<std::uint16_t>(op), 0, 0, k}); }
-    void jump(unsigned op, std::uint32_t k, std::uint8_t yes, std::uint8_t no) { code_.push_back({static_cast<std::uint16_t>(op), yes, no, k}); }
+    void jump(unsigned op, std::uint32_t k, std::uint8_t yes, std::uint8_t no) {
+        code_.push_back({static_cast<std::uint16_t>(op), yes, no, k});
+    }
     std::vector<sock_filter> code_;
 };
 
@@ -208,9 +326,11 @@ result<std::vector<std::string>> confine(const HostLimits& limits) {
     if (!sanitized) HEAL_TRY(limit(RLIMIT_AS, limits.memory_bytes, "RLIMIT_AS"));
     bool own_user = false;
     if (limits.user_id != 0 && ::geteuid() == 0) {
-        // Of this user there is nobody else, so RLIMIT_NPROC counts just this process' threads. In a user namespace the id may not
-        // exist, and without CAP_SETUID nothing can be changed: then the rest has to do.
-        own_user = ::setgroups(0, nullptr) == 0 && ::setresgid(limits.user_id, limits.user_id, limits.user_id) == 0 &&
+        // Of this user there is nobody else, so RLIMIT_NPROC counts just this process' threads. In a user
+        // namespace the id may not exist, and without CAP_SETUID nothing can be changed: then the rest has to
+        // do.
+        own_user = ::setgroups(0, nullptr) == 0 &&
+                   ::setresgid(limits.user_id, limits.user_id, limits.user_id) == 0 &&
                    ::setresuid(limits.user_id, limits.user_id, limits.user_id) == 0;
         if (own_user) HEAL_TRY(limit(RLIMIT_NPROC, limits.processes, "RLIMIT_NPROC"));
     }

@@ -1,6 +1,6 @@
-// A script in a Lua 5.4 state that it can't leave: libraries by allow-list, an allocator with a limit, a count hook that stops it at its
-// deadline. The C++ build of Lua unwinds by exceptions, so locals of functions that raise are destroyed; calls that may
-// raise are marked.
+// A script in a Lua 5.4 state that it can't leave: libraries by allow-list, an allocator with a limit, a
+// count hook that stops it at its deadline. The C++ build of Lua unwinds by exceptions, so locals of
+// functions that raise are destroyed; calls that may raise are marked.
 #include "host/artifact.hpp"
 
 #include <heal/abi.h>
@@ -9,7 +9,6 @@
 #include <lua5.4/lauxlib.h>
 #include <lua5.4/lua.h>
 #include <lua5.4/lualib.h>
-
 #include <time.h>
 
 #include <algorithm>
@@ -64,7 +63,8 @@ void stop_when_due(lua_State* L, lua_Debug*) {
     const bool cancelled = box.context && box.context->is_cancelled();
     if (!box.out_of_time && !cancelled && now_us() < box.deadline_us) return;
     box.out_of_time = true;
-    // From here on every instruction raises, so that a pcall around this one can't go on (redis re-arms per line).
+    // From here on every instruction raises, so that a pcall around this one can't go on (redis re-arms per
+    // line).
     lua_sethook(L, &stop_when_due, LUA_MASKCOUNT, 1);
     lua_sethook(box.state, &stop_when_due, LUA_MASKCOUNT, 1);
     luaL_error(L, "%s", cancelled ? "the call was cancelled" : "the deadline of the call came");  // raises
@@ -86,15 +86,18 @@ bool is_array(lua_State* L, int index) {
 
 json::value to_json(lua_State* L, int index, int depth, std::size_t& budget) {  // raises
     index = lua_absindex(L, index);
-    if (depth > max_depth) luaL_error(L, "a value is nested more than %d levels deep, or holds itself", max_depth);
+    if (depth > max_depth)
+        luaL_error(L, "a value is nested more than %d levels deep, or holds itself", max_depth);
     const auto spend = [&](std::size_t n) {
         if (n > budget) luaL_error(L, "a value is larger than 512 KiB");
         budget -= n;
     };
     spend(8);
     switch (lua_type(L, index)) {
-        case LUA_TNIL: return nullptr;
-        case LUA_TBOOLEAN: return lua_toboolean(L, index) != 0;
+        case LUA_TNIL:
+            return nullptr;
+        case LUA_TBOOLEAN:
+            return lua_toboolean(L, index) != 0;
         case LUA_TNUMBER: {
             if (lua_isinteger(L, index)) return static_cast<std::int64_t>(lua_tointeger(L, index));
             const double n = lua_tonumber(L, index);
@@ -107,8 +110,10 @@ json::value to_json(lua_State* L, int index, int depth, std::size_t& budget) {  
             spend(size);
             return json::string{to_valid_utf8({text, size})};
         }
-        case LUA_TTABLE: break;
-        default: luaL_error(L, "a %s can't leave the script", luaL_typename(L, index));
+        case LUA_TTABLE:
+            break;
+        default:
+            luaL_error(L, "a %s can't leave the script", luaL_typename(L, index));
     }
     luaL_checkstack(L, 4, "a value is nested too deep");
     if (is_array(L, index)) {
@@ -149,14 +154,29 @@ void push(lua_State* L, const json::object& object) {  // raises
 void push(lua_State* L, const json::value& value) {  // raises
     luaL_checkstack(L, 4, "a value is nested too deep");
     switch (value.kind()) {
-        case json::kind::null: lua_pushnil(L); return;
-        case json::kind::bool_: lua_pushboolean(L, value.get_bool() ? 1 : 0); return;
-        case json::kind::int64: lua_pushinteger(L, value.get_int64()); return;
-        case json::kind::uint64: lua_pushnumber(L, static_cast<double>(value.get_uint64())); return;
-        case json::kind::double_: lua_pushnumber(L, value.get_double()); return;
-        case json::kind::string: lua_pushlstring(L, value.get_string().data(), value.get_string().size()); return;
-        case json::kind::object: push(L, value.get_object()); return;
-        case json::kind::array: break;
+        case json::kind::null:
+            lua_pushnil(L);
+            return;
+        case json::kind::bool_:
+            lua_pushboolean(L, value.get_bool() ? 1 : 0);
+            return;
+        case json::kind::int64:
+            lua_pushinteger(L, value.get_int64());
+            return;
+        case json::kind::uint64:
+            lua_pushnumber(L, static_cast<double>(value.get_uint64()));
+            return;
+        case json::kind::double_:
+            lua_pushnumber(L, value.get_double());
+            return;
+        case json::kind::string:
+            lua_pushlstring(L, value.get_string().data(), value.get_string().size());
+            return;
+        case json::kind::object:
+            push(L, value.get_object());
+            return;
+        case json::kind::array:
+            break;
     }
     const auto& array = value.get_array();
     lua_createtable(L, static_cast<int>(std::min<std::size_t>(array.size(), 10'000)), 0);
@@ -178,11 +198,21 @@ CallContext& context_of(lua_State* L) {  // raises
 }
 
 // call.word{…} and call:word{…} are the same: the table itself as first argument is left out.
-int first_argument(lua_State* L) { return lua_type(L, 1) == LUA_TTABLE && lua_rawequal(L, 1, lua_upvalueindex(2)) != 0 ? 2 : 1; }
+int first_argument(lua_State* L) {
+    return lua_type(L, 1) == LUA_TTABLE && lua_rawequal(L, 1, lua_upvalueindex(2)) != 0 ? 2 : 1;
+}
 
 // Words with one usual argument take it bare: call.read_file("/x").
-constexpr std::array<std::pair<std::string_view, const char*>, 9> bare = {{{"read_file", "path"}, {"remove_file", "path"}, {"list_files", "path"},
-    {"state_get", "key"}, {"tcp_check", "address"}, {"sleep", "ms"}, {"sleep_until", "time_us"}, {"exec", "argv"}, {"start_process", "argv"}}};
+constexpr std::array<std::pair<std::string_view, const char*>, 9> bare = {
+    {{"read_file", "path"},
+     {"remove_file", "path"},
+     {"list_files", "path"},
+     {"state_get", "key"},
+     {"tcp_check", "address"},
+     {"sleep", "ms"},
+     {"sleep_until", "time_us"},
+     {"exec", "argv"},
+     {"start_process", "argv"}}};
 
 int effect(lua_State* L) {  // raises
     Sandbox& box = sandbox_of(L);
@@ -199,7 +229,8 @@ int effect(lua_State* L) {  // raises
         if (given.is_object()) {
             parameters = std::move(given.get_object());
         } else {
-            const auto* found = std::find_if(bare.begin(), bare.end(), [&](const auto& b) { return b.first == kind; });
+            const auto* found =
+                std::find_if(bare.begin(), bare.end(), [&](const auto& b) { return b.first == kind; });
             if (found == bare.end()) luaL_error(L, "%s: a table of parameters is needed", word);
             parameters[found->second] = std::move(given);
         }
@@ -213,7 +244,9 @@ int effect(lua_State* L) {  // raises
     if (answer.status != HEAL_OK) luaL_error(L, "%s: %s", word, answer.error.c_str());
     push(L, answer.result);
     if (const auto* code = answer.result.if_contains("exit_code")) {
-        lua_pushboolean(L, code->is_int64() && code->get_int64() == 0 && !bool_at(answer.result, "timed_out"));
+        lua_pushboolean(
+            L, code->is_int64() && code->get_int64() == 0 && !bool_at(answer.result, "timed_out")
+        );
         lua_setfield(L, -2, "ok");
     } else if (const auto* status = answer.result.if_contains("status"); status && kind == "http") {
         lua_pushboolean(L, status->is_int64() && status->get_int64() >= 200 && status->get_int64() < 300);
@@ -231,7 +264,8 @@ void log_line(lua_State* L, Level level, int at) {  // raises
         json::value value = to_json(L, at + 1, 0, budget);
         if (value.is_object()) fields = std::move(value.get_object());
     }
-    if (CallContext* context = sandbox_of(L).context) context->log(level, to_valid_utf8({text, std::min<std::size_t>(size, 4096)}), std::move(fields));
+    if (CallContext* context = sandbox_of(L).context)
+        context->log(level, to_valid_utf8({text, std::min<std::size_t>(size, 4096)}), std::move(fields));
 }
 
 int call_log(lua_State* L) {  // raises
@@ -273,8 +307,10 @@ int call_state_put(lua_State* L) {  // raises
     const int at = first_argument(L);
     if (lua_type(L, at) == LUA_TTABLE) return effect(L);
     json::object parameters{{"key", luaL_checkstring(L, at)}};
-    if (lua_isnoneornil(L, at + 1)) parameters["value"] = nullptr;
-    else parameters["value"] = luaL_checkstring(L, at + 1);
+    if (lua_isnoneornil(L, at + 1))
+        parameters["value"] = nullptr;
+    else
+        parameters["value"] = luaL_checkstring(L, at + 1);
     const EffectAnswer answer = context_of(L).perform("state_put", std::move(parameters));
     if (answer.status != HEAL_OK) luaL_error(L, "state_put: %s", answer.error.c_str());
     return 0;
@@ -282,8 +318,14 @@ int call_state_put(lua_State* L) {  // raises
 
 // The words of `call`: its own, and any other name as an effect.
 int call_index(lua_State* L) {  // raises
-    static constexpr std::pair<const char*, lua_CFunction> own[] = {{"log", call_log}, {"info", call_info}, {"warn", call_warn},
-        {"is_cancelled", call_is_cancelled}, {"remaining_ms", call_remaining}, {"progress", call_progress}, {"state_put", call_state_put}};
+    static constexpr std::pair<const char*, lua_CFunction> own[] = {
+        {"log", call_log},
+        {"info", call_info},
+        {"warn", call_warn},
+        {"is_cancelled", call_is_cancelled},
+        {"remaining_ms", call_remaining},
+        {"progress", call_progress},
+        {"state_put", call_state_put}};
     const char* word = luaL_checkstring(L, 2);
     lua_CFunction function = &effect;
     for (const auto& [name, f] : own) {
@@ -306,20 +348,23 @@ int quiet_print(lua_State* L) {  // raises
         lua_pop(L, 1);
         if (line.size() > 4096) break;
     }
-    if (CallContext* context = sandbox_of(L).context) context->log(Level::debug, to_valid_utf8(std::string_view{line}.substr(0, 4096)), {});
+    if (CallContext* context = sandbox_of(L).context)
+        context->log(Level::debug, to_valid_utf8(std::string_view{line}.substr(0, 4096)), {});
     return 0;
 }
 
 // A finalizer would run outside of any call, at the collector's time.
 int safe_setmetatable(lua_State* L) {  // raises
     luaL_checktype(L, 1, LUA_TTABLE);
-    if (lua_type(L, 2) != LUA_TNIL && lua_type(L, 2) != LUA_TTABLE) luaL_argerror(L, 2, "nil or table expected");
+    if (lua_type(L, 2) != LUA_TNIL && lua_type(L, 2) != LUA_TTABLE)
+        luaL_argerror(L, 2, "nil or table expected");
     if (lua_type(L, 2) == LUA_TTABLE) {
         lua_pushliteral(L, "__gc");
         if (lua_rawget(L, 2) != LUA_TNIL) luaL_error(L, "a metatable with __gc is not allowed here");
         lua_pop(L, 1);
     }
-    if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL) luaL_error(L, "cannot change a protected metatable");
+    if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL)
+        luaL_error(L, "cannot change a protected metatable");
     lua_settop(L, 2);
     lua_setmetatable(L, 1);
     return 1;
@@ -332,8 +377,12 @@ int require_library(lua_State* L) {  // raises
     if (lua_getfield(L, -1, name.c_str()) != LUA_TNIL) return 1;
     lua_pop(L, 1);
     const auto found = box.libraries->find(name);
-    if (found == box.libraries->end()) luaL_error(L, "require: there is no lib/%s.lua beside the scripts", name.c_str());
-    if (luaL_loadbufferx(L, found->second.data(), found->second.size(), ("@lib/" + name + ".lua").c_str(), "t") != LUA_OK) lua_error(L);
+    if (found == box.libraries->end())
+        luaL_error(L, "require: there is no lib/%s.lua beside the scripts", name.c_str());
+    if (luaL_loadbufferx(
+            L, found->second.data(), found->second.size(), ("@lib/" + name + ".lua").c_str(), "t"
+        ) != LUA_OK)
+        lua_error(L);
     lua_call(L, 0, 1);
     if (lua_isnil(L, -1)) {
         lua_pop(L, 1);
@@ -453,11 +502,14 @@ public:
         : source_(std::move(source)), libraries_(std::move(libraries)), limits_(limits) {
         box_.name = std::move(name);
     }
-    // A state that was stopped may hold a finalizer or a __close that never ends: it is left to the end of the process.
+    // A state that was stopped may hold a finalizer or a __close that never ends: it is left to the end of
+    // the process.
     ~Script() override {
         static std::vector<lua_State*> left_alone;
-        if (box_.state && guilty_) left_alone.push_back(box_.state);
-        else if (box_.state) lua_close(box_.state);
+        if (box_.state && guilty_)
+            left_alone.push_back(box_.state);
+        else if (box_.state)
+            lua_close(box_.state);
     }
 
     result<void> load() {
@@ -472,12 +524,20 @@ public:
         if (lua_pcall(L, 0, 0, 0) != LUA_OK) return refuse(taken_error(L));
         lua_sethook(L, &stop_when_due, LUA_MASKCOUNT, hook_instructions);
         lua_pushcfunction(L, with_place);
-        if (luaL_loadbufferx(L, source_.data(), source_.size(), ("@" + box_.name).c_str(), "t") != LUA_OK) return refuse(taken_error(L));
+        if (luaL_loadbufferx(L, source_.data(), source_.size(), ("@" + box_.name).c_str(), "t") != LUA_OK)
+            return refuse(taken_error(L));
         if (lua_pcall(L, 0, 1, 1) != LUA_OK) {
             guilty_ = box_.out_of_time;
-            return refuse(box_.out_of_time ? "did not end its main part within 2 s; keep work out of it" : taken_error(L));
+            return refuse(
+                box_.out_of_time ? "did not end its main part within 2 s; keep work out of it"
+                                 : taken_error(L)
+            );
         }
-        if (lua_type(L, -1) != LUA_TTABLE) return refuse("must return a table { name = …, matches = …, execute = function(request, call) … end }, or a list of such tables");
+        if (lua_type(L, -1) != LUA_TTABLE)
+            return refuse(
+                "must return a table { name = …, matches = …, execute = function(request, call) … end }, or "
+                "a list of such tables"
+            );
         lua_pushvalue(L, -1);
         table_ = luaL_ref(L, LUA_REGISTRYINDEX);
         lua_settop(L, 0);
@@ -490,8 +550,10 @@ public:
         lua_rawgeti(L, LUA_REGISTRYINDEX, table_);
         const auto n = static_cast<lua_Integer>(lua_rawlen(L, -1));
         for (lua_Integer i = n == 0 ? 0 : 1; i <= n; ++i) {
-            if (n == 0) lua_pushvalue(L, -1);
-            else lua_rawgeti(L, -1, i);
+            if (n == 0)
+                lua_pushvalue(L, -1);
+            else
+                lua_rawgeti(L, -1, i);
             auto one = facts(L);
             lua_pop(L, 1);
             if (!one) {
@@ -504,14 +566,17 @@ public:
         return json::value(std::move(out));
     }
 
-    CallReply call(CallFunction function, const std::string& strategy, const json::object& request, CallContext& context) override {
+    CallReply call(
+        CallFunction function, const std::string& strategy, const json::object& request, CallContext& context
+    ) override {
         lua_State* L = box_.state;
         CallReply reply;
         box_.context = &context;
         box_.effects_allowed = function != CallFunction::assess;
         box_.out_of_time = false;
         box_.deadline_us = now_us() + context.remaining().count() * 1000;
-        // `request` is borrowed by the protected function below through a light pointer: every raise happens under its pcall.
+        // `request` is borrowed by the protected function below through a light pointer: every raise happens
+        // under its pcall.
         Frame frame{this, &function, &strategy, &request, &reply};
         lua_settop(L, 0);
         lua_pushcfunction(L, with_place);
@@ -525,8 +590,16 @@ public:
             reply.out_of_time = box_.out_of_time;
             reply.spent = true;
             guilty_ = true;
-            reply.text = fmt::format("{} of {}: {}", to_string(function), strategy, status == LUA_ERRMEM
-                ? fmt::format("{}: not enough memory; a script may use {} KiB", box_.name, box_.limit >> 10U) : taken_error(L));
+            reply.text = fmt::format(
+                "{} of {}: {}",
+                to_string(function),
+                strategy,
+                status == LUA_ERRMEM
+                    ? fmt::format(
+                          "{}: not enough memory; a script may use {} KiB", box_.name, box_.limit >> 10U
+                      )
+                    : taken_error(L)
+            );
         } else if (box_.out_of_time) {
             reply.spent = guilty_ = true;
         }
@@ -544,13 +617,17 @@ private:
     };
 
     Error refuse(const std::string& reason) const {
-        return fail(errc::invalid_input, reason.find(box_.name) == std::string::npos ? fmt::format("{}: {}", box_.name, reason) : reason);
+        return fail(
+            errc::invalid_input,
+            reason.find(box_.name) == std::string::npos ? fmt::format("{}: {}", box_.name, reason) : reason
+        );
     }
 
     static std::string taken_error(lua_State* L) {
         std::size_t size = 0;
         const char* text = lua_tolstring(L, -1, &size);
-        std::string out = text ? to_valid_utf8({text, std::min<std::size_t>(size, 2000)}) : "an error that is no text";
+        std::string out =
+            text ? to_valid_utf8({text, std::min<std::size_t>(size, 2000)}) : "an error that is no text";
         // One line for people: the message, then where it was called from.
         const auto stack = out.find("\nstack traceback:");
         if (stack != std::string::npos) {
@@ -558,7 +635,8 @@ private:
             out.resize(stack);
             std::string places;
             int lines = 0;
-            for (std::size_t at = rest.find("\n\t"); at != std::string::npos && lines < 4; at = rest.find("\n\t", at + 2)) {
+            for (std::size_t at = rest.find("\n\t"); at != std::string::npos && lines < 4;
+                 at = rest.find("\n\t", at + 2)) {
                 std::string line = rest.substr(at + 2, rest.find('\n', at + 2) - at - 2);
                 if (line.find("[C]") != std::string::npos || line.empty() || line[0] == '.') continue;
                 places += (lines++ == 0 ? "" : " < ") + line;
@@ -574,7 +652,8 @@ private:
         json::object out;
         std::array<bool, functions.size()> has{};
         const int table = lua_gettop(L);
-        // Only raw reads of plain values: nothing of the script runs here. to_json may raise on a value that can't cross.
+        // Only raw reads of plain values: nothing of the script runs here. to_json may raise on a value that
+        // can't cross.
         struct Reading {
             json::object* out;
             std::array<bool, 4>* has;
@@ -586,9 +665,11 @@ private:
             auto& r = *static_cast<Reading*>(lua_touserdata(S, 2));
             lua_pushnil(S);
             while (lua_next(S, 1) != 0) {
-                if (lua_type(S, -2) != LUA_TSTRING) luaL_error(S, "the strategy's table must have strings as keys");
+                if (lua_type(S, -2) != LUA_TSTRING)
+                    luaL_error(S, "the strategy's table must have strings as keys");
                 const std::string key = lua_tostring(S, -2);
-                const auto* at = std::find_if(functions.begin(), functions.end(), [&](const char* f) { return key == f; });
+                const auto* at =
+                    std::find_if(functions.begin(), functions.end(), [&](const char* f) { return key == f; });
                 if (at != functions.end()) {
                     if (lua_type(S, -1) != LUA_TFUNCTION) luaL_error(S, "%s must be a function", key.c_str());
                     (*r.has)[static_cast<std::size_t>(at - functions.begin())] = true;
@@ -637,7 +718,11 @@ private:
             if (lua_isnil(L, -1) || (lua_isboolean(L, -1) && lua_toboolean(L, -1) == 0)) {
                 reply.status = HEAL_DECLINED;
             } else if (lua_type(L, -1) != LUA_TNUMBER) {
-                luaL_error(L, "assess must return a number from 0 to 1, or nil to decline, not a %s", luaL_typename(L, -1));
+                luaL_error(
+                    L,
+                    "assess must return a number from 0 to 1, or nil to decline, not a %s",
+                    luaL_typename(L, -1)
+                );
             } else {
                 reply.confidence = lua_tonumber(L, -1);
             }
@@ -657,15 +742,24 @@ private:
             reply.text = std::string{string_at(object, "text").substr(0, 4096)};
             reply.detail = object_at(object, "detail");
         }
-        static constexpr std::pair<std::string_view, std::int32_t> words[] = {{"succeeded", HEAL_OK}, {"failed", HEAL_FAILED},
-            {"declined", HEAL_DECLINED}, {"retry", HEAL_RETRY}, {"cancelled", HEAL_CANCELLED}};
+        static constexpr std::pair<std::string_view, std::int32_t> words[] = {
+            {"succeeded", HEAL_OK},
+            {"failed", HEAL_FAILED},
+            {"declined", HEAL_DECLINED},
+            {"retry", HEAL_RETRY},
+            {"cancelled", HEAL_CANCELLED}};
         for (const auto& [name, status] : words) {
             if (word == name) {
                 reply.status = status;
                 return 0;
             }
         }
-        return luaL_error(L, "%s must return { outcome = \"succeeded\" | \"failed\" | \"declined\" | \"retry\" | \"cancelled\", text = …, detail = … }, true or false", to_string(*f.function));
+        return luaL_error(
+            L,
+            "%s must return { outcome = \"succeeded\" | \"failed\" | \"declined\" | \"retry\" | "
+            "\"cancelled\", text = …, detail = … }, true or false",
+            to_string(*f.function)
+        );
     }
 
     Sandbox box_;
@@ -678,7 +772,9 @@ private:
 
 }  // namespace
 
-result<std::unique_ptr<Artifact>> load_script(std::string source, const std::string& name, ScriptLibraries libraries, ScriptLimits limits) {
+result<std::unique_ptr<Artifact>> load_script(
+    std::string source, const std::string& name, ScriptLibraries libraries, ScriptLimits limits
+) {
     auto script = std::make_unique<Script>(std::move(source), name, std::move(libraries), limits);
     HEAL_TRY(script->load());
     return std::unique_ptr<Artifact>{std::move(script)};

@@ -18,37 +18,57 @@ void Descriptor::reset(int fd) {
 }
 
 Error denied(std::string_view what, std::string_view capability) {
-    return fail(errc::denied, fmt::format("{} is not granted; the strategy needs the capability '{}' among its declared ones", what, capability));
+    return fail(
+        errc::denied,
+        fmt::format(
+            "{} is not granted; the strategy needs the capability '{}' among its declared ones",
+            what,
+            capability
+        )
+    );
 }
 
-result<std::vector<std::string>> argv_of(const json::object& parameters, std::string_view key, std::string_view path) {
-    const auto wrong = [&](std::string_view text) { return fail(errc::invalid_input, fmt::format("{}.{}: {}", path, key, text)); };
+result<std::vector<std::string>> argv_of(
+    const json::object& parameters, std::string_view key, std::string_view path
+) {
+    const auto wrong = [&](std::string_view text) {
+        return fail(errc::invalid_input, fmt::format("{}.{}: {}", path, key, text));
+    };
     const auto& words = array_at(parameters, key);
     if (words.empty()) return wrong("must be an array of strings, the program's absolute path first");
     if (words.size() > 256) return wrong("must have at most 256 elements");
     std::vector<std::string> out;
     std::size_t bytes = 0;
     for (const auto& word : words) {
-        if (!word.is_string() || word.get_string().find('\0') != json::string::npos) return wrong("must hold strings without NUL only");
+        if (!word.is_string() || word.get_string().find('\0') != json::string::npos)
+            return wrong("must hold strings without NUL only");
         out.emplace_back(view(word.get_string()));
         bytes += out.back().size();
     }
     if (bytes > (128U << 10U)) return wrong("must have at most 128 KiB in all");
-    if (!is_clean_path(out[0])) return wrong(fmt::format("the program '{}' must be an absolute path without '.' and '..'", out[0]));
+    if (!is_clean_path(out[0]))
+        return wrong(fmt::format("the program '{}' must be an absolute path without '.' and '..'", out[0]));
     return out;
 }
 
-result<std::map<std::string, std::string>> string_map(const json::object& parameters, std::string_view key, std::string_view path) {
+result<std::map<std::string, std::string>> string_map(
+    const json::object& parameters, std::string_view key, std::string_view path
+) {
     std::map<std::string, std::string> out;
     const auto* value = parameters.if_contains(key);
     if (!value || value->is_null()) return out;
     if (!value->is_object() || value->get_object().size() > 128) {
-        return fail(errc::invalid_input, fmt::format("{}.{}: must be an object of at most 128 strings", path, key));
+        return fail(
+            errc::invalid_input, fmt::format("{}.{}: must be an object of at most 128 strings", path, key)
+        );
     }
     for (const auto& [name, text] : value->get_object()) {
         const std::string n{name};
-        if (!text.is_string() || text.get_string().find('\0') != json::string::npos || n.empty() || n.find_first_of(std::string_view{"=\0\r\n", 4}) != std::string::npos) {
-            return fail(errc::invalid_input, fmt::format("{}.{}.{}: must be a string without NUL", path, key, n));
+        if (!text.is_string() || text.get_string().find('\0') != json::string::npos || n.empty() ||
+            n.find_first_of(std::string_view{"=\0\r\n", 4}) != std::string::npos) {
+            return fail(
+                errc::invalid_input, fmt::format("{}.{}.{}: must be a string without NUL", path, key, n)
+            );
         }
         out[n] = std::string{view(text.get_string())};
     }
@@ -59,15 +79,19 @@ std::string joined(const std::vector<std::string>& argv) {
     std::string out;
     for (const std::string& word : argv) {
         if (!out.empty()) out += ' ';
-        const bool plain = !word.empty() && word.find_first_of(" \t\n\"'\\$`;&|<>*?()[]{}") == std::string::npos;
+        const bool plain =
+            !word.empty() && word.find_first_of(" \t\n\"'\\$`;&|<>*?()[]{}") == std::string::npos;
         if (plain) {
             out += word;
         } else {
             out += '\'';
             for (const char c : word) {
-                if (c == '\'') out += "'\\''";
-                else if (c == '\n') out += "\\n";
-                else out += c;
+                if (c == '\'')
+                    out += "'\\''";
+                else if (c == '\n')
+                    out += "\\n";
+                else
+                    out += c;
             }
             out += '\'';
         }
@@ -113,12 +137,15 @@ result<void> wait_ready(Context& context, int fd, short events, Duration deadlin
 result<void> wait_for(Context& context, Duration span) {
     const Duration until = context.clock.steady() + span;
     for (;;) {
-        if (context.interrupt.stopped()) return fail(errc::cancelled, "the call was cancelled while it slept");
+        if (context.interrupt.stopped())
+            return fail(errc::cancelled, "the call was cancelled while it slept");
         const Duration now = context.clock.steady();
         if (now >= until) return {};
-        if (now >= context.deadline) return fail(errc::cancelled, "the deadline of the call came while it slept");
+        if (now >= context.deadline)
+            return fail(errc::cancelled, "the deadline of the call came while it slept");
         pollfd fds[1] = {{context.interrupt.fd(), POLLIN, 0}};
-        if (::poll(fds, 1, poll_ms(std::min(until, context.deadline) - now)) < 0 && errno != EINTR) return fail_errno("cannot wait", errno);
+        if (::poll(fds, 1, poll_ms(std::min(until, context.deadline) - now)) < 0 && errno != EINTR)
+            return fail_errno("cannot wait", errno);
     }
 }
 
@@ -160,11 +187,21 @@ result<Plan> plan_of(Context& context) {
         for (const Kind* one : all_kinds()) {
             if (!one->undo_only) known += (known.empty() ? "" : ", ") + std::string{one->name};
         }
-        return fail(errc::not_found, fmt::format("there is no effect '{}'; known are {}", bounded(rq.kind, 64), known));
+        return fail(
+            errc::not_found, fmt::format("there is no effect '{}'; known are {}", bounded(rq.kind, 64), known)
+        );
     }
     for (const auto& [key, ignored] : rq.parameters) {
         if (!has_word(kind->keys, std::string_view{key})) {
-            return fail(errc::invalid_input, fmt::format("{}.{}: is not a parameter of this effect; known are {}", rq.kind, std::string_view{key}, kind->keys));
+            return fail(
+                errc::invalid_input,
+                fmt::format(
+                    "{}.{}: is not a parameter of this effect; known are {}",
+                    rq.kind,
+                    std::string_view{key},
+                    kind->keys
+                )
+            );
         }
     }
     const FieldReader in{rq.parameters, rq.kind};
@@ -174,7 +211,9 @@ result<Plan> plan_of(Context& context) {
 }  // namespace
 }  // namespace effects
 
-Performer::Performed Performer::perform(const PerformRequest& request, const Begin& begin, Interrupt& interrupt) {
+Performer::Performed Performer::perform(
+    const PerformRequest& request, const Begin& begin, Interrupt& interrupt
+) {
     using namespace effects;
     const Duration started = clock_.steady();
     Context context{request, state_folder_, clock_, interrupt, started + request.remaining};
@@ -201,7 +240,8 @@ Performer::Performed Performer::perform(const PerformRequest& request, const Beg
         }
     }();
     if (!planned) {
-        effect.summary = fmt::format("{} refused: {}", bounded(request.kind, 64), bounded(planned.error().text, 300));
+        effect.summary =
+            fmt::format("{} refused: {}", bounded(request.kind, 64), bounded(planned.error().text, 300));
         effect.changes_world = false;
         if (auto begun = begin(effect); !begun) return finish(begun.error());
         return finish(planned.error());
@@ -214,7 +254,8 @@ Performer::Performed Performer::perform(const PerformRequest& request, const Beg
     effect.undoable = plan.undoable;
     effect.undo = plan.undo;
     if (auto begun = begin(effect); !begun) return finish(begun.error());
-    if (interrupt.stopped()) return finish(fail(errc::cancelled, "the call was cancelled before this effect began"));
+    if (interrupt.stopped())
+        return finish(fail(errc::cancelled, "the call was cancelled before this effect began"));
     if (request.dry_run && (plan.changes_world || !plan.dry_result.empty())) {
         out.result.ok = true;
         out.result.skipped = true;
@@ -246,7 +287,8 @@ std::vector<std::string> effect_kinds() {
 }
 
 void reap_children() {
-    while (::waitpid(-1, nullptr, WNOHANG) > 0) {}
+    while (::waitpid(-1, nullptr, WNOHANG) > 0) {
+    }
 }
 
 }  // namespace heal

@@ -6,9 +6,8 @@
 
 #include <heal/abi.h>
 
-#include <fmt/format.h>
-
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -41,8 +40,10 @@ public:
         std::string_view rest{*frame};
         while (!rest.empty() && !closed_) {
             const auto n = ::send(fd_, rest.data(), rest.size(), MSG_NOSIGNAL);
-            if (n > 0) rest.remove_prefix(static_cast<std::size_t>(n));
-            else if (errno != EINTR) closed_ = true;
+            if (n > 0)
+                rest.remove_prefix(static_cast<std::size_t>(n));
+            else if (errno != EINTR)
+                closed_ = true;
         }
         busy = was;
     }
@@ -55,16 +56,19 @@ public:
             if (!whole) closed_ = true;
             if (closed_) return std::nullopt;
             if (*whole) {
-                auto parsed = parse_json(text, "message");
-                if (parsed && parsed->is_object()) return std::move(parsed->get_object());
+                auto parsed = parse_message(text);
+                if (parsed) return std::move(*parsed);
                 closed_ = true;
                 return std::nullopt;
             }
             char buffer[65536];
             const auto n = ::recv(fd_, buffer, sizeof buffer, wait ? 0 : MSG_DONTWAIT);
-            if (n > 0) reader_.append({buffer, static_cast<std::size_t>(n)});
-            else if (n == 0 || (errno != EINTR && errno != EAGAIN)) closed_ = true;
-            else if (!wait && errno == EAGAIN) return std::nullopt;
+            if (n > 0)
+                reader_.append({buffer, static_cast<std::size_t>(n)});
+            else if (n == 0 || (errno != EINTR && errno != EAGAIN))
+                closed_ = true;
+            else if (!wait && errno == EAGAIN)
+                return std::nullopt;
         }
     }
     bool closed() const { return closed_; }
@@ -80,14 +84,19 @@ private:
 class WireContext final : public CallContext {
 public:
     WireContext(Channel& channel, const Clock& clock, std::int64_t id, std::chrono::milliseconds timeout)
-        : channel_(channel), clock_(clock), id_(id), deadline_(clock.steady() + timeout), owner_(std::this_thread::get_id()) {}
+        : channel_(channel),
+          clock_(clock),
+          id_(id),
+          deadline_(clock.steady() + timeout),
+          owner_(std::this_thread::get_id()) {}
 
     bool is_cancelled() override {
         if (cancelled_) return true;
         const Duration now = clock_.steady();
         if (now >= deadline_) return cancelled_ = true;
         // A system call per millisecond is plenty for a cancel and little for a loop that asks each time.
-        if (now - looked_ < std::chrono::milliseconds{1} || std::this_thread::get_id() != owner_) return false;
+        if (now - looked_ < std::chrono::milliseconds{1} || std::this_thread::get_id() != owner_)
+            return false;
         looked_ = now;
         while (auto message = channel_.next(false)) note(*message);
         if (channel_.closed()) cancelled_ = true;
@@ -95,24 +104,36 @@ public:
     }
 
     std::chrono::milliseconds remaining() override {
-        return std::max(std::chrono::milliseconds{0}, std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - clock_.steady()));
+        return std::max(
+            std::chrono::milliseconds{0},
+            std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - clock_.steady())
+        );
     }
 
     EffectAnswer perform(std::string_view kind, json::object parameters) override {
-        if (std::this_thread::get_id() != owner_) return {HEAL_INVALID, "effects must be asked for on the thread of the call", {}};
+        if (std::this_thread::get_id() != owner_)
+            return {HEAL_INVALID, "effects must be asked for on the thread of the call", {}};
         if (kind == "progress") {
             const double fraction = double_at(parameters, "fraction", -1);
-            if (!(fraction >= 0 && fraction <= 1)) return {HEAL_INVALID, "progress.fraction: must be a number from 0 to 1", {}};
+            if (!(fraction >= 0 && fraction <= 1))
+                return {HEAL_INVALID, "progress.fraction: must be a number from 0 to 1", {}};
             send_log(Level::info, string_at(parameters, "message"), {}, fraction);
             return {HEAL_OK, "", {}};
         }
-        json::object message{{"type", "effect"}, {"id", id_}, {"kind", to_valid_utf8(kind.substr(0, 64))}, {"parameters", std::move(parameters)}};
+        json::object message{
+            {"type", "effect"},
+            {"id", id_},
+            {"kind", to_valid_utf8(kind.substr(0, 64))},
+            {"parameters", std::move(parameters)}};
         const sig_atomic_t was = std::exchange(busy, 1);
         channel_.send(message);
         EffectAnswer out{HEAL_CANCELLED, "the engine went away", {}};
         while (auto answer = channel_.next(true)) {
             if (string_at(*answer, "type") == "effect_result" && int_at(*answer, "id") == id_) {
-                out = {static_cast<std::int32_t>(int_at(*answer, "status", HEAL_FAILED)), std::string{string_at(*answer, "error")}, object_at(*answer, "result")};
+                out = {
+                    static_cast<std::int32_t>(int_at(*answer, "status", HEAL_FAILED)),
+                    std::string{string_at(*answer, "error")},
+                    object_at(*answer, "result")};
                 break;
             }
             note(*answer);
@@ -121,7 +142,9 @@ public:
         return out;
     }
 
-    void log(Level level, std::string_view message, json::object fields) override { send_log(level, message, std::move(fields), -1); }
+    void log(Level level, std::string_view message, json::object fields) override {
+        send_log(level, message, std::move(fields), -1);
+    }
 
 private:
     void note(const json::object& message) {
@@ -129,7 +152,14 @@ private:
     }
     void send_log(Level level, std::string_view message, json::object fields, double progress) {
         if (++lines_ > 1000) return;  // convention of abi.h
-        channel_.send({{"type", "log"}, {"id", id_}, {"level", to_string(level)}, {"message", message.substr(0, 4096)}, {"fields", std::move(fields)}, {"progress", progress}});
+        channel_.send(
+            {{"type", "log"},
+             {"id", id_},
+             {"level", to_string(level)},
+             {"message", message.substr(0, 4096)},
+             {"fields", std::move(fields)},
+             {"progress", progress}}
+        );
     }
 
     Channel& channel_;
@@ -142,10 +172,17 @@ private:
 };
 
 json::object reply_of(const CallReply& r) {
-    json::object out{{"status", r.status}, {"text", r.text}, {"detail", r.detail}, {"out_of_time", r.out_of_time}, {"spent", r.spent}};
+    json::object out{
+        {"status", r.status},
+        {"text", r.text},
+        {"detail", r.detail},
+        {"out_of_time", r.out_of_time},
+        {"spent", r.spent}};
     // JSON has no word for NaN; the engine takes null for "not a confidence".
-    if (r.confidence == r.confidence && r.confidence >= 0 && r.confidence <= 1) out["confidence"] = r.confidence;
-    else out["confidence"] = nullptr;
+    if (r.confidence == r.confidence && r.confidence >= 0 && r.confidence <= 1)
+        out["confidence"] = r.confidence;
+    else
+        out["confidence"] = nullptr;
     return out;
 }
 
@@ -172,9 +209,15 @@ extern "C" void guard_fired(int) {
 }
 
 void prepare_guard(int fd, std::int64_t id, std::chrono::milliseconds timeout) {
-    const json::object reply{{"status", HEAL_CANCELLED}, {"text", "the script was stopped at its deadline, within a library function"},
-        {"detail", json::object{}}, {"out_of_time", true}, {"spent", true}, {"confidence", nullptr}};
-    const auto frame = to_frame(json::serialize(json::object{{"type", "result"}, {"id", id}, {"replies", json::array{reply}}}));
+    const json::object reply{
+        {"status", HEAL_CANCELLED},
+        {"text", "the script was stopped at its deadline, within a library function"},
+        {"detail", json::object{}},
+        {"out_of_time", true},
+        {"spent", true},
+        {"confidence", nullptr}};
+    const auto frame = to_frame(json::serialize(json::object{
+        {"type", "result"}, {"id", id}, {"replies", json::array{reply}}}));
     if (!frame || frame->size() > sizeof guard_frame) return;
     std::copy(frame->begin(), frame->end(), guard_frame);
     guard_size = frame->size();
@@ -198,7 +241,8 @@ public:
         while (auto message = channel_.next(true)) {
             const std::string_view type = string_at(*message, "type");
             if (int_at(*message, "id") == id_ && type == "go") return {};
-            if (int_at(*message, "id") == id_ && type == "no") return fail(errc::denied, std::string{string_at(*message, "error")});
+            if (int_at(*message, "id") == id_ && type == "no")
+                return fail(errc::denied, std::string{string_at(*message, "error")});
             note(*message);
             if (stopped_) return fail(errc::cancelled, "the call was cancelled before this effect began");
         }
@@ -216,21 +260,34 @@ private:
 
 std::int32_t status_of(errc code) {
     switch (code) {
-        case errc::cancelled: return HEAL_CANCELLED;
-        case errc::invalid_input: return HEAL_INVALID;
-        case errc::denied: return HEAL_DENIED;
-        case errc::not_found: return HEAL_FAILED;
-        default: return HEAL_FAILED;
+        case errc::cancelled:
+            return HEAL_CANCELLED;
+        case errc::invalid_input:
+            return HEAL_INVALID;
+        case errc::denied:
+            return HEAL_DENIED;
+        case errc::not_found:
+            return HEAL_FAILED;
+        default:
+            return HEAL_FAILED;
     }
 }
 
 }  // namespace
 
-int serve_artifact(int fd, const Loader& load, const std::vector<std::string>& missing, bool guard_timer, const Clock& clock) {
+int serve_artifact(
+    int fd, const Loader& load, const std::vector<std::string>& missing, bool guard_timer, const Clock& clock
+) {
     Channel channel{fd};
     json::array lacks;
     for (const std::string& one : missing) lacks.emplace_back(one);
-    channel.send({{"type", "hello"}, {"protocol", wire_protocol}, {"abi", json::array{HEAL_ABI_MAJOR, HEAL_ABI_MINOR}}, {"pid", ::getpid()}, {"missing", std::move(lacks)}});
+    channel.send(
+        {{"type", "hello"},
+         {"protocol", wire_protocol},
+         {"abi", json::array{HEAL_ABI_MAJOR, HEAL_ABI_MINOR}},
+         {"pid", ::getpid()},
+         {"missing", std::move(lacks)}}
+    );
     const auto first = channel.next(true);
     if (!first || string_at(*first, "type") != "load") return 1;
     ScriptLibraries libraries;
@@ -262,7 +319,9 @@ int serve_artifact(int fd, const Loader& load, const std::vector<std::string>& m
                 reply.status = HEAL_FAILED;
                 reply.text = "not asked: an earlier question of the same batch was not survived";
             } else {
-                reply = (*artifact)->call(function, std::string{string_at(one, "strategy")}, object_at(one, "request"), context);
+                reply = (*artifact)->call(
+                    function, std::string{string_at(one, "strategy")}, object_at(one, "request"), context
+                );
             }
             spent = spent || reply.spent;
             replies.push_back(reply_of(reply));
@@ -287,7 +346,8 @@ int serve_effects(int fd, Performer& performer) {
     Channel channel{fd};
     channel.send({{"type", "ready"}, {"pid", ::getpid()}});
     for (;;) {
-        // Daemons that were started here are our children until we end: collect those that die while nothing happens.
+        // Daemons that were started here are our children until we end: collect those that die while nothing
+        // happens.
         pollfd waiting{fd, POLLIN, 0};
         std::optional<json::object> message = channel.next(false);
         if (!message && !channel.closed()) {
@@ -318,12 +378,21 @@ int serve_effects(int fd, Performer& performer) {
             rq.grants = Grants{std::move(patterns)};
         }
         FrameInterrupt interrupt{channel, id};
-        const auto done = performer.perform(rq, [&](const Effect& effect) -> result<void> {
-            const bool waits = effect.changes_world && effect.undoable && !rq.dry_run;
-            channel.send({{"type", "begin"}, {"id", id}, {"effect", to_json(effect)}, {"waits", waits}});
-            return waits ? interrupt.permission() : result<void>{};
-        }, interrupt);
-        channel.send({{"type", "end"}, {"id", id}, {"status", done.result.ok ? HEAL_OK : status_of(done.code)}, {"result", to_json(done.result)}});
+        const auto done = performer.perform(
+            rq,
+            [&](const Effect& effect) -> result<void> {
+                const bool waits = effect.changes_world && effect.undoable && !rq.dry_run;
+                channel.send({{"type", "begin"}, {"id", id}, {"effect", to_json(effect)}, {"waits", waits}});
+                return waits ? interrupt.permission() : result<void>{};
+            },
+            interrupt
+        );
+        channel.send(
+            {{"type", "end"},
+             {"id", id},
+             {"status", done.result.ok ? HEAL_OK : status_of(done.code)},
+             {"result", to_json(done.result)}}
+        );
         reap_children();
     }
 }

@@ -9,7 +9,6 @@
 #include <heal/abi.h>
 
 #include <fmt/format.h>
-
 #include <unistd.h>
 
 #include <cstdlib>
@@ -27,18 +26,36 @@ public:
 class TrialContext final : public CallContext {
 public:
     TrialContext(Performer& performer, const Clock& clock, PerformRequest base, std::FILE* out)
-        : performer_(performer), clock_(clock), base_(std::move(base)), deadline_(clock.steady() + base_.remaining), out_(out) {}
+        : performer_(performer),
+          clock_(clock),
+          base_(std::move(base)),
+          deadline_(clock.steady() + base_.remaining),
+          out_(out) {}
 
     bool is_cancelled() override { return remaining().count() == 0; }
     std::chrono::milliseconds remaining() override {
-        return std::max(std::chrono::milliseconds{0}, std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - clock_.steady()));
+        return std::max(
+            std::chrono::milliseconds{0},
+            std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - clock_.steady())
+        );
     }
     void log(Level level, std::string_view message, json::object fields) override {
-        fmt::print(out_, "  {:5} {}{}\n", to_string(level), message, fields.empty() ? "" : " " + json::serialize(fields));
+        fmt::print(
+            out_,
+            "  {:5} {}{}\n",
+            to_string(level),
+            message,
+            fields.empty() ? "" : " " + json::serialize(fields)
+        );
     }
     EffectAnswer perform(std::string_view kind, json::object parameters) override {
         if (kind == "progress") {
-            fmt::print(out_, "  {:3.0f} % {}\n", 100 * double_at(parameters, "fraction"), string_at(parameters, "message"));
+            fmt::print(
+                out_,
+                "  {:3.0f} % {}\n",
+                100 * double_at(parameters, "fraction"),
+                string_at(parameters, "message")
+            );
             return {HEAL_OK, "", {}};
         }
         PerformRequest rq = base_;
@@ -47,13 +64,29 @@ public:
         rq.parameters = std::move(parameters);
         rq.remaining = remaining();
         NeverInterrupted interrupt;
-        const auto done = performer_.perform(rq, [&](const Effect& e) -> result<void> {
-            fmt::print(out_, "  {}. {}{}{}\n", e.step, e.summary, e.undoable ? " (undoable)" : e.changes_world ? " (irreversible)" : "", rq.dry_run && e.changes_world ? " [not done]" : "");
-            return {};
-        }, interrupt);
+        const auto done = performer_.perform(
+            rq,
+            [&](const Effect& e) -> result<void> {
+                fmt::print(
+                    out_,
+                    "  {}. {}{}{}\n",
+                    e.step,
+                    e.summary,
+                    e.undoable        ? " (undoable)"
+                    : e.changes_world ? " (irreversible)"
+                                      : "",
+                    rq.dry_run && e.changes_world ? " [not done]" : ""
+                );
+                return {};
+            },
+            interrupt
+        );
         if (!done.result.ok) fmt::print(out_, "     failed: {}\n", done.result.error);
-        const std::int32_t status = done.result.ok ? HEAL_OK
-            : done.code == errc::cancelled ? HEAL_CANCELLED : done.code == errc::denied ? HEAL_DENIED : done.code == errc::invalid_input ? HEAL_INVALID : HEAL_FAILED;
+        const std::int32_t status = done.result.ok                     ? HEAL_OK
+                                    : done.code == errc::cancelled     ? HEAL_CANCELLED
+                                    : done.code == errc::denied        ? HEAL_DENIED
+                                    : done.code == errc::invalid_input ? HEAL_INVALID
+                                                                       : HEAL_FAILED;
         return {status, done.result.error, done.result.result};
     }
 
@@ -74,7 +107,8 @@ result<std::unique_ptr<Artifact>> load_file(const std::string& file) {
         if (!files.exists(file)) return fail(errc::not_found, fmt::format("{} does not exist", file));
         return load_plugin(std::filesystem::absolute(path).string(), name);
     }
-    if (path.extension() != ".lua") return fail(errc::invalid_input, fmt::format("{}: a strategy is a .so or a .lua file", file));
+    if (path.extension() != ".lua")
+        return fail(errc::invalid_input, fmt::format("{}: a strategy is a .so or a .lua file", file));
     auto source = files.read(file, 1U << 20U);
     if (!source) return std::move(source).error();
     ScriptLibraries libraries;
@@ -82,7 +116,8 @@ result<std::unique_ptr<Artifact>> load_file(const std::string& file) {
     if (auto names = files.list(folder.string())) {
         for (const std::string& one : *names) {
             if (one.size() <= 4 || one.substr(one.size() - 4) != ".lua") continue;
-            if (auto text = files.read((folder / one).string(), 256U << 10U)) libraries[one.substr(0, one.size() - 4)] = std::move(*text);
+            if (auto text = files.read((folder / one).string(), 256U << 10U))
+                libraries[one.substr(0, one.size() - 4)] = std::move(*text);
         }
     }
     return load_script(std::move(*source), name, std::move(libraries), ScriptLimits{});
@@ -94,8 +129,8 @@ result<std::vector<StrategyInfo>> facts_of(Artifact& artifact, const std::string
     return read_facts(*facts, std::filesystem::path{file}.filename().string());
 }
 
-// {target.process.command.0} from the request's own target: by hand, the event file is the inventory. A list at the end gives one
-// grant for each element, a placeholder without a value none, as the engine does it.
+// {target.process.command.0} from the request's own target: by hand, the event file is the inventory. A list
+// at the end gives one grant for each element, a placeholder without a value none, as the engine does it.
 void fill(const std::string& pattern, const json::object& target, std::vector<std::string>& ret) {
     const auto at = pattern.find("{target.");
     if (at == std::string::npos) {
@@ -114,7 +149,12 @@ void fill(const std::string& pattern, const json::object& target, std::vector<st
     if (!found) return;
     const json::array single{*found};
     for (const auto& one : found->is_array() ? found->get_array() : single) {
-        if (one.is_string()) fill(pattern.substr(0, at) + std::string{view(one.get_string())} + pattern.substr(end + 1), target, ret);
+        if (one.is_string())
+            fill(
+                pattern.substr(0, at) + std::string{view(one.get_string())} + pattern.substr(end + 1),
+                target,
+                ret
+            );
     }
 }
 
@@ -123,7 +163,9 @@ result<json::object> read_event(const std::string& file) {
     std::string text;
     if (file == "-") {
         char buffer[4096];
-        for (std::size_t n = 0; (n = std::fread(buffer, 1, sizeof buffer, stdin)) > 0 && text.size() < (1U << 20U);) text.append(buffer, n);
+        for (std::size_t n = 0;
+             (n = std::fread(buffer, 1, sizeof buffer, stdin)) > 0 && text.size() < (1U << 20U);)
+            text.append(buffer, n);
     } else {
         auto read = SystemFiles{}.read(file, 1U << 20U);
         if (!read) return std::move(read).error();
@@ -131,7 +173,8 @@ result<json::object> read_event(const std::string& file) {
     }
     auto parsed = parse_json(text, file);
     if (!parsed) return std::move(parsed).error();
-    if (!parsed->is_object()) return fail(errc::invalid_input, fmt::format("{}: must hold a JSON object", file));
+    if (!parsed->is_object())
+        return fail(errc::invalid_input, fmt::format("{}: must hold a JSON object", file));
     json::object request = std::move(parsed->get_object());
     if (!request.contains("incident")) request = json::object{{"incident", std::move(request)}};
     return request;
@@ -143,7 +186,8 @@ int trial(const TrialRun& run, const std::string& state, const Clock& clock, std
         return 2;
     };
     CallFunction function{};
-    if (!parse_call_function(run.function, function)) return wrong(fmt::format("'{}' is no call; use assess, execute, verify or rollback", run.function));
+    if (!parse_call_function(run.function, function))
+        return wrong(fmt::format("'{}' is no call; use assess, execute, verify or rollback", run.function));
     auto request = read_event(run.event_file);
     if (!request) return wrong(request.error().text);
     auto artifact = load_file(run.file);
@@ -174,17 +218,40 @@ int trial(const TrialRun& run, const std::string& state, const Clock& clock, std
     base.grants = Grants{std::move(grants)};
     Performer performer{state, clock};
     TrialContext context{performer, clock, std::move(base), out};
-    fmt::print(out, "{} of {} {}{}\n", run.function, info->name, info->version, run.dry_run ? " (dry-run)" : "");
+    fmt::print(
+        out, "{} of {} {}{}\n", run.function, info->name, info->version, run.dry_run ? " (dry-run)" : ""
+    );
     const Duration started = clock.steady();
     const CallReply reply = (*artifact)->call(function, info->name, *request, context);
     const double ms = static_cast<double>((clock.steady() - started).count()) / 1000;
     if (function == CallFunction::assess) {
-        fmt::print(out, "{} ({:.3f} ms)\n", reply.status == HEAL_OK ? fmt::format("confidence {:.3f}", reply.confidence) : reply.status == HEAL_DECLINED ? "declined" : "failed: " + reply.text, ms);
+        fmt::print(
+            out,
+            "{} ({:.3f} ms)\n",
+            reply.status == HEAL_OK         ? fmt::format("confidence {:.3f}", reply.confidence)
+            : reply.status == HEAL_DECLINED ? "declined"
+                                            : "failed: " + reply.text,
+            ms
+        );
         return reply.status == HEAL_OK || reply.status == HEAL_DECLINED ? 0 : 1;
     }
-    static constexpr const char* words[] = {"succeeded", "declined", "failed", "failed, worth a retry", "cancelled", "invalid", "unsupported", "denied"};
-    fmt::print(out, "{}: {}{} ({:.3f} ms)\n", reply.status >= 0 && reply.status <= 7 ? words[reply.status] : "failed", reply.text,
-        reply.detail.empty() ? "" : " " + json::serialize(reply.detail), ms);
+    static constexpr const char* words[] = {
+        "succeeded",
+        "declined",
+        "failed",
+        "failed, worth a retry",
+        "cancelled",
+        "invalid",
+        "unsupported",
+        "denied"};
+    fmt::print(
+        out,
+        "{}: {}{} ({:.3f} ms)\n",
+        reply.status >= 0 && reply.status <= 7 ? words[reply.status] : "failed",
+        reply.text,
+        reply.detail.empty() ? "" : " " + json::serialize(reply.detail),
+        ms
+    );
     return reply.status == HEAL_OK ? 0 : 1;
 }
 

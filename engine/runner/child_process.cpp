@@ -1,8 +1,9 @@
 #include "runner/child_process.hpp"
 
-#include <fmt/format.h>
+#include "wire/messages.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
@@ -46,19 +47,26 @@ std::string ChildExit::words() const {
 }
 
 result<std::shared_ptr<ChildProcess>> ChildProcess::spawn(
-    asio::io_context& context, const std::string& binary, const std::vector<std::string>& arguments, const SharedFd& artifact, Callbacks callbacks
+    asio::io_context& context,
+    const std::string& binary,
+    const std::vector<std::string>& arguments,
+    const SharedFd& artifact,
+    Callbacks callbacks
 ) {
     std::array<int, 2> sockets{}, pipes{};
-    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets.data()) != 0) return fail_errno("cannot make a socket pair", errno);
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets.data()) != 0)
+        return fail_errno("cannot make a socket pair", errno);
     Fd ours{sockets[0]}, theirs{sockets[1]};
     if (::pipe2(pipes.data(), O_CLOEXEC) != 0) return fail_errno("cannot make a pipe", errno);
     Fd read_end{pipes[0]}, write_end{pipes[1]};
     ::fcntl(ours.value, F_SETFL, O_NONBLOCK);
     ::fcntl(read_end.value, F_SETFL, O_NONBLOCK);
     // Sources above every target, so that no dup2 overwrites one that is still needed.
-    const Fd high_socket{::fcntl(theirs.value, F_DUPFD_CLOEXEC, 16)}, high_output{::fcntl(write_end.value, F_DUPFD_CLOEXEC, 16)};
+    const Fd high_socket{::fcntl(theirs.value, F_DUPFD_CLOEXEC, 16)},
+        high_output{::fcntl(write_end.value, F_DUPFD_CLOEXEC, 16)};
     const Fd high_artifact{artifact.get() >= 0 ? ::fcntl(artifact.get(), F_DUPFD_CLOEXEC, 16) : -1};
-    if (high_socket.value < 0 || high_output.value < 0 || (artifact.get() >= 0 && high_artifact.value < 0)) return fail_errno("cannot duplicate a descriptor", errno);
+    if (high_socket.value < 0 || high_output.value < 0 || (artifact.get() >= 0 && high_artifact.value < 0))
+        return fail_errno("cannot duplicate a descriptor", errno);
 
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
@@ -68,8 +76,11 @@ result<std::shared_ptr<ChildProcess>> ChildProcess::spawn(
     ::posix_spawn_file_actions_adddup2(&actions, high_output.value, 1);
     ::posix_spawn_file_actions_adddup2(&actions, high_output.value, 2);
     ::posix_spawn_file_actions_adddup2(&actions, high_socket.value, wire_fd);
-    if (high_artifact.value >= 0) ::posix_spawn_file_actions_adddup2(&actions, high_artifact.value, artifact_fd);
-    ::posix_spawn_file_actions_addclosefrom_np(&actions, high_artifact.value >= 0 ? artifact_fd + 1 : wire_fd + 1);
+    if (high_artifact.value >= 0)
+        ::posix_spawn_file_actions_adddup2(&actions, high_artifact.value, artifact_fd);
+    ::posix_spawn_file_actions_addclosefrom_np(
+        &actions, high_artifact.value >= 0 ? artifact_fd + 1 : wire_fd + 1
+    );
     ::posix_spawn_file_actions_addchdir_np(&actions, "/");
     sigset_t none, all;
     ::sigemptyset(&none);
@@ -77,13 +88,16 @@ result<std::shared_ptr<ChildProcess>> ChildProcess::spawn(
     ::posix_spawnattr_setsigmask(&attributes, &none);
     ::posix_spawnattr_setsigdefault(&attributes, &all);
     ::posix_spawnattr_setpgroup(&attributes, 0);
-    ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    ::posix_spawnattr_setflags(
+        &attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF
+    );
     std::vector<std::string> words{binary};
     words.insert(words.end(), arguments.begin(), arguments.end());
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
-    std::vector<std::string> environment{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"};
+    std::vector<std::string> environment{
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"};
 #if defined(__SANITIZE_ADDRESS__)
     // The leak check at exit needs ptrace, which the child gave up.
     environment.emplace_back("ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1");
@@ -104,13 +118,22 @@ result<std::shared_ptr<ChildProcess>> ChildProcess::spawn(
         return fail_errno("cannot watch a child (pidfd_open, Linux 5.3 or newer is needed)", reason);
     }
     ::fcntl(pidfd, F_SETFD, FD_CLOEXEC);
-    std::shared_ptr<ChildProcess> child{new ChildProcess{context, pid, ours.release(), read_end.release(), pidfd, std::move(callbacks)}};
+    std::shared_ptr<ChildProcess> child{
+        new ChildProcess{context, pid, ours.release(), read_end.release(), pidfd, std::move(callbacks)}};
     child->begin();
     return child;
 }
 
-ChildProcess::ChildProcess(asio::io_context& context, pid_t pid, int socket, int output, int pidfd, Callbacks callbacks)
-    : context_(context), pid_(pid), socket_(context, socket), output_(context, output), pidfd_(context, pidfd), pause_(context), callbacks_(std::move(callbacks)) {}
+ChildProcess::ChildProcess(
+    asio::io_context& context, pid_t pid, int socket, int output, int pidfd, Callbacks callbacks
+)
+    : context_(context),
+      pid_(pid),
+      socket_(context, socket),
+      output_(context, output),
+      pidfd_(context, pidfd),
+      pause_(context),
+      callbacks_(std::move(callbacks)) {}
 
 ChildProcess::~ChildProcess() {
     if (reaped_) return;
@@ -126,12 +149,15 @@ void ChildProcess::begin() {
 }
 
 void ChildProcess::wait_socket() {
-    socket_.async_wait(asio::posix::stream_descriptor::wait_read, [self = shared_from_this()](boost::system::error_code ec) {
-        if (!ec && !self->reaped_) {
-            self->read_socket();
-            if (!self->broken_ && self->socket_.is_open()) self->wait_socket();
+    socket_.async_wait(
+        asio::posix::stream_descriptor::wait_read,
+        [self = shared_from_this()](boost::system::error_code ec) {
+            if (!ec && !self->reaped_) {
+                self->read_socket();
+                if (!self->broken_ && self->socket_.is_open()) self->wait_socket();
+            }
         }
-    });
+    );
 }
 
 // One turn reads a bounded amount, so that a child that floods its socket only gets its share of the loop.
@@ -148,9 +174,9 @@ void ChildProcess::read_socket() {
             const auto whole = reader_.next(text);
             if (!whole) return fail_connection("broke the protocol: " + whole.error().text);
             if (!*whole) break;
-            auto parsed = parse_json(text, "message");
-            if (!parsed || !parsed->is_object()) return fail_connection("broke the protocol: a frame is no JSON object");
-            if (callbacks_.message) callbacks_.message(std::move(parsed->get_object()));
+            auto parsed = parse_message(text);
+            if (!parsed) return fail_connection("broke the protocol: " + parsed.error().text);
+            if (callbacks_.message) callbacks_.message(std::move(*parsed));
             if (broken_ || !socket_.is_open()) return;
         }
         if (static_cast<std::size_t>(n) < buffer.size()) return;
@@ -165,7 +191,8 @@ void ChildProcess::fail_connection(const std::string& why) {
 }
 
 result<void> ChildProcess::send(const json::object& message) {
-    if (broken_ || closing_ || !socket_.is_open()) return fail(errc::unavailable, "the child's connection is closed");
+    if (broken_ || closing_ || !socket_.is_open())
+        return fail(errc::unavailable, "the child's connection is closed");
     auto frame = to_frame(json::serialize(message));
     if (!frame) return fail(errc::overloaded, frame.error().text);
     std::string_view rest{*frame};
@@ -175,7 +202,8 @@ result<void> ChildProcess::send(const json::object& message) {
         if (n > 0) rest.remove_prefix(static_cast<std::size_t>(n));
         if (rest.empty()) return {};
     }
-    if (outgoing_.size() - sent_ + rest.size() > max_waiting_bytes) return fail(errc::overloaded, "the child does not read its messages");
+    if (outgoing_.size() - sent_ + rest.size() > max_waiting_bytes)
+        return fail(errc::overloaded, "the child does not read its messages");
     outgoing_.append(rest);
     write_socket();
     return {};
@@ -183,18 +211,26 @@ result<void> ChildProcess::send(const json::object& message) {
 
 void ChildProcess::write_socket() {
     if (std::exchange(writing_, true)) return;
-    socket_.async_wait(asio::posix::stream_descriptor::wait_write, [self = shared_from_this()](boost::system::error_code ec) {
-        self->writing_ = false;
-        if (ec || self->broken_ || !self->socket_.is_open()) return;
-        const auto n = ::send(self->socket_.native_handle(), self->outgoing_.data() + self->sent_, self->outgoing_.size() - self->sent_, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (n > 0) self->sent_ += static_cast<std::size_t>(n);
-        if (self->sent_ == self->outgoing_.size()) {
-            self->outgoing_.clear();
-            self->sent_ = 0;
-        } else {
-            self->write_socket();
+    socket_.async_wait(
+        asio::posix::stream_descriptor::wait_write,
+        [self = shared_from_this()](boost::system::error_code ec) {
+            self->writing_ = false;
+            if (ec || self->broken_ || !self->socket_.is_open()) return;
+            const auto n = ::send(
+                self->socket_.native_handle(),
+                self->outgoing_.data() + self->sent_,
+                self->outgoing_.size() - self->sent_,
+                MSG_DONTWAIT | MSG_NOSIGNAL
+            );
+            if (n > 0) self->sent_ += static_cast<std::size_t>(n);
+            if (self->sent_ == self->outgoing_.size()) {
+                self->outgoing_.clear();
+                self->sent_ = 0;
+            } else {
+                self->write_socket();
+            }
         }
-    });
+    );
 }
 
 bool ChildProcess::read_output(std::size_t budget) {
@@ -211,21 +247,27 @@ bool ChildProcess::read_output(std::size_t budget) {
 }
 
 void ChildProcess::wait_output() {
-    output_.async_wait(asio::posix::stream_descriptor::wait_read, [self = shared_from_this()](boost::system::error_code ec) {
-        if (ec || self->reaped_) return;
-        if (!self->read_output(64U << 10U)) return;
-        // A child that floods its output blocks on the pipe for a while: at most some 12 MB/s are read.
-        self->pause_.expires_after(std::chrono::milliseconds{5});
-        self->pause_.async_wait([self](boost::system::error_code again) {
-            if (!again && !self->reaped_) self->wait_output();
-        });
-    });
+    output_.async_wait(
+        asio::posix::stream_descriptor::wait_read,
+        [self = shared_from_this()](boost::system::error_code ec) {
+            if (ec || self->reaped_) return;
+            if (!self->read_output(64U << 10U)) return;
+            // A child that floods its output blocks on the pipe for a while: at most some 12 MB/s are read.
+            self->pause_.expires_after(std::chrono::milliseconds{5});
+            self->pause_.async_wait([self](boost::system::error_code again) {
+                if (!again && !self->reaped_) self->wait_output();
+            });
+        }
+    );
 }
 
 void ChildProcess::wait_end() {
-    pidfd_.async_wait(asio::posix::stream_descriptor::wait_read, [self = shared_from_this()](boost::system::error_code ec) {
-        if (!ec) self->finish();
-    });
+    pidfd_.async_wait(
+        asio::posix::stream_descriptor::wait_read,
+        [self = shared_from_this()](boost::system::error_code ec) {
+            if (!ec) self->finish();
+        }
+    );
 }
 
 void ChildProcess::finish() {
@@ -267,7 +309,10 @@ void ChildProcess::close() {
 }
 
 std::string ChildProcess::output() const {
-    return to_valid_utf8(kept_.size() <= kept_bytes ? std::string_view{kept_} : std::string_view{kept_}.substr(kept_.size() - kept_bytes));
+    return to_valid_utf8(
+        kept_.size() <= kept_bytes ? std::string_view{kept_}
+                                   : std::string_view{kept_}.substr(kept_.size() - kept_bytes)
+    );
 }
 
 }  // namespace heal

@@ -1,5 +1,5 @@
-// One heal-host child: spawned with its descriptors, limits as arguments, nothing inherited; its messages, output and end come as
-// callbacks. It knows no strategy and no deadline (core/supervisor_machine.hpp does).
+// One heal-host child: spawned with its descriptors, limits as arguments, nothing inherited; its messages,
+// output and end come as callbacks. It knows no strategy and no deadline (core/supervisor_machine.hpp does).
 //
 // Threads: that of the io_context.
 #pragma once
@@ -34,7 +34,7 @@ private:
 
 struct ChildExit {
     bool by_signal = false;
-    int code = 0;  ///< exit code or signal number
+    int code = 0;               ///< exit code or signal number
     std::string words() const;  ///< "was killed by signal 11 (Segmentation fault)", "ended with exit code 0"
 };
 
@@ -45,20 +45,25 @@ class ChildProcess : public std::enable_shared_from_this<ChildProcess> {
 public:
     struct Callbacks {
         std::function<void(json::object)> message;
-        std::function<void(std::string)> broken;   ///< once: connection closed or protocol broken, and how; the child may live on
-        std::function<void(ChildExit)> ended;      ///< once, last: it is reaped, its output is complete
+        std::function<void(std::string)>
+            broken;  ///< once: connection closed or protocol broken, and how; the child may live on
+        std::function<void(ChildExit)> ended;  ///< once, last: it is reaped, its output is complete
     };
 
     /// `arguments` without argv[0]; `artifact` becomes descriptor 4 when open. errc::io.
     static result<std::shared_ptr<ChildProcess>> spawn(
-        boost::asio::io_context& context, const std::string& binary, const std::vector<std::string>& arguments, const SharedFd& artifact,
+        boost::asio::io_context& context,
+        const std::string& binary,
+        const std::vector<std::string>& arguments,
+        const SharedFd& artifact,
         Callbacks callbacks
     );
     ~ChildProcess();
     ChildProcess(const ChildProcess&) = delete;
     ChildProcess& operator=(const ChildProcess&) = delete;
 
-    /// Queues a message; errc::overloaded when it is larger than a frame, or more than 4 MiB wait because the child doesn't read.
+    /// Queues a message; errc::overloaded when it is larger than a frame, or more than 4 MiB wait because the
+    /// child doesn't read.
     result<void> send(const json::object& message);
     /// To the child's process group.
     void signal(int number);
@@ -71,7 +76,9 @@ public:
     void forget() { callbacks_ = {}; }
 
 private:
-    ChildProcess(boost::asio::io_context& context, pid_t pid, int socket, int output, int pidfd, Callbacks callbacks);
+    ChildProcess(
+        boost::asio::io_context& context, pid_t pid, int socket, int output, int pidfd, Callbacks callbacks
+    );
     void begin();
     void wait_socket();
     void read_socket();

@@ -5,8 +5,8 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <fmt/format.h>
 
+#include <fmt/format.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -27,12 +27,15 @@ Host::~Host() {
     if (child_) child_->forget();
 }
 
-result<void> Host::spawn(const std::string& binary, const std::vector<std::string>& arguments, const SharedFd& fd) {
+result<void> Host::spawn(
+    const std::string& binary, const std::vector<std::string>& arguments, const SharedFd& fd
+) {
     ChildProcess::Callbacks callbacks;
     callbacks.message = [weak = weak_from_this()](json::object message) {
         if (const auto self = weak.lock()) {
             // One call's worth of messages; a child that sends more than anybody takes is out of order.
-            if (self->messages_.size() >= 4096) return self->broken("sent more than 4096 messages that nobody asked for");
+            if (self->messages_.size() >= 4096)
+                return self->broken("sent more than 4096 messages that nobody asked for");
             self->messages_.push_back(std::move(message));
             self->wake();
         }
@@ -97,9 +100,9 @@ Duration Host::time_left() const { return std::max(Duration{0}, deadline_ - cloc
 
 std::string Host::why() const {
     if (signalled_) {
-        return machine_.cancel_asked() ? "did not heed the request to stop and was killed"
-             : machine_.deadline_passed() ? "did not heed its deadline and was killed"
-                                          : "did not answer in time and was killed";
+        return machine_.cancel_asked()      ? "did not heed the request to stop and was killed"
+               : machine_.deadline_passed() ? "did not heed its deadline and was killed"
+                                            : "did not answer in time and was killed";
     }
     if (!ended_) return broken_.empty() ? "lives" : broken_;
     // The kill that followed a broken connection is no news; what it died of by itself is.
@@ -184,10 +187,19 @@ HostPtr HostPool::add(std::list<HostPtr>& to, ArtifactPtr artifact) {
 
 std::vector<std::string> HostPool::arguments_of(const ArtifactBuild& artifact) {
     const std::string name = artifact.file.path.substr(artifact.file.path.find_last_of('/') + 1);
-    std::vector<std::string> out{artifact.file.kind == "lua" ? "--script" : "--plugin", name,
-        "--memory", std::to_string(settings_.memory_bytes), "--files", std::to_string(settings_.open_files),
-        "--processes", std::to_string(settings_.processes), "--cpu", std::to_string(settings_.cpu_seconds),
-        "--lua-memory", std::to_string(settings_.lua_memory_bytes)};
+    std::vector<std::string> out{
+        artifact.file.kind == "lua" ? "--script" : "--plugin",
+        name,
+        "--memory",
+        std::to_string(settings_.memory_bytes),
+        "--files",
+        std::to_string(settings_.open_files),
+        "--processes",
+        std::to_string(settings_.processes),
+        "--cpu",
+        std::to_string(settings_.cpu_seconds),
+        "--lua-memory",
+        std::to_string(settings_.lua_memory_bytes)};
     if (settings_.first_user_id != 0 && ::geteuid() == 0) {
         // Round and round in 2^20 ids: far more than children live at a time.
         out.emplace_back("--user");
@@ -199,7 +211,8 @@ std::vector<std::string> HostPool::arguments_of(const ArtifactBuild& artifact) {
 awaitable<result<HostPool::Started>> HostPool::start(ArtifactPtr artifact) {
     if (stopping_) co_return fail(errc::cancelled, "heald is stopping");
     const HostPtr host = add(hosts_, artifact);
-    if (auto spawned = host->spawn(settings_.host_binary, arguments_of(*artifact), artifact->file.content); !spawned) {
+    if (auto spawned = host->spawn(settings_.host_binary, arguments_of(*artifact), artifact->file.content);
+        !spawned) {
         host->on_gone = nullptr;
         hosts_.remove(host);
         notify();
@@ -211,7 +224,18 @@ awaitable<result<HostPool::Started>> HostPool::start(ArtifactPtr artifact) {
         if (!message) {
             artifact->last_output = host->output();
             const bool slow = host->why() == "did not answer in time and was killed";
-            co_return fail(slow ? errc::timeout : errc::unavailable, fmt::format("its host {} while loading{}", host->why(), slow ? fmt::format(" (within {} ms); keep work out of constructors and of describe", settings_.start_timeout.count()) : "; run `heal-host --run FILE` on it to see why"));
+            co_return fail(
+                slow ? errc::timeout : errc::unavailable,
+                fmt::format(
+                    "its host {} while loading{}",
+                    host->why(),
+                    slow ? fmt::format(
+                               " (within {} ms); keep work out of constructors and of describe",
+                               settings_.start_timeout.count()
+                           )
+                         : "; run `heal-host --run FILE` on it to see why"
+                )
+            );
         }
         const std::string_view type = string_at(*message, "type");
         if (type == "hello") {
@@ -220,7 +244,9 @@ awaitable<result<HostPool::Started>> HostPool::start(ArtifactPtr artifact) {
                 continue;
             }
             if (const auto& missing = array_at(*message, "missing"); !missing.empty()) {
-                log::debug("host of {}: this kernel or user lacks {}", artifact->file.path, json::serialize(missing));
+                log::debug(
+                    "host of {}: this kernel or user lacks {}", artifact->file.path, json::serialize(missing)
+                );
             }
         } else if (type == "refused") {
             host->retire();
@@ -244,7 +270,9 @@ awaitable<result<HostPtr>> HostPool::acquire(ArtifactPtr artifact, std::chrono::
     for (;;) {
         if (stopping_) co_return fail(errc::cancelled, "heald is stopping");
         for (const HostPtr& host : hosts_) {
-            if (host->artifact == artifact && host->machine().state() == ChildMachine::State::idle && !host->machine().retiring()) co_return host;
+            if (host->artifact == artifact && host->machine().state() == ChildMachine::State::idle &&
+                !host->machine().retiring())
+                co_return host;
         }
         if (hosts_.size() < settings_.max_children) {
             auto started = co_await start(artifact);
@@ -253,13 +281,24 @@ awaitable<result<HostPtr>> HostPool::acquire(ArtifactPtr artifact, std::chrono::
             continue;
         }
         // An idle host of somebody else makes room.
-        const auto idle = std::find_if(hosts_.begin(), hosts_.end(), [](const HostPtr& h) { return h->machine().state() == ChildMachine::State::idle; });
+        const auto idle = std::find_if(hosts_.begin(), hosts_.end(), [](const HostPtr& h) {
+            return h->machine().state() == ChildMachine::State::idle;
+        });
         if (idle != hosts_.end()) {
             const HostPtr evicted = *idle;
             evicted->retire();
         }
-        if (waiting_.size() >= settings_.max_waiting) co_return fail(errc::overloaded, fmt::format("{} calls wait for a strategy host already", waiting_.size()));
-        if (!co_await wait_for_change(until)) co_return fail(errc::overloaded, fmt::format("all {} strategy hosts were busy until the call's time was over", settings_.max_children));
+        if (waiting_.size() >= settings_.max_waiting)
+            co_return fail(
+                errc::overloaded, fmt::format("{} calls wait for a strategy host already", waiting_.size())
+            );
+        if (!co_await wait_for_change(until))
+            co_return fail(
+                errc::overloaded,
+                fmt::format(
+                    "all {} strategy hosts were busy until the call's time was over", settings_.max_children
+                )
+            );
     }
 }
 
@@ -293,14 +332,19 @@ awaitable<result<HostPtr>> HostPool::acquire_performer() {
     }
     const HostPtr host = add(performers_, nullptr);
     host->taken = true;
-    if (auto spawned = host->spawn(settings_.host_binary, {"--effects", "--state", settings_.state_folder}, SharedFd{}); !spawned) {
+    if (auto spawned =
+            host->spawn(settings_.host_binary, {"--effects", "--state", settings_.state_folder}, SharedFd{});
+        !spawned) {
         host->on_gone = nullptr;
         performers_.remove(host);
         co_return spawned.error();
     }
     for (;;) {
         auto message = co_await host->next();
-        if (!message) co_return fail(errc::unavailable, fmt::format("the process that performs effects {}", host->why()));
+        if (!message)
+            co_return fail(
+                errc::unavailable, fmt::format("the process that performs effects {}", host->why())
+            );
         if (string_at(*message, "type") != "ready") continue;
         host->ready();
         co_return host;
@@ -310,14 +354,18 @@ awaitable<result<HostPtr>> HostPool::acquire_performer() {
 void HostPool::release_performer(const HostPtr& performer) {
     performer->taken = false;
     if (performer->over()) return;
-    const auto idle = std::count_if(performers_.begin(), performers_.end(), [](const HostPtr& p) { return !p->taken && p->machine().state() == ChildMachine::State::idle; });
+    const auto idle = std::count_if(performers_.begin(), performers_.end(), [](const HostPtr& p) {
+        return !p->taken && p->machine().state() == ChildMachine::State::idle;
+    });
     if (idle > 2 || stopping_) performer->retire();
 }
 
 awaitable<void> HostPool::warm_up() {
     auto one = co_await acquire_performer();
-    if (one) release_performer(*one);
-    else log::warn("effects can't be performed: {}", one.error().text);
+    if (one)
+        release_performer(*one);
+    else
+        log::warn("effects can't be performed: {}", one.error().text);
 }
 
 void HostPool::retire(const ArtifactPtr& artifact) {
@@ -344,9 +392,12 @@ awaitable<void> HostPool::stop() {
         }
     }
     // Each child's machine ends it within its graces; the last second is for reaping.
-    const auto until = std::chrono::steady_clock::now() + settings_.cancel_grace + settings_.term_grace + std::chrono::seconds{2};
+    const auto until = std::chrono::steady_clock::now() + settings_.cancel_grace + settings_.term_grace +
+                       std::chrono::seconds{2};
     while (size() > 0 && std::chrono::steady_clock::now() < until) {
-        co_await wait_for_change(std::min(until, std::chrono::steady_clock::now() + std::chrono::milliseconds{100}));
+        co_await wait_for_change(
+            std::min(until, std::chrono::steady_clock::now() + std::chrono::milliseconds{100})
+        );
         for (const HostPtr& host : std::list<HostPtr>{performers_}) host->retire();
     }
 }

@@ -1,5 +1,6 @@
-// The children at work: strategy hosts (at most N over all artifacts, kept warm, reused) and performers of effects (one per running
-// call, one always ready). Starts them, hands them out, retires them; each is driven by its ChildMachine.
+// The children at work: strategy hosts (at most N over all artifacts, kept warm, reused) and performers of
+// effects (one per running call, one always ready). Starts them, hands them out, retires them; each is driven
+// by its ChildMachine.
 //
 // Threads: that of the io_context.
 #pragma once
@@ -24,7 +25,8 @@
 
 namespace heal {
 
-/// One build of one artifact, as long as anybody uses it: a replaced one lives on until its last call has ended.
+/// One build of one artifact, as long as anybody uses it: a replaced one lives on until its last call has
+/// ended.
 struct ArtifactBuild {
     ArtifactFile file;
     json::object libraries;  ///< scripts only
@@ -41,13 +43,16 @@ public:
     Host(boost::asio::io_context& context, const Clock& clock, ChildTimes times);
     ~Host();
 
-    result<void> spawn(const std::string& binary, const std::vector<std::string>& arguments, const SharedFd& artifact);
+    result<void> spawn(
+        const std::string& binary, const std::vector<std::string>& arguments, const SharedFd& artifact
+    );
     /// The next message; nothing when the child is gone (why() says how). One waiter at a time.
     boost::asio::awaitable<std::optional<json::object>> next();
     result<void> send(const json::object& message) { return child_->send(message); }
 
     void ready() { perform(machine_.ready(clock_.steady())); }
-    /// @param timeout  until the deadline        @param on_cancel  called once when the machine cancels the call
+    /// @param timeout  until the deadline        @param on_cancel  called once when the machine cancels the
+    /// call
     std::int64_t begin_call(std::chrono::milliseconds timeout, std::function<void()> on_cancel);
     void answered();
     void cancel() { perform(machine_.cancel(clock_.steady())); }
@@ -62,10 +67,10 @@ public:
     int pid() const { return child_ ? child_->pid() : -1; }
     Duration time_left() const;
 
-    ArtifactPtr artifact;      ///< null: a performer
+    ArtifactPtr artifact;  ///< null: a performer
     std::function<void()> on_gone;
-    unsigned calls = 0;        ///< begun in its life
-    bool taken = false;        ///< performers: lent to a call
+    unsigned calls = 0;  ///< begun in its life
+    bool taken = false;  ///< performers: lent to a call
 
 private:
     void perform(const std::vector<ChildAction>& actions);
@@ -98,10 +103,14 @@ public:
         HostPtr host;
         json::value facts;
     };
-    /// A fresh host, described and idle. errc::invalid_input: the artifact was refused, with the reason; errc::timeout, errc::unavailable:
-    /// the host died or hung (its last words are in artifact->last_output); errc::io: nothing can be started.
+    /// A fresh host, described and idle. errc::invalid_input: the artifact was refused, with the reason;
+    /// errc::timeout, errc::unavailable: the host died or hung (its last words are in artifact->last_output);
+    /// errc::io: nothing can be started.
     boost::asio::awaitable<result<Started>> start(ArtifactPtr artifact);
-    /// An idle host of the artifact, or a fresh one; waits for a place at most `max_wait`. errc::overloaded besides those of start().
+    /// More hosts live than may serve: one that was only started to be described is not kept.
+    bool crowded() const { return hosts_.size() > settings_.max_children; }
+    /// An idle host of the artifact, or a fresh one; waits for a place at most `max_wait`. errc::overloaded
+    /// besides those of start().
     boost::asio::awaitable<result<HostPtr>> acquire(ArtifactPtr artifact, std::chrono::milliseconds max_wait);
     /// Gives one back: kept warm, or ended when its artifact was withdrawn or it has served long enough.
     void release(const HostPtr& host);

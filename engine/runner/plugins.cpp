@@ -11,9 +11,9 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <fmt/format.h>
 
 #include <dirent.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,32 +31,46 @@ using asio::use_awaitable;
 
 // What is known about one path.
 struct Slot {
-    ArtifactPtr artifact;        ///< in service; null when none ever was accepted
-    std::string refused_build;   ///< of the newest file, when it was refused
-    std::string reason;          ///< why
+    ArtifactPtr artifact;       ///< in service; null when none ever was accepted
+    std::string refused_build;  ///< of the newest file, when it was refused
+    std::string reason;         ///< why
     std::string refused_kind;
-    bool duplicate = false;      ///< refused only because another artifact has the name
-    bool stale = false;          ///< a library it may require changed
+    bool duplicate = false;  ///< refused only because another artifact has the name
+    bool stale = false;      ///< a library it may require changed
     bool loading = false, again = false;
 };
 
 constexpr std::int64_t backup_days = 30;
+constexpr int max_starting = 4;
 
 class PluginsImpl final : public Plugins, public ArtifactSource {
 public:
     PluginsImpl(asio::io_context& context, RunnerSettings settings, const Clock& clock)
-        : context_(context), settings_(std::move(settings)), clock_(clock), pool_(context_, settings_, clock_),
-          runner_(create_process_runner(context_, pool_, *this, clock_)), changed_(context_) {}
+        : context_(context),
+          settings_(std::move(settings)),
+          clock_(clock),
+          pool_(context_, settings_, clock_),
+          runner_(create_process_runner(context_, pool_, *this, clock_)),
+          changed_(context_), room_(context_) {}
 
     StrategyRunner& runner() override { return *runner_; }
     const std::vector<CatalogEntry>& entries() const override { return entries_; }
     void on_change(std::function<void()> callback) override { callback_ = std::move(callback); }
 
     awaitable<void> start() override {
-        if (settings_.state_folder.empty()) log::warn("runner.state_folder is empty; strategies can't keep values and file changes can't be undone");
-        else prepare_state();
+        if (settings_.state_folder.empty())
+            log::warn(
+                "runner.state_folder is empty; strategies can't keep values and file changes can't be undone"
+            );
+        else
+            prepare_state();
         co_await pool_.warm_up();
-        watcher_ = create_watcher(context_, {settings_.plugins_folder, settings_.scripts_folder, lib_folder()}, settings_.settle, [this](const std::string& path) { changed(path); });
+        watcher_ = create_watcher(
+            context_,
+            {settings_.plugins_folder, settings_.scripts_folder, lib_folder()},
+            settings_.settle,
+            [this](const std::string& path) { changed(path); }
+        );
         rescan();
         const auto until = std::chrono::steady_clock::now() + settings_.start_timeout;
         while (loading_ > 0 && std::chrono::steady_clock::now() < until) {
@@ -67,7 +81,8 @@ public:
     }
 
     void rescan() override {
-        const std::vector<std::string> now = find_artifacts(settings_.plugins_folder, settings_.scripts_folder);
+        const std::vector<std::string> now =
+            find_artifacts(settings_.plugins_folder, settings_.scripts_folder);
         const std::set<std::string> present(now.begin(), now.end());
         std::vector<std::string> gone;
         for (const auto& [path, slot] : slots_) {
@@ -81,10 +96,12 @@ public:
         for (auto& [path, slot] : slots_) {
             if (!slot.artifact) continue;
             const auto& all = slot.artifact->strategies;
-            const bool named = path == what || path.substr(path.find_last_of('/') + 1) == what ||
-                               std::any_of(all.begin(), all.end(), [&](const StrategyInfo& s) { return s.name == what; });
+            const bool named =
+                path == what || path.substr(path.find_last_of('/') + 1) == what ||
+                std::any_of(all.begin(), all.end(), [&](const StrategyInfo& s) { return s.name == what; });
             if (!named) continue;
-            if (!slot.artifact->supervisor.release()) return fail(errc::conflict, fmt::format("{} is not in quarantine", path));
+            if (!slot.artifact->supervisor.release())
+                return fail(errc::conflict, fmt::format("{} is not in quarantine", path));
             log::info("{} was released from quarantine", path);
             publish();
             return {};
@@ -103,13 +120,20 @@ public:
         artifact->supervisor.crashed(clock_.steady());
         artifact->last_output = output;
         const bool quarantined = artifact->supervisor.in_quarantine();
-        log::warn("the host of {} {}{}", artifact->file.path, why, quarantined ? "; it crashed too often and is in quarantine now" : "");
+        log::warn(
+            "the host of {} {}{}",
+            artifact->file.path,
+            why,
+            quarantined ? "; it crashed too often and is in quarantine now" : ""
+        );
         if (quarantined) pool_.retire(artifact);
         publish();
     }
 
 private:
-    std::string lib_folder() const { return settings_.scripts_folder.empty() ? std::string{} : settings_.scripts_folder + "/lib"; }
+    std::string lib_folder() const {
+        return settings_.scripts_folder.empty() ? std::string{} : settings_.scripts_folder + "/lib";
+    }
 
     void prepare_state() const {
         // Created by the performer when needed; here only the rights of what exists, and old backups.
@@ -121,7 +145,8 @@ private:
         const std::int64_t oldest = clock_.wall().us / 1'000'000 - backup_days * 86'400;
         while (const dirent* entry = ::readdir(dir)) {
             struct stat info {};
-            if (::fstatat(::dirfd(dir), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(info.st_mode) && info.st_mtim.tv_sec < oldest) {
+            if (::fstatat(::dirfd(dir), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+                S_ISREG(info.st_mode) && info.st_mtim.tv_sec < oldest) {
                 ::unlinkat(::dirfd(dir), entry->d_name, 0);
             }
         }
@@ -141,8 +166,10 @@ private:
         const bool ours = (path == settings_.plugins_folder + "/" + name && is_artifact_name(name, false)) ||
                           (path == settings_.scripts_folder + "/" + name && is_artifact_name(name, true));
         if (!ours) return;
-        if (::access(path.c_str(), F_OK) != 0) withdraw(path);
-        else look_at(path);
+        if (::access(path.c_str(), F_OK) != 0)
+            withdraw(path);
+        else
+            look_at(path);
     }
 
     void look_at(const std::string& path) {
@@ -167,13 +194,17 @@ private:
             if (at == slots_.end()) return;
             at->second.loading = false;
             if (std::exchange(at->second.again, false)) {
-                if (::access(path.c_str(), F_OK) == 0) look_at(path);
-                else withdraw(path);
+                if (::access(path.c_str(), F_OK) == 0)
+                    look_at(path);
+                else
+                    withdraw(path);
             }
         });
     }
 
-    void refuse(const std::string& path, const std::string& build, std::string reason, bool duplicate = false) {
+    void refuse(
+        const std::string& path, const std::string& build, std::string reason, bool duplicate = false
+    ) {
         const auto at = slots_.find(path);
         if (at == slots_.end()) return;
         Slot& slot = at->second;
@@ -182,15 +213,22 @@ private:
         slot.refused_kind = path.size() > 4 && path.substr(path.size() - 4) == ".lua" ? "lua" : "so";
         slot.duplicate = duplicate;
         slot.reason = std::move(reason);
-        log::warn("{} is refused: {}{}", path, slot.reason, slot.artifact ? "; the former version stays in service" : "");
+        log::warn(
+            "{} is refused: {}{}",
+            path,
+            slot.reason,
+            slot.artifact ? "; the former version stays in service" : ""
+        );
         publish();
     }
 
     awaitable<void> load(std::string path) {
         auto file = read_artifact(path);
         if (!file) {
-            if (file.error().code == errc::not_found) withdraw(path);
-            else refuse(path, "", file.error().text);
+            if (file.error().code == errc::not_found)
+                withdraw(path);
+            else
+                refuse(path, "", file.error().text);
             co_return;
         }
         {
@@ -205,7 +243,8 @@ private:
                 }
                 co_return;
             }
-            if (!stale && !slot.refused_build.empty() && slot.refused_build == file->build && !slot.duplicate) co_return;
+            if (!stale && !slot.refused_build.empty() && slot.refused_build == file->build && !slot.duplicate)
+                co_return;
         }
         auto artifact = std::make_shared<ArtifactBuild>();
         artifact->file = std::move(*file);
@@ -214,9 +253,24 @@ private:
             artifact->libraries = read_libraries(lib_folder(), refused);
             for (const std::string& one : refused) log::warn("a library of scripts is left out: {}", one);
         }
+        // Hosts that are being loaded come on top of those that serve, so that a new version does not wait for a long call; a few
+        // at a time.
+        while (starting_ >= max_starting) {
+            room_.expires_at(asio::steady_timer::time_point::max());
+            boost::system::error_code ignored;
+            co_await room_.async_wait(asio::redirect_error(use_awaitable, ignored));
+        }
+        ++starting_;
         auto started = co_await pool_.start(artifact);
+        --starting_;
+        room_.cancel();
         // A host that could not come up may have been starved: the next look at the file tries again.
-        if (!started) co_return refuse(path, started.error().code == errc::invalid_input ? artifact->file.build : "", started.error().text);
+        if (!started)
+            co_return refuse(
+                path,
+                started.error().code == errc::invalid_input ? artifact->file.build : "",
+                started.error().text
+            );
         const std::string name = path.substr(path.find_last_of('/') + 1);
         auto infos = read_facts(started->facts, name);
         if (!infos) {
@@ -230,7 +284,18 @@ private:
             const auto other = by_name_.find(info.name);
             if (other != by_name_.end() && other->second->file.path != path) {
                 started->host->retire();
-                co_return refuse(path, artifact->file.build, fmt::format("{} describes the strategy '{}', which {} has already; rename one of them, or remove one file", name, info.name, other->second->file.path), true);
+                co_return refuse(
+                    path,
+                    artifact->file.build,
+                    fmt::format(
+                        "{} describes the strategy '{}', which {} has already; rename one of them, or remove "
+                        "one file",
+                        name,
+                        info.name,
+                        other->second->file.path
+                    ),
+                    true
+                );
             }
         }
         const auto at = slots_.find(path);
@@ -246,7 +311,15 @@ private:
         slot.duplicate = false;
         if (old) take_out(old);
         for (const StrategyInfo& info : artifact->strategies) by_name_[info.name] = artifact;
-        log::info("{} {} ({} strateg{}, build {})", old ? "replaced" : "loaded", path, artifact->strategies.size(), artifact->strategies.size() == 1 ? "y" : "ies", artifact->file.build.substr(0, 12));
+        log::info(
+            "{} {} ({} strateg{}, build {})",
+            old ? "replaced" : "loaded",
+            path,
+            artifact->strategies.size(),
+            artifact->strategies.size() == 1 ? "y" : "ies",
+            artifact->file.build.substr(0, 12)
+        );
+        if (pool_.crowded()) started->host->retire();
         publish();
         if (old) retry_duplicates();
     }
@@ -299,8 +372,16 @@ private:
                 e.children = pool_.children_of(slot.artifact);
                 const bool quarantined = slot.artifact->supervisor.in_quarantine();
                 e.state = quarantined ? ArtifactState::quarantined : ArtifactState::loaded;
-                if (quarantined) e.reason = fmt::format("crashed {} times within 10 minutes; look at its last output, then release it or put a new file there", e.crashes);
-                else if (!slot.reason.empty()) e.reason = fmt::format("the newer file was refused, the former version stays in service: {}", slot.reason);
+                if (quarantined)
+                    e.reason = fmt::format(
+                        "crashed {} times within 10 minutes; look at its last output, then release it or put "
+                        "a new file there",
+                        e.crashes
+                    );
+                else if (!slot.reason.empty())
+                    e.reason = fmt::format(
+                        "the newer file was refused, the former version stays in service: {}", slot.reason
+                    );
             } else {
                 e.kind = slot.refused_kind;
                 e.build = slot.refused_build;
@@ -322,22 +403,27 @@ private:
     std::map<std::string, ArtifactPtr> by_name_;
     std::vector<CatalogEntry> entries_;
     std::function<void()> callback_;
-    asio::steady_timer changed_;
-    int loading_ = 0;
+    asio::steady_timer changed_, room_;
+    int loading_ = 0, starting_ = 0;
 };
 
 }  // namespace
 
 const char* to_string(ArtifactState state) noexcept {
     switch (state) {
-        case ArtifactState::loaded: return "loaded";
-        case ArtifactState::refused: return "refused";
-        case ArtifactState::quarantined: return "quarantined";
+        case ArtifactState::loaded:
+            return "loaded";
+        case ArtifactState::refused:
+            return "refused";
+        case ArtifactState::quarantined:
+            return "quarantined";
     }
     return "refused";
 }
 
-std::unique_ptr<Plugins> create_plugins(asio::io_context& context, RunnerSettings settings, const Clock& clock) {
+std::unique_ptr<Plugins> create_plugins(
+    asio::io_context& context, RunnerSettings settings, const Clock& clock
+) {
     return std::make_unique<PluginsImpl>(context, std::move(settings), clock);
 }
 

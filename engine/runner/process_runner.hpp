@@ -1,5 +1,5 @@
-// StrategyRunner over children: one call is one message to a strategy host, its effects go to a performer and into the ledger, and
-// what became of it all is one reply. Keeps no state beyond the calls under way.
+// StrategyRunner over children: one call is one message to a strategy host, its effects go to a performer and
+// into the ledger, and what became of it all is one reply. Keeps no state beyond the calls under way.
 #pragma once
 
 #include "runner/host_pool.hpp"
@@ -21,6 +21,8 @@ public:
     virtual void crashed(const ArtifactPtr& artifact, const std::string& why, const std::string& output) = 0;
 };
 
-std::unique_ptr<StrategyRunner> create_process_runner(boost::asio::io_context& context, HostPool& pool, ArtifactSource& source, const Clock& clock);
+std::unique_ptr<StrategyRunner> create_process_runner(
+    boost::asio::io_context& context, HostPool& pool, ArtifactSource& source, const Clock& clock
+);
 
 }  // namespace heal

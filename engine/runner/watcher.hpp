@@ -1,5 +1,6 @@
-// Tells when files of some folders changed. Events of one file are gathered until it was quiet for a while and nobody has it open for
-// writing any more; so a file that is being copied is reported once, whole. Folders that don't exist yet are waited for.
+// Tells when files of some folders changed. Events of one file are gathered until it was quiet for a while
+// and nobody has it open for writing any more; so a file that is being copied is reported once, whole.
+// Folders that don't exist yet are waited for.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
@@ -19,10 +20,14 @@ public:
     virtual void refresh() = 0;
 };
 
-/// @param changed  called with the path of a file that was written, replaced, removed or got other rights; "" for "look everywhere"
-/// Without inotify (limit reached) it reports "" every two seconds instead. @thread the io_context's
+/// @param changed  called with the path of a file that was written, replaced, removed or got other rights; ""
+/// for "look everywhere" Without inotify (limit reached) it reports "" every two seconds instead. @thread the
+/// io_context's
 std::unique_ptr<Watcher> create_watcher(
-    boost::asio::io_context& context, std::vector<std::string> folders, std::chrono::milliseconds settle, std::function<void(const std::string& path)> changed
+    boost::asio::io_context& context,
+    std::vector<std::string> folders,
+    std::chrono::milliseconds settle,
+    std::function<void(const std::string& path)> changed
 );
 
 }  // namespace heal

@@ -10,7 +10,8 @@
 namespace heal {
 namespace {
 
-constexpr std::array<std::string_view, 8> kinds = {"exec", "file", "read", "net", "signal", "systemd", "docker", "sql"};
+constexpr std::array<std::string_view, 8> kinds = {
+    "exec", "file", "read", "net", "signal", "systemd", "docker", "sql"};
 
 std::vector<std::string_view> words_of(std::string_view text) {
     std::vector<std::string_view> out;
@@ -25,7 +26,9 @@ std::vector<std::string_view> words_of(std::string_view text) {
 bool starts(std::string_view text, std::string_view head) { return text.substr(0, head.size()) == head; }
 
 // A path pattern begins at the root, with a glob, or with a placeholder.
-bool path_pattern(std::string_view p) { return !p.empty() && (p[0] == '/' || p == "*" || p == "**" || p[0] == '{'); }
+bool path_pattern(std::string_view p) {
+    return !p.empty() && (p[0] == '/' || p == "*" || p == "**" || p[0] == '{');
+}
 
 bool fits_words(std::string_view pattern, const std::vector<std::string>& argv) {
     const auto words = words_of(pattern);
@@ -78,7 +81,8 @@ bool glob_match(std::string_view pattern, std::string_view text, char separator)
 }
 
 bool is_clean_path(std::string_view path) {
-    if (path.empty() || path[0] != '/' || path.size() > 4095 || path.find('\0') != std::string_view::npos) return false;
+    if (path.empty() || path[0] != '/' || path.size() > 4095 || path.find('\0') != std::string_view::npos)
+        return false;
     if (path == "/") return true;
     std::size_t at = 1;
     for (;;) {
@@ -92,9 +96,12 @@ bool is_clean_path(std::string_view path) {
 
 result<void> check_capability(std::string_view capability) {
     const auto bad = [&](std::string_view why) {
-        return fail(errc::invalid_input, fmt::format("'{}' is not a capability: {}", capability.substr(0, 200), why));
+        return fail(
+            errc::invalid_input, fmt::format("'{}' is not a capability: {}", capability.substr(0, 200), why)
+        );
     };
-    if (capability.size() > 4096 || capability.find('\0') != std::string_view::npos) return bad("at most 4096 bytes without NUL");
+    if (capability.size() > 4096 || capability.find('\0') != std::string_view::npos)
+        return bad("at most 4096 bytes without NUL");
     const auto colon = capability.find(':');
     const std::string_view kind = capability.substr(0, colon);
     if (colon == std::string_view::npos || std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) {
@@ -116,13 +123,17 @@ result<void> check_capability(std::string_view capability) {
     } else if (kind == "signal") {
         const auto second = rest.find(':');
         const auto how = rest.substr(0, second);
-        if (second == std::string_view::npos || (how != "pidfile" && how != "command")) return bad("signal:pidfile:/path or signal:command:/path is needed");
-        if (!path_pattern(rest.substr(second + 1)) && how == "pidfile") return bad("a pid file is an absolute path");
+        if (second == std::string_view::npos || (how != "pidfile" && how != "command"))
+            return bad("signal:pidfile:/path or signal:command:/path is needed");
+        if (!path_pattern(rest.substr(second + 1)) && how == "pidfile")
+            return bad("a pid file is an absolute path");
     }
-    const auto open = std::count(rest.begin(), rest.end(), '{'), close = std::count(rest.begin(), rest.end(), '}');
+    const auto open = std::count(rest.begin(), rest.end(), '{'),
+               close = std::count(rest.begin(), rest.end(), '}');
     if (open != close) return bad("a placeholder {target.…} is not closed");
     for (std::size_t at = rest.find('{'); at != std::string_view::npos; at = rest.find('{', at + 1)) {
-        if (!starts(rest.substr(at), "{target.")) return bad("the only placeholders are {target.…}, facts of the inventory");
+        if (!starts(rest.substr(at), "{target."))
+            return bad("the only placeholders are {target.…}, facts of the inventory");
     }
     return {};
 }
@@ -141,8 +152,8 @@ bool Grants::any(std::string_view kind, F&& fits) const {
     for (const std::string& pattern : patterns_) {
         const std::string_view p{pattern};
         // A placeholder nobody filled never grants anything.
-        if (p.size() > kind.size() && p[kind.size()] == ':' && starts(p, kind) && p.find('{') == std::string_view::npos &&
-            fits(p.substr(kind.size() + 1))) {
+        if (p.size() > kind.size() && p[kind.size()] == ':' && starts(p, kind) &&
+            p.find('{') == std::string_view::npos && fits(p.substr(kind.size() + 1))) {
             return true;
         }
     }
@@ -168,20 +179,27 @@ bool Grants::net(std::string_view host, std::uint16_t port) const {
             pattern_host = pattern_host.substr(1, pattern_host.size() - 2);
         }
         const std::string_view pattern_port = p.substr(colon + 1);
-        return glob_match(pattern_host, host, '\0') && (pattern_port == "*" || pattern_port == std::to_string(port));
+        return glob_match(pattern_host, host, '\0') &&
+               (pattern_port == "*" || pattern_port == std::to_string(port));
     });
 }
 
 bool Grants::net_unix(std::string_view path) const {
-    return any("net", [&](std::string_view p) { return p == "*" || (starts(p, "unix:") && glob_match(p.substr(5), path, '/')); });
+    return any("net", [&](std::string_view p) {
+        return p == "*" || (starts(p, "unix:") && glob_match(p.substr(5), path, '/'));
+    });
 }
 
 bool Grants::signal_pid_file(std::string_view path) const {
-    return any("signal", [&](std::string_view p) { return starts(p, "pidfile:") && glob_match(p.substr(8), path, '/'); });
+    return any("signal", [&](std::string_view p) {
+        return starts(p, "pidfile:") && glob_match(p.substr(8), path, '/');
+    });
 }
 
 bool Grants::signal_command(std::string_view argv0) const {
-    return any("signal", [&](std::string_view p) { return starts(p, "command:") && (p == "command:*" || glob_match(p.substr(8), argv0, '/')); });
+    return any("signal", [&](std::string_view p) {
+        return starts(p, "command:") && (p == "command:*" || glob_match(p.substr(8), argv0, '/'));
+    });
 }
 
 bool Grants::named(std::string_view kind, std::string_view name) const {

@@ -1,15 +1,18 @@
-// Capabilities: what a strategy may ask its context for. A strategy declares them, the engine fills their placeholders from the
-// inventory (never from log text) and passes them with each call as grants, the host checks each effect against them. Text
-// matching only: symbolic links are the business of who opens a file (host/).
+// Capabilities: what a strategy may ask its context for. A strategy declares them, the engine fills their
+// placeholders from the inventory (never from log text) and passes them with each call as grants, the host
+// checks each effect against them. Text matching only: symbolic links are the business of who opens a file
+// (host/).
 //
 //   exec:/usr/sbin/nginx                  that program, any arguments          exec:*   any program
-//   exec:/usr/bin/systemctl restart *     exactly these arguments, each a glob; a last word "..." takes any number
-//   file:/etc/app/**   read:/var/log/*    files to change (and read); to read only
-//   net:127.0.0.1:6379  net:*.local:*     connect to host:port (no name lookup is done for the check); net:unix:/run/x.sock
-//   signal:pidfile:/run/x.pid             the process a pid file names         signal:command:/usr/sbin/nginx   by its argv[0]
-//   systemd:nginx.service  docker:cart-*  units and containers                 sql:psql:postgres://127.0.0.1/shop
+//   exec:/usr/bin/systemctl restart *     exactly these arguments, each a glob; a last word "..." takes any
+//   number file:/etc/app/**   read:/var/log/*    files to change (and read); to read only net:127.0.0.1:6379
+//   net:*.local:*     connect to host:port (no name lookup is done for the check); net:unix:/run/x.sock
+//   signal:pidfile:/run/x.pid             the process a pid file names         signal:command:/usr/sbin/nginx
+//   by its argv[0] systemd:nginx.service  docker:cart-*  units and containers
+//   sql:psql:postgres://127.0.0.1/shop
 //
-// Globs: '?' one character, '*' any within a path component, '**' any at all; in net, systemd, docker and sql '*' is any at all.
+// Globs: '?' one character, '*' any within a path component, '**' any at all; in net, systemd, docker and sql
+// '*' is any at all.
 #pragma once
 
 #include "base/error.hpp"
@@ -21,7 +24,8 @@
 
 namespace heal {
 
-/// Whether a declared capability is of a known form; it may hold placeholders {target.…}. errc::invalid_input, without a path.
+/// Whether a declared capability is of a known form; it may hold placeholders {target.…}.
+/// errc::invalid_input, without a path.
 result<void> check_capability(std::string_view capability);
 
 /// Glob as above. `separator` 0: '*' passes every character. Linear in practice, quadratic at worst.
@@ -35,7 +39,8 @@ class Grants {
 public:
     Grants() = default;
     explicit Grants(std::vector<std::string> patterns);
-    /// Everything: for undoing recorded effects, whose capability was checked when they were made, and for trials by hand.
+    /// Everything: for undoing recorded effects, whose capability was checked when they were made, and for
+    /// trials by hand.
     static Grants all();
 
     bool exec(const std::vector<std::string>& argv) const;

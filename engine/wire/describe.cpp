@@ -14,7 +14,9 @@ namespace {
 
 constexpr std::size_t max_strategies = 64, max_matches = 64, max_capabilities = 64;
 
-Error wrong(std::string_view path, std::string_view text) { return fail(errc::invalid_input, fmt::format("{}: {}", path, text)); }
+Error wrong(std::string_view path, std::string_view text) {
+    return fail(errc::invalid_input, fmt::format("{}: {}", path, text));
+}
 
 bool is_name(std::string_view s) {
     if (s.empty() || s.size() > 64 || s.front() == '.' || s.front() == '-') return false;
@@ -24,16 +26,33 @@ bool is_name(std::string_view s) {
 }
 
 template <std::size_t N>
-std::string joined(const std::array<std::string_view, N>& words) { return fmt::format("{}", fmt::join(words, ", ")); }
+std::string joined(const std::array<std::string_view, N>& words) {
+    return fmt::format("{}", fmt::join(words, ", "));
+}
 
 constexpr std::array<std::string_view, 20> fact_keys = {
-    "schema", "name", "version", "summary", "priority", "confidence", "confidence_floor", "risk", "idempotent", "reversible",
-    "timeout_ms", "matches", "capabilities", "parameters", "assess", "verify", "rollback", "author", "license", "homepage"};
-constexpr std::array<std::string_view, 6> glob_keys = {"service", "environment", "component", "source", "error_type", "release"};
+    "schema", "name",       "version",    "summary",    "priority", "confidence",   "confidence_floor",
+    "risk",   "idempotent", "reversible", "timeout_ms", "matches",  "capabilities", "parameters",
+    "assess", "verify",     "rollback",   "author",     "license",  "homepage"};
+constexpr std::array<std::string_view, 6> glob_keys = {
+    "service", "environment", "component", "source", "error_type", "release"};
 constexpr std::array<std::string_view, 3> regex_keys = {"message", "pattern", "stack"};
 constexpr std::array<std::string_view, 15> match_keys = {
-    "service", "environment", "component", "source", "error_type", "release", "level", "message",
-    "pattern", "stack", "http_status", "labels", "context", "target", "trigger"};
+    "service",
+    "environment",
+    "component",
+    "source",
+    "error_type",
+    "release",
+    "level",
+    "message",
+    "pattern",
+    "stack",
+    "http_status",
+    "labels",
+    "context",
+    "target",
+    "trigger"};
 
 template <std::size_t N>
 bool among(const std::array<std::string_view, N>& words, std::string_view word) {
@@ -44,7 +63,9 @@ bool is_scalar(const json::value& v) { return v.is_string() || v.is_number() || 
 
 // A string, or a non-empty array of strings (any of them).
 result<void> check_words(const json::value& v, std::string_view path) {
-    const auto good = [](const json::value& s) { return s.is_string() && !s.get_string().empty() && s.get_string().size() <= 4096; };
+    const auto good = [](const json::value& s) {
+        return s.is_string() && !s.get_string().empty() && s.get_string().size() <= 4096;
+    };
     if (good(v)) return {};
     if (v.is_array() && !v.get_array().empty() && v.get_array().size() <= 64 &&
         std::all_of(v.get_array().begin(), v.get_array().end(), good)) {
@@ -55,12 +76,15 @@ result<void> check_words(const json::value& v, std::string_view path) {
 
 bool is_status(const json::value& v) { return v.is_int64() && v.get_int64() >= 100 && v.get_int64() <= 599; }
 
-const json::value* schema_word(const json::object& schema, std::string_view key) { return schema.if_contains(key); }
+const json::value* schema_word(const json::object& schema, std::string_view key) {
+    return schema.if_contains(key);
+}
 
 bool fits_type(std::string_view type, const json::value& v) {
     if (type == "integer") {
         return v.is_int64() || (v.is_uint64() && v.get_uint64() <= 9'223'372'036'854'775'807ULL) ||
-               (v.is_double() && std::isfinite(v.get_double()) && v.get_double() == std::floor(v.get_double()));
+               (v.is_double() && std::isfinite(v.get_double()) && v.get_double() == std::floor(v.get_double())
+               );
     }
     if (type == "number") return v.is_number();
     if (type == "string") return v.is_string();
@@ -70,27 +94,47 @@ bool fits_type(std::string_view type, const json::value& v) {
     return false;
 }
 
-result<json::value> check_value(const json::object& schema, const json::value& value, const std::string& path, int depth) {
+result<json::value> check_value(
+    const json::object& schema, const json::value& value, const std::string& path, int depth
+) {
     if (depth > 8) return wrong(path, "is nested more than 8 levels deep");
     const std::string_view type = string_at(schema, "type");
     if (!type.empty() && !fits_type(type, value)) return wrong(path, fmt::format("must be of type {}", type));
-    if (const auto& allowed = array_at(schema, "enum"); !allowed.empty() && std::find(allowed.begin(), allowed.end(), value) == allowed.end()) {
+    if (const auto& allowed = array_at(schema, "enum");
+        !allowed.empty() && std::find(allowed.begin(), allowed.end(), value) == allowed.end()) {
         return wrong(path, fmt::format("must be one of {}", json::serialize(allowed)));
     }
     if (value.is_number()) {
         const double n = value.to_number<double>();
         if (const auto* min = schema_word(schema, "minimum"); min && !(n >= min->to_number<double>())) {
-            return wrong(path, fmt::format("must be at least {}{}", json::serialize(*min), string_at(schema, "unit").empty() ? "" : fmt::format(" {}", string_at(schema, "unit"))));
+            return wrong(
+                path,
+                fmt::format(
+                    "must be at least {}{}",
+                    json::serialize(*min),
+                    string_at(schema, "unit").empty() ? "" : fmt::format(" {}", string_at(schema, "unit"))
+                )
+            );
         }
         if (const auto* max = schema_word(schema, "maximum"); max && !(n <= max->to_number<double>())) {
-            return wrong(path, fmt::format("must be at most {}{}", json::serialize(*max), string_at(schema, "unit").empty() ? "" : fmt::format(" {}", string_at(schema, "unit"))));
+            return wrong(
+                path,
+                fmt::format(
+                    "must be at most {}{}",
+                    json::serialize(*max),
+                    string_at(schema, "unit").empty() ? "" : fmt::format(" {}", string_at(schema, "unit"))
+                )
+            );
         }
     }
-    const auto between = [&](std::size_t size, const char* min_key, const char* max_key, const char* what) -> result<void> {
-        if (const auto* min = schema_word(schema, min_key); min && size < static_cast<std::size_t>(min->to_number<std::int64_t>())) {
+    const auto between = [&](std::size_t size, const char* min_key, const char* max_key, const char* what
+                         ) -> result<void> {
+        if (const auto* min = schema_word(schema, min_key);
+            min && size < static_cast<std::size_t>(min->to_number<std::int64_t>())) {
             return wrong(path, fmt::format("must have at least {} {}", json::serialize(*min), what));
         }
-        if (const auto* max = schema_word(schema, max_key); max && size > static_cast<std::size_t>(max->to_number<std::int64_t>())) {
+        if (const auto* max = schema_word(schema, max_key);
+            max && size > static_cast<std::size_t>(max->to_number<std::int64_t>())) {
             return wrong(path, fmt::format("must have at most {} {}", json::serialize(*max), what));
         }
         return {};
@@ -114,8 +158,12 @@ result<json::value> check_value(const json::object& schema, const json::value& v
             for (const auto& [key, ignored] : object) {
                 if (!properties.contains(key)) {
                     std::string known;
-                    for (const auto& [name, also_ignored] : properties) known += (known.empty() ? "" : ", ") + std::string{name};
-                    return wrong(path + "." + std::string{key}, fmt::format("is not a parameter; known are: {}", known.empty() ? "none" : known));
+                    for (const auto& [name, also_ignored] : properties)
+                        known += (known.empty() ? "" : ", ") + std::string{name};
+                    return wrong(
+                        path + "." + std::string{key},
+                        fmt::format("is not a parameter; known are: {}", known.empty() ? "none" : known)
+                    );
                 }
             }
         }
@@ -124,8 +172,10 @@ result<json::value> check_value(const json::object& schema, const json::value& v
             const std::string here = path + "." + std::string{key};
             const auto* given = object.if_contains(key);
             if (!given || given->is_null()) {
-                if (const auto* fallback = property.get_object().if_contains("default")) out[key] = *fallback;
-                else out.erase(key);
+                if (const auto* fallback = property.get_object().if_contains("default"))
+                    out[key] = *fallback;
+                else
+                    out.erase(key);
                 continue;
             }
             auto checked = check_value(property.get_object(), *given, here, depth + 1);
@@ -133,7 +183,8 @@ result<json::value> check_value(const json::object& schema, const json::value& v
             out[key] = std::move(*checked);
         }
         for (const auto& name : array_at(schema, "required")) {
-            if (!out.contains(name.get_string())) return wrong(path + "." + std::string{view(name.get_string())}, "is missing");
+            if (!out.contains(name.get_string()))
+                return wrong(path + "." + std::string{view(name.get_string())}, "is missing");
         }
         return json::value(std::move(out));
     }
@@ -147,8 +198,10 @@ result<void> check_schema_at(const json::object& schema, const std::string& path
         const std::string_view key{raw_key};
         const std::string here = fmt::format("{}.{}", path, key);
         if (key == "type") {
-            static constexpr std::array<std::string_view, 6> types = {"integer", "number", "string", "boolean", "array", "object"};
-            if (!v.is_string() || !among(types, view(v.get_string()))) return wrong(here, "must be one of " + joined(types));
+            static constexpr std::array<std::string_view, 6> types = {
+                "integer", "number", "string", "boolean", "array", "object"};
+            if (!v.is_string() || !among(types, view(v.get_string())))
+                return wrong(here, "must be one of " + joined(types));
         } else if (key == "properties") {
             if (!v.is_object()) return wrong(here, "must be an object");
             for (const auto& [name, property] : v.get_object()) {
@@ -160,11 +213,15 @@ result<void> check_schema_at(const json::object& schema, const std::string& path
             if (!v.is_object()) return wrong(here, "must be an object");
             HEAL_TRY(check_schema_at(v.get_object(), here, depth + 1));
         } else if (key == "required") {
-            if (!v.is_array() || !std::all_of(v.get_array().begin(), v.get_array().end(), [](const json::value& s) { return s.is_string(); })) {
+            if (!v.is_array() ||
+                !std::all_of(v.get_array().begin(), v.get_array().end(), [](const json::value& s) {
+                    return s.is_string();
+                })) {
                 return wrong(here, "must be an array of strings");
             }
         } else if (key == "enum") {
-            if (!v.is_array() || v.get_array().empty()) return wrong(here, "must be an array with at least one value");
+            if (!v.is_array() || v.get_array().empty())
+                return wrong(here, "must be an array with at least one value");
         } else if (key == "minimum" || key == "maximum") {
             if (!v.is_number()) return wrong(here, "must be a number");
         } else if (key == "minLength" || key == "maxLength" || key == "minItems" || key == "maxItems") {
@@ -172,7 +229,11 @@ result<void> check_schema_at(const json::object& schema, const std::string& path
         } else if (key == "additionalProperties") {
             if (!v.is_bool()) return wrong(here, "must be true or false");
         } else if (key != "default" && key != "description" && key != "title" && key != "unit" && key != "$schema") {
-            return wrong(here, "is a word of JSON Schema that heald does not know; the subset is listed in docs/plugin-guide.md");
+            return wrong(
+                here,
+                "is a word of JSON Schema that heald does not know; the subset is listed in "
+                "docs/plugin-guide.md"
+            );
         }
     }
     if (const auto* fallback = schema.if_contains("default")) {
@@ -189,14 +250,21 @@ result<StrategyInfo> read_one(const json::value& value, const std::string& path)
     const auto& facts = value.get_object();
     for (const auto& [key, ignored] : facts) {
         if (!among(fact_keys, std::string_view{key})) {
-            return wrong(fmt::format("{}.{}", path, std::string_view{key}), "is not a known fact; known are " + joined(fact_keys));
+            return wrong(
+                fmt::format("{}.{}", path, std::string_view{key}),
+                "is not a known fact; known are " + joined(fact_keys)
+            );
         }
     }
     const FieldReader in{facts, path};
     StrategyInfo info;
     auto name = in.required_string("name");
     if (!name) return std::move(name).error();
-    if (!is_name(*name)) return wrong(path + ".name", "must be 1 to 64 characters of a-z, 0-9, '.', '-' and '_', not beginning with '.' or '-'");
+    if (!is_name(*name))
+        return wrong(
+            path + ".name",
+            "must be 1 to 64 characters of a-z, 0-9, '.', '-' and '_', not beginning with '.' or '-'"
+        );
     info.name = std::move(*name);
     auto version = in.string_or("version", "0.1.0");
     if (!version) return std::move(version).error();
@@ -219,13 +287,17 @@ result<StrategyInfo> read_one(const json::value& value, const std::string& path)
     info.confidence_floor = *floor;
     auto risk = in.string_or("risk", "disruptive");
     if (!risk) return std::move(risk).error();
-    if (!parse_risk(*risk, info.risk)) return wrong(path + ".risk", "must be safe, disruptive or destructive");
+    if (!parse_risk(*risk, info.risk))
+        return wrong(path + ".risk", "must be safe, disruptive or destructive");
     auto timeout = in.int_or("timeout_ms", 30'000, 1, 3'600'000);
     if (!timeout) return std::move(timeout).error();
     info.timeout = std::chrono::milliseconds{*timeout};
     for (const auto& [key, target] : std::initializer_list<std::pair<std::string_view, bool*>>{
-             {"idempotent", &info.idempotent}, {"reversible", &info.reversible}, {"assess", &info.has_assess},
-             {"verify", &info.has_verify}, {"rollback", &info.has_rollback}}) {
+             {"idempotent", &info.idempotent},
+             {"reversible", &info.reversible},
+             {"assess", &info.has_assess},
+             {"verify", &info.has_verify},
+             {"rollback", &info.has_rollback}}) {
         auto flag = in.bool_or(key, false);
         if (!flag) return std::move(flag).error();
         *target = *flag;
@@ -233,15 +305,19 @@ result<StrategyInfo> read_one(const json::value& value, const std::string& path)
     auto matches = in.array_or_null("matches");
     if (!matches) return std::move(matches).error();
     if (*matches) {
-        if ((*matches)->size() > max_matches) return wrong(path + ".matches", fmt::format("must have at most {} elements", max_matches));
-        for (std::size_t i = 0; i < (*matches)->size(); ++i) HEAL_TRY(check_match((**matches)[i], fmt::format("{}.matches[{}]", path, i)));
+        if ((*matches)->size() > max_matches)
+            return wrong(path + ".matches", fmt::format("must have at most {} elements", max_matches));
+        for (std::size_t i = 0; i < (*matches)->size(); ++i)
+            HEAL_TRY(check_match((**matches)[i], fmt::format("{}.matches[{}]", path, i)));
         info.matches = **matches;
     }
     auto capabilities = in.array_or_null("capabilities");
     if (!capabilities) return std::move(capabilities).error();
     if (*capabilities) {
         if ((*capabilities)->size() > max_capabilities) {
-            return wrong(path + ".capabilities", fmt::format("must have at most {} elements", max_capabilities));
+            return wrong(
+                path + ".capabilities", fmt::format("must have at most {} elements", max_capabilities)
+            );
         }
         for (std::size_t i = 0; i < (*capabilities)->size(); ++i) {
             const auto& one = (**capabilities)[i];
@@ -275,11 +351,16 @@ result<void> check_match(const json::value& match, std::string_view path) {
                 return wrong(here, "must be one of trace, debug, info, warn, error, fatal");
             }
         } else if (key == "http_status") {
-            const bool range = v.is_array() && v.get_array().size() == 2 && is_status(v.get_array()[0]) && is_status(v.get_array()[1]) &&
+            const bool range = v.is_array() && v.get_array().size() == 2 && is_status(v.get_array()[0]) &&
+                               is_status(v.get_array()[1]) &&
                                v.get_array()[0].get_int64() <= v.get_array()[1].get_int64();
-            if (!is_status(v) && !range) return wrong(here, "must be a status from 100 to 599, or [lowest, highest]");
+            if (!is_status(v) && !range)
+                return wrong(here, "must be a status from 100 to 599, or [lowest, highest]");
         } else if (key == "labels" || key == "context") {
-            if (!v.is_object() || !std::all_of(v.get_object().begin(), v.get_object().end(), [](const auto& m) { return is_scalar(m.value()); })) {
+            if (!v.is_object() ||
+                !std::all_of(v.get_object().begin(), v.get_object().end(), [](const auto& m) {
+                    return is_scalar(m.value());
+                })) {
                 return wrong(here, "must be an object of strings, numbers or booleans");
             }
         } else if (key == "target") {
@@ -287,7 +368,11 @@ result<void> check_match(const json::value& match, std::string_view path) {
         } else if (key == "trigger") {
             if (!v.is_object()) return wrong(here, "must be an object {\"count\": N, \"window_s\": S}");
             for (const auto& [name, ignored] : v.get_object()) {
-                if (name != "count" && name != "window_s") return wrong(fmt::format("{}.{}", here, std::string_view{name}), "is not known; use count and window_s");
+                if (name != "count" && name != "window_s")
+                    return wrong(
+                        fmt::format("{}.{}", here, std::string_view{name}),
+                        "is not known; use count and window_s"
+                    );
             }
             const FieldReader in{v.get_object(), here};
             if (auto n = in.required_int("count", 1, 1'000'000); !n) return std::move(n).error();
@@ -300,14 +385,20 @@ result<void> check_match(const json::value& match, std::string_view path) {
 }
 
 result<void> check_schema(const json::object& schema, std::string_view path) {
-    if (string_at(schema, "type", "object") != "object") return wrong(fmt::format("{}.type", path), "must be object");
+    if (string_at(schema, "type", "object") != "object")
+        return wrong(fmt::format("{}.type", path), "must be object");
     return check_schema_at(schema, std::string{path}, 0);
 }
 
-result<json::object> check_config(const json::object& schema, const json::object& config, std::string_view path) {
+result<json::object> check_config(
+    const json::object& schema, const json::object& config, std::string_view path
+) {
     if (schema.empty()) {
         if (config.empty()) return json::object{};
-        return wrong(fmt::format("{}.{}", path, std::string_view{config.begin()->key()}), "is not a parameter; this strategy takes none");
+        return wrong(
+            fmt::format("{}.{}", path, std::string_view{config.begin()->key()}),
+            "is not a parameter; this strategy takes none"
+        );
     }
     auto checked = check_value(schema, json::value(config), std::string{path}, 0);
     if (!checked) return std::move(checked).error();
@@ -315,16 +406,21 @@ result<json::object> check_config(const json::object& schema, const json::object
 }
 
 result<std::vector<StrategyInfo>> read_facts(const json::value& facts, std::string_view what) {
-    if (facts.is_object() && facts.get_object().contains("error")) return wrong(what, string_at(facts.get_object(), "error"));
+    if (facts.is_object() && facts.get_object().contains("error"))
+        return wrong(what, string_at(facts.get_object(), "error"));
     if (!facts.is_array() || facts.get_array().empty() || facts.get_array().size() > max_strategies) {
         return wrong(what, fmt::format("describe must give an array of 1 to {} strategies", max_strategies));
     }
     std::vector<StrategyInfo> out;
     std::set<std::string> names;
     for (std::size_t i = 0; i < facts.get_array().size(); ++i) {
-        auto one = read_one(facts.get_array()[i], facts.get_array().size() == 1 ? std::string{what} : fmt::format("{}[{}]", what, i));
+        auto one = read_one(
+            facts.get_array()[i],
+            facts.get_array().size() == 1 ? std::string{what} : fmt::format("{}[{}]", what, i)
+        );
         if (!one) return std::move(one).error();
-        if (!names.insert(one->name).second) return wrong(what, fmt::format("describes the strategy '{}' twice", one->name));
+        if (!names.insert(one->name).second)
+            return wrong(what, fmt::format("describes the strategy '{}' twice", one->name));
         out.push_back(std::move(*one));
     }
     return out;

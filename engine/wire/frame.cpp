@@ -6,7 +6,10 @@ namespace heal {
 
 result<std::string> to_frame(std::string_view text) {
     if (text.empty() || text.size() > max_frame_bytes) {
-        return fail(errc::invalid_input, fmt::format("a message of {} bytes does not fit a frame of 1 to {}", text.size(), max_frame_bytes));
+        return fail(
+            errc::invalid_input,
+            fmt::format("a message of {} bytes does not fit a frame of 1 to {}", text.size(), max_frame_bytes)
+        );
     }
     const auto n = static_cast<std::uint32_t>(text.size());
     std::string out;
@@ -23,9 +26,13 @@ result<bool> FrameReader::next(std::string_view& ret) {
     }
     if (pending() < 4) return false;
     std::uint32_t n = 0;
-    for (unsigned i = 0; i < 4; ++i) n |= static_cast<std::uint32_t>(static_cast<unsigned char>(buffer_[used_ + i])) << (8 * i);
+    for (unsigned i = 0; i < 4; ++i)
+        n |= static_cast<std::uint32_t>(static_cast<unsigned char>(buffer_[used_ + i])) << (8 * i);
     if (n == 0 || n > max_frame_bytes) {
-        return fail(errc::protocol, fmt::format("a frame of {} bytes was announced; 1 to {} are allowed", n, max_frame_bytes));
+        return fail(
+            errc::protocol,
+            fmt::format("a frame of {} bytes was announced; 1 to {} are allowed", n, max_frame_bytes)
+        );
     }
     if (pending() < 4 + std::size_t{n}) return false;
     ret = std::string_view{buffer_}.substr(used_ + 4, n);

@@ -2,9 +2,28 @@
 
 namespace heal {
 
+result<json::object> parse_message(std::string_view text) {
+    json::parse_options options;
+    options.max_depth = 128;
+    boost::system::error_code ec;
+    json::value value = json::parse(json::string_view{text.data(), text.size()}, ec, {}, options);
+    if (ec) return fail(errc::protocol, "a frame is no JSON: " + ec.message());
+    if (!value.is_object()) return fail(errc::protocol, "a frame is no JSON object");
+    return std::move(value.get_object());
+}
+
 json::object to_json(const Effect& e) {
-    return {{"step", e.step}, {"phase", e.phase}, {"kind", e.kind}, {"summary", e.summary}, {"parameters", e.parameters},
-            {"capability", e.capability}, {"changes_world", e.changes_world}, {"undoable", e.undoable}, {"undo", e.undo}, {"undoes_step", e.undoes_step}};
+    return {
+        {"step", e.step},
+        {"phase", e.phase},
+        {"kind", e.kind},
+        {"summary", e.summary},
+        {"parameters", e.parameters},
+        {"capability", e.capability},
+        {"changes_world", e.changes_world},
+        {"undoable", e.undoable},
+        {"undo", e.undo},
+        {"undoes_step", e.undoes_step}};
 }
 
 Effect effect_of(const json::object& o) {
@@ -23,7 +42,14 @@ Effect effect_of(const json::object& o) {
 }
 
 json::object to_json(const EffectResult& r) {
-    return {{"step", r.step}, {"phase", r.phase}, {"ok", r.ok}, {"skipped", r.skipped}, {"error", r.error}, {"result", r.result}, {"duration_us", r.duration.count()}};
+    return {
+        {"step", r.step},
+        {"phase", r.phase},
+        {"ok", r.ok},
+        {"skipped", r.skipped},
+        {"error", r.error},
+        {"result", r.result},
+        {"duration_us", r.duration.count()}};
 }
 
 EffectResult effect_result_of(const json::object& o) {

@@ -1,12 +1,13 @@
-// Runs one misbehaving artifact against Plugins and tells, as one JSON line, what became of it, how late the event loop got
-// meanwhile (what /health would have felt), whether the next candidate heals, and what was left behind.
-//   hostile_driver FILE CALL TIMEOUT_MS     FILE: put into the watched folder as it is; CALL: load, assess, execute, verify, rollback, reconfigure
+// Runs one misbehaving artifact against Plugins and tells, as one JSON line, what became of it, how late the
+// event loop got meanwhile (what /health would have felt), whether the next candidate heals, and what was
+// left behind.
+//   hostile_driver FILE CALL TIMEOUT_MS     FILE: put into the watched folder as it is; CALL: load, assess,
+//   execute, verify, rollback, reconfigure
 #include "../unit/runner_test_world.hpp"
 #include "base/log.hpp"
 
-#include <fmt/format.h>
-
 #include <dirent.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -40,7 +41,9 @@ std::vector<std::string> processes() {
             if (line.compare(0, 5, "PPid:") == 0) parent = line.substr(6);
             if (line.compare(0, 4, "Uid:") == 0) uid = line.substr(5, line.find('\t', 5) - 5);
         }
-        if (parent == std::to_string(::getpid()) || (uid.size() == 10 && uid.compare(0, 3, "214") == 0 && parent == "1")) out.push_back(pid + " " + name);
+        if (parent == std::to_string(::getpid()) ||
+            (uid.size() == 10 && uid.compare(0, 3, "214") == 0 && parent == "1"))
+            out.push_back(pid + " " + name);
     }
     ::closedir(proc);
     return out;
@@ -72,14 +75,18 @@ int main(int argc, char** argv) {
             beat.expires_at(due);
             beat.async_wait([&, due](boost::system::error_code ec) {
                 if (ec) return;
-                worst = std::max(worst, std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now() - due));
+                worst = std::max(
+                    worst, std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now() - due)
+                );
                 tick();
             });
         };
         tick();
 
         const std::string name = fs::path{file}.filename().string();
-        const std::string to = world.folder / ((name.size() > 4 && name.substr(name.size() - 4) == ".lua" ? "scripts/" : "plugins/") + name);
+        const std::string to =
+            world.folder /
+            ((name.size() > 4 && name.substr(name.size() - 4) == ".lua" ? "scripts/" : "plugins/") + name);
         fs::rename(file, to);  // with its owner, rights and kind
         const auto loaded_at = std::chrono::steady_clock::now();
         const auto until = loaded_at + 8s;
@@ -90,7 +97,10 @@ int main(int argc, char** argv) {
         const CatalogEntry* entry = world.entry(name);
         out["state"] = entry ? to_string(entry->state) : "nothing";
         out["reason"] = entry ? entry->reason : "";
-        out["load_ms"] = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - loaded_at).count();
+        out["load_ms"] = std::chrono::duration_cast<std::chrono::milliseconds>(
+                             std::chrono::steady_clock::now() - loaded_at
+        )
+                             .count();
         if (what != "load" && entry && entry->state == ArtifactState::loaded) {
             StrategyCall call = world.call("hostile", {"exec:/bin/true"});
             call.timeout = timeout;
@@ -101,11 +111,18 @@ int main(int argc, char** argv) {
             }
             const auto begun = std::chrono::steady_clock::now();
             StrategyReply reply;
-            if (what == "assess") reply = world.assess(std::move(call));
-            else if (what == "verify") reply = world.verify(std::move(call));
-            else if (what == "rollback") reply = world.run(world.plugins->runner().rollback(std::move(call), world.ledger));
-            else reply = world.execute(std::move(call));
-            out["took_ms"] = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begun).count();
+            if (what == "assess")
+                reply = world.assess(std::move(call));
+            else if (what == "verify")
+                reply = world.verify(std::move(call));
+            else if (what == "rollback")
+                reply = world.run(world.plugins->runner().rollback(std::move(call), world.ledger));
+            else
+                reply = world.execute(std::move(call));
+            out["took_ms"] = std::chrono::duration_cast<std::chrono::milliseconds>(
+                                 std::chrono::steady_clock::now() - begun
+            )
+                                 .count();
             out["outcome"] = to_string(reply.outcome);
             out["crashed"] = reply.crashed;
             out["timed_out"] = reply.timed_out;
@@ -123,7 +140,8 @@ int main(int argc, char** argv) {
     json::array left;
     for (const std::string& one : processes()) left.emplace_back(one);
     out["processes_left"] = std::move(left);
-    out["descriptors_left"] = static_cast<std::int64_t>(open_descriptors()) - static_cast<std::int64_t>(descriptors);
+    out["descriptors_left"] =
+        static_cast<std::int64_t>(open_descriptors()) - static_cast<std::int64_t>(descriptors);
     out["escaped"] = fs::exists("/tmp/heal-hostile-escape");
     std::cout << json::serialize(out) << std::endl;
     return 0;

@@ -1,7 +1,6 @@
 #include "runner_test_world.hpp"
 
 #include <gtest/gtest.h>
-
 #include <signal.h>
 #include <unistd.h>
 
@@ -76,6 +75,34 @@ TEST_F(Runner, AnswersABatchInItsOrder) {
     EXPECT_EQ(replies[3].outcome, Outcome::declined);
 }
 
+TEST_F(Runner, PassesOnWhateverDepthAndBytesAnIncidentHas) {
+    load_sample();
+    // 32 levels are what the engine itself takes; the message around them adds more.
+    std::string deep = "1";
+    for (int i = 0; i < 31; ++i) deep = "[" + deep + "]";
+    StrategyCall call = world.call("sample");
+    call.request["incident"].as_object()["context"] = json::object{{"deep", parse_json(deep, "x").value()}};
+    call.request["incident"].as_object()["message"] = std::string("\x01\x1f \xc3\xa4 \"quoted\" \\ \x7f");
+    EXPECT_EQ(world.assess(call).outcome, Outcome::succeeded);
+    EXPECT_EQ(world.execute(call).outcome, Outcome::succeeded);
+    call.attempt += "b";
+    call.request["incident"].as_object()["message"] = std::string(2'000'000, 'x');
+    const StrategyReply large = world.execute(call);
+    EXPECT_EQ(large.outcome, Outcome::failed);
+    EXPECT_FALSE(large.crashed) << "a message that does not fit is not the plugin's fault";
+    EXPECT_EQ(world.execute(world.call("sample")).outcome, Outcome::succeeded);
+}
+
+TEST_F(Runner, ServesMoreArtifactsThanItMayHaveHosts) {
+    for (int i = 0; i < 20; ++i) {
+        const std::string name = "s" + std::to_string(i);
+        world.script(name + ".lua", "return { name = '" + name + "', execute = function() return true end }");
+    }
+    world.start();
+    world.drive([&] { return world.plugins->entries().size() == 20; });
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(world.execute(world.call("s" + std::to_string(i))).outcome, Outcome::succeeded) << i;
+}
+
 TEST_F(Runner, RefusesAConfigurationThatDoesNotFitTheParameters) {
     load_sample();
     const auto check = [&](json::object config, const std::string& expected) {
@@ -110,7 +137,9 @@ TEST_F(Runner, DoesNotPerformWhatCouldNotBeRecorded) {
     load_sample();
     const std::string file = world.folder / "x.txt";
     world.ledger.refuse_kind = "write_file";
-    const StrategyReply r = world.execute(with(world.call("sample", {"file:" + world.folder.path + "/**"}), {{"do", "write"}, {"path", file}}));
+    const StrategyReply r = world.execute(
+        with(world.call("sample", {"file:" + world.folder.path + "/**"}), {{"do", "write"}, {"path", file}})
+    );
     EXPECT_EQ(r.outcome, Outcome::failed);
     EXPECT_NE(r.text.find("could not be recorded"), std::string::npos) << r.text;
     EXPECT_FALSE(fs::exists(file));
@@ -127,7 +156,10 @@ TEST_F(Runner, DeniesWhatIsNotGranted) {
 
 TEST_F(Runner, ListsWithoutDoingInADryRun) {
     load_sample();
-    StrategyCall call = with(world.call("sample", {"file:" + world.folder.path + "/**"}), {{"do", "write"}, {"path", world.folder / "x.txt"}});
+    StrategyCall call = with(
+        world.call("sample", {"file:" + world.folder.path + "/**"}),
+        {{"do", "write"}, {"path", world.folder / "x.txt"}}
+    );
     call.dry_run = true;
     EXPECT_EQ(world.execute(std::move(call)).outcome, Outcome::succeeded);
     EXPECT_FALSE(fs::exists(world.folder / "x.txt"));
@@ -138,14 +170,22 @@ TEST_F(Runner, TakesRecordedEffectsBackWithoutThePlugin) {
     load_sample();
     const std::string file = world.folder / "x.txt";
     write(file, "before", 0640);
-    EXPECT_EQ(world.execute(with(world.call("sample", {"file:" + world.folder.path + "/**"}), {{"do", "write"}, {"path", file}})).outcome, Outcome::succeeded);
+    EXPECT_EQ(
+        world
+            .execute(with(
+                world.call("sample", {"file:" + world.folder.path + "/**"}), {{"do", "write"}, {"path", file}}
+            ))
+            .outcome,
+        Outcome::succeeded
+    );
     EXPECT_EQ(read(file).substr(0, 5), "after");
     fs::remove(world.folder / "plugins/sample.so");
     world.plugins->rescan();
     EXPECT_EQ(world.entry("sample.so"), nullptr);
     const auto effects = world.ledger.effects;
     for (int twice = 0; twice < 2; ++twice) {  // an interrupted undo is run again from its begin
-        const StrategyReply r = world.run(world.plugins->runner().undo(world.call("sample"), effects, world.ledger));
+        const StrategyReply r =
+            world.run(world.plugins->runner().undo(world.call("sample"), effects, world.ledger));
         EXPECT_EQ(r.outcome, Outcome::succeeded) << r.text;
         EXPECT_EQ(int_at(r.detail, "undone"), 1);
         EXPECT_EQ(read(file), "before");
@@ -161,7 +201,9 @@ namespace {
 std::string state_of(const std::string& folder) {
     std::map<std::string, std::string> all;
     for (const auto& one : fs::recursive_directory_iterator(folder)) {
-        if (one.is_regular_file()) all[one.path()] = std::to_string(static_cast<unsigned>(one.status().permissions())) + read(one.path());
+        if (one.is_regular_file())
+            all[one.path()] =
+                std::to_string(static_cast<unsigned>(one.status().permissions())) + read(one.path());
     }
     std::string out;
     for (const auto& [name, what] : all) out += name + "=" + what + "\n";
@@ -184,10 +226,16 @@ void kill_performers() {
 
 TEST_F(Runner, RestoresTheWorldAlsoWhenTheUndoingIsKilledInItsMiddleAndRunAgain) {
     const std::string area = world.folder / "area";
-    world.script("change.lua", "return { name = 'change', execute = function(rq, call) local d = '" + area + "/'\n"
-        "call.write_file{path = d .. 'a', content = 'new a'}; call.write_file{path = d .. 'a', content = 'newer a'}\n"
-        "call.move_file{from = d .. 'b', to = d .. 'c'}; call.remove_file(d .. 'x'); call.copy_file{from = d .. 'a', to = d .. 'x'}\n"
-        "call.write_file{path = d .. 'fresh', content = '1', mode = 384}; return false end }");
+    world.script(
+        "change.lua",
+        "return { name = 'change', execute = function(rq, call) local d = '" + area +
+            "/'\n"
+            "call.write_file{path = d .. 'a', content = 'new a'}; call.write_file{path = d .. 'a', content = "
+            "'newer a'}\n"
+            "call.move_file{from = d .. 'b', to = d .. 'c'}; call.remove_file(d .. 'x'); call.copy_file{from "
+            "= d .. 'a', to = d .. 'x'}\n"
+            "call.write_file{path = d .. 'fresh', content = '1', mode = 384}; return false end }"
+    );
     world.start();
     for (int killed_at = 0; killed_at <= 6; ++killed_at) {
         fs::remove_all(area);
@@ -206,12 +254,15 @@ TEST_F(Runner, RestoresTheWorldAlsoWhenTheUndoingIsKilledInItsMiddleAndRunAgain)
         world.ledger.on_begin = [&](const Effect&) {
             if (++begun == killed_at) kill_performers();
         };
-        const StrategyReply first = world.run(world.plugins->runner().undo(world.call("change"), effects, world.ledger));
+        const StrategyReply first =
+            world.run(world.plugins->runner().undo(world.call("change"), effects, world.ledger));
         if (killed_at > 0 && first.outcome != Outcome::succeeded) {
             EXPECT_EQ(first.outcome, Outcome::unknown) << first.text;
-            // As the engine resumes: with those that are not recorded as undone; the one that was cut off is among them.
+            // As the engine resumes: with those that are not recorded as undone; the one that was cut off is
+            // among them.
             effects.erase(effects.begin(), effects.begin() + int_at(first.detail, "undone"));
-            const StrategyReply again = world.run(world.plugins->runner().undo(world.call("change"), effects, world.ledger));
+            const StrategyReply again =
+                world.run(world.plugins->runner().undo(world.call("change"), effects, world.ledger));
             EXPECT_EQ(again.outcome, Outcome::succeeded) << again.text;
         }
         EXPECT_EQ(state_of(area), before) << "killed at " << killed_at;
@@ -230,7 +281,8 @@ TEST_F(Runner, TurnsAThrowIntoAFailureAndACrashIntoUnknown) {
     EXPECT_EQ(world.entry("sample.so")->crashes, 1U);
     const StrategyReply next = world.execute(world.call("sample"));
     EXPECT_EQ(next.outcome, Outcome::declined) << "it waits after a crash";
-    EXPECT_EQ(world.verify(world.call("sample")).outcome, Outcome::succeeded) << "but what settles the attempt may run";
+    EXPECT_EQ(world.verify(world.call("sample")).outcome, Outcome::succeeded)
+        << "but what settles the attempt may run";
 }
 
 TEST_F(Runner, StopsALoopThatHeedsItsDeadline) {
@@ -270,14 +322,22 @@ TEST_F(Runner, PassesLogLinesProgressAndKeepsValues) {
     load_sample();
     const StrategyReply r = world.execute(with(world.call("sample"), {{"do", "log"}}));
     EXPECT_EQ(r.text, "yes");
-    EXPECT_EQ(world.ledger.lines, (std::vector<std::string>{"info a line", "progress half", "begin state_put", "end ok", "begin state_get", "end ok"}));
+    EXPECT_EQ(
+        world.ledger.lines,
+        (std::vector<std::string>{
+            "info a line", "progress half", "begin state_put", "end ok", "begin state_get", "end ok"})
+    );
 }
 
 TEST_F(Runner, RunsAScriptWithTheSameWords) {
-    world.script("good.lua", std::string{"return { name = \"good\", risk = \"safe\", capabilities = {\"exec:/bin/*\"},\n"
-        "assess = function(rq) return rq.incident.service == \"cart\" and 0.9 or nil end,\n"
-        "execute = function(rq, call) local r = call:exec{ argv = {\"/bin/echo\", rq.attempt} }; return { outcome = \"succeeded\", text = r.output } end,\n"
-        "verify = function() return true end }"});
+    world.script(
+        "good.lua",
+        std::string{"return { name = \"good\", risk = \"safe\", capabilities = {\"exec:/bin/*\"},\n"
+                    "assess = function(rq) return rq.incident.service == \"cart\" and 0.9 or nil end,\n"
+                    "execute = function(rq, call) local r = call:exec{ argv = {\"/bin/echo\", rq.attempt} }; "
+                    "return { outcome = \"succeeded\", text = r.output } end,\n"
+                    "verify = function() return true end }"}
+    );
     world.start();
     ASSERT_NE(world.entry("good.lua"), nullptr);
     EXPECT_EQ(world.entry("good.lua")->reason, "");
@@ -293,10 +353,18 @@ TEST_F(Runner, RefusesABadScriptWithPlaceAndReason) {
         {"syntax.lua", "return {", "syntax.lua:1:"},
         {"number.lua", "return 7", "must return a table"},
         {"noexec.lua", "return { name = 'x' }", "lacks execute"},
-        {"typo.lua", "return { name = 'x', prority = 3, execute = function() end }", "prority: is not a known fact"},
-        {"name.lua", "return { name = 'Bad Name', execute = function() end }", "name: must be 1 to 64 characters"},
-        {"match.lua", "return { name = 'x', matches = {{ servce = 'a' }}, execute = function() end }", "matches[0].servce: is not a key of a match"},
-        {"cap.lua", "return { name = 'x', capabilities = {'exec:nginx'}, execute = function() end }", "a program is an absolute path"},
+        {"typo.lua",
+         "return { name = 'x', prority = 3, execute = function() end }",
+         "prority: is not a known fact"},
+        {"name.lua",
+         "return { name = 'Bad Name', execute = function() end }",
+         "name: must be 1 to 64 characters"},
+        {"match.lua",
+         "return { name = 'x', matches = {{ servce = 'a' }}, execute = function() end }",
+         "matches[0].servce: is not a key of a match"},
+        {"cap.lua",
+         "return { name = 'x', capabilities = {'exec:nginx'}, execute = function() end }",
+         "a program is an absolute path"},
         {"loop.lua", "while true do end", "did not end its main part"},
         {"bytecode.lua", "\x1bLua", "bytecode.lua"},
     };
@@ -310,20 +378,24 @@ TEST_F(Runner, RefusesABadScriptWithPlaceAndReason) {
         EXPECT_NE(e->reason.find(expected), std::string::npos) << name << ": " << e->reason;
     }
     ASSERT_NE(world.entry("mode.lua"), nullptr);
-    EXPECT_NE(world.entry("mode.lua")->reason.find("chmod go-w"), std::string::npos) << world.entry("mode.lua")->reason;
+    EXPECT_NE(world.entry("mode.lua")->reason.find("chmod go-w"), std::string::npos)
+        << world.entry("mode.lua")->reason;
 }
 
 TEST_F(Runner, ServesANewVersionToTheNextCallAndKeepsTheOldOneWhenItIsRefused) {
     load_sample();
     EXPECT_EQ(string_at(world.execute(world.call("sample")).detail, "version"), "1.0.0");
     drop_in(SAMPLE_PLUGIN_2, world.folder / "plugins/sample.so");
-    world.drive([&] { return world.entry("sample.so") && world.entry("sample.so")->strategies.at(0).version == "2.0.0"; });
+    world.drive([&] {
+        return world.entry("sample.so") && world.entry("sample.so")->strategies.at(0).version == "2.0.0";
+    });
     EXPECT_EQ(string_at(world.execute(world.call("sample")).detail, "version"), "2.0.0");
     write(world.folder / "plugins/half.tmp", read(SAMPLE_PLUGIN).substr(0, 5000));
     fs::rename(world.folder / "plugins/half.tmp", world.folder / "plugins/sample.so");
     world.drive([&] { return !world.entry("sample.so")->reason.empty(); });
     EXPECT_EQ(world.entry("sample.so")->state, ArtifactState::loaded);
-    EXPECT_NE(world.entry("sample.so")->reason.find("the former version stays in service"), std::string::npos) << world.entry("sample.so")->reason;
+    EXPECT_NE(world.entry("sample.so")->reason.find("the former version stays in service"), std::string::npos)
+        << world.entry("sample.so")->reason;
     EXPECT_EQ(string_at(world.execute(world.call("sample")).detail, "version"), "2.0.0");
     fs::remove(world.folder / "plugins/sample.so");
     world.drive([&] { return world.entry("sample.so") == nullptr; });
@@ -336,7 +408,10 @@ TEST_F(Runner, RefusesASecondArtifactWithTheSameNameUntilTheFirstIsGone) {
     drop_in(SAMPLE_PLUGIN_2, world.folder / "plugins/b.so");
     world.drive([&] { return world.entry("b.so") != nullptr; });
     EXPECT_EQ(world.entry("b.so")->state, ArtifactState::refused);
-    EXPECT_NE(world.entry("b.so")->reason.find("which " + world.entry("a.so")->path + " has already"), std::string::npos) << world.entry("b.so")->reason;
+    EXPECT_NE(
+        world.entry("b.so")->reason.find("which " + world.entry("a.so")->path + " has already"),
+        std::string::npos
+    ) << world.entry("b.so")->reason;
     fs::remove(world.folder / "plugins/a.so");
     world.drive([&] { return world.entry("b.so")->state == ArtifactState::loaded; });
 }

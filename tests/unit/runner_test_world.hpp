@@ -1,5 +1,5 @@
-// A Plugins object over temporary folders, and a ledger that writes down what it is told, for the tests of runner/ and the hostile
-// driver. One io_context, run until a coroutine has ended.
+// A Plugins object over temporary folders, and a ledger that writes down what it is told, for the tests of
+// runner/ and the hostile driver. One io_context, run until a coroutine has ended.
 #pragma once
 
 #include "runner/plugins.hpp"
@@ -122,7 +122,8 @@ public:
         while (!done()) {
             context.restart();
             context.run_one_for(std::chrono::milliseconds{100});
-            if (std::chrono::steady_clock::now() > until) throw std::runtime_error("nothing happened for a minute");
+            if (std::chrono::steady_clock::now() > until)
+                throw std::runtime_error("nothing happened for a minute");
         }
     }
 
@@ -143,7 +144,8 @@ public:
         StrategyCall c;
         c.strategy = strategy;
         c.attempt = "attempt-" + std::to_string(++attempts);
-        c.request = json::object{{"incident", json::object{{"service", "cart"}, {"message", "boom"}}}, {"target", json::object{}}};
+        c.request = json::object{
+            {"incident", json::object{{"service", "cart"}, {"message", "boom"}}}, {"target", json::object{}}};
         c.grants = std::move(grants);
         return c;
     }

@@ -11,7 +11,10 @@ std::string words(const std::vector<ChildAction>& actions) {
     std::string out;
     for (const ChildAction a : actions) {
         out += out.empty() ? "" : " ";
-        out += a == ChildAction::send_cancel ? "cancel" : a == ChildAction::terminate ? "term" : a == ChildAction::kill ? "kill" : "close";
+        out += a == ChildAction::send_cancel ? "cancel"
+               : a == ChildAction::terminate ? "term"
+               : a == ChildAction::kill      ? "kill"
+                                             : "close";
     }
     return out;
 }

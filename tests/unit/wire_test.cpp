@@ -43,7 +43,8 @@ TEST(Frame, GivesWholeFramesHoweverTheBytesArrive) {
 }
 
 TEST(Frame, RefusesALengthOfNothingAndOneAboveTheLimitForGood) {
-    for (const std::string& head : {std::string("\0\0\0\0", 4), std::string("\1\0\x10\0", 4), std::string("\xff\xff\xff\x7f", 4)}) {
+    for (const std::string& head :
+         {std::string("\0\0\0\0", 4), std::string("\1\0\x10\0", 4), std::string("\xff\xff\xff\x7f", 4)}) {
         FrameReader reader;
         reader.append(head);
         std::string_view text;
@@ -78,9 +79,25 @@ TEST(Glob, MatchesWithinComponentsAndAcrossThem) {
 }
 
 TEST(Capability, IsOfAKnownForm) {
-    const auto check = [](const char* text, const char* expected) { EXPECT_NE(capable(text).find(expected), std::string::npos) << text << ": " << capable(text); };
-    for (const char* good : {"exec:*", "exec:/usr/sbin/nginx", "exec:/usr/bin/systemctl restart *", "exec:{target.process.command.0}", "file:/etc/**", "read:/var/log/*",
-             "net:127.0.0.1:6379", "net:[::1]:80", "net:unix:/run/x.sock", "net:{target.redis.address}", "signal:pidfile:/run/x.pid", "signal:command:/usr/sbin/nginx", "systemd:x.service", "docker:a-*", "sql:psql:*"}) {
+    const auto check = [](const char* text, const char* expected) {
+        EXPECT_NE(capable(text).find(expected), std::string::npos) << text << ": " << capable(text);
+    };
+    for (const char* good :
+         {"exec:*",
+          "exec:/usr/sbin/nginx",
+          "exec:/usr/bin/systemctl restart *",
+          "exec:{target.process.command.0}",
+          "file:/etc/**",
+          "read:/var/log/*",
+          "net:127.0.0.1:6379",
+          "net:[::1]:80",
+          "net:unix:/run/x.sock",
+          "net:{target.redis.address}",
+          "signal:pidfile:/run/x.pid",
+          "signal:command:/usr/sbin/nginx",
+          "systemd:x.service",
+          "docker:a-*",
+          "sql:psql:*"}) {
         check(good, "ok");
     }
     check("shell:rm", "must begin with one of");
@@ -94,8 +111,18 @@ TEST(Capability, IsOfAKnownForm) {
 }
 
 TEST(Grants, CoverExactlyWhatTheySay) {
-    const Grants g{{"exec:/bin/echo", "exec:/usr/bin/systemctl restart *", "exec:/bin/tar x ...", "file:/etc/app/**", "read:/var/log/*", "net:127.0.0.1:6379", "net:*.local:*",
-                    "net:unix:/run/a.sock", "signal:pidfile:/run/x.pid", "systemd:web-*", "file:/srv/{target.name}/**"}};
+    const Grants g{
+        {"exec:/bin/echo",
+         "exec:/usr/bin/systemctl restart *",
+         "exec:/bin/tar x ...",
+         "file:/etc/app/**",
+         "read:/var/log/*",
+         "net:127.0.0.1:6379",
+         "net:*.local:*",
+         "net:unix:/run/a.sock",
+         "signal:pidfile:/run/x.pid",
+         "systemd:web-*",
+         "file:/srv/{target.name}/**"}};
     EXPECT_TRUE(g.exec({"/bin/echo", "anything", "; rm -rf /"}));
     EXPECT_FALSE(g.exec({"/bin/echos"}));
     EXPECT_TRUE(g.exec({"/usr/bin/systemctl", "restart", "cart"}));
@@ -123,12 +150,15 @@ TEST(Grants, CoverExactlyWhatTheySay) {
 
 TEST(CleanPath, IsAbsoluteAndHasNoWayBack) {
     for (const char* good : {"/", "/a", "/a/b.c", "/...", "/a/..b"}) EXPECT_TRUE(is_clean_path(good)) << good;
-    for (const char* bad : {"", "a", "/a/", "//a", "/a//b", "/./a", "/a/..", "/../a"}) EXPECT_FALSE(is_clean_path(bad)) << bad;
+    for (const char* bad : {"", "a", "/a/", "//a", "/a//b", "/./a", "/a/..", "/../a"})
+        EXPECT_FALSE(is_clean_path(bad)) << bad;
     EXPECT_FALSE(is_clean_path(std::string_view("/a\0b", 4)));
 }
 
 TEST(Facts, AreRefusedWithTheirPlace) {
-    const auto check = [](const std::string& facts, const std::string& expected) { EXPECT_NE(described(facts).find(expected), std::string::npos) << facts << ": " << described(facts); };
+    const auto check = [](const std::string& facts, const std::string& expected) {
+        EXPECT_NE(described(facts).find(expected), std::string::npos) << facts << ": " << described(facts);
+    };
     check(R"([{"name": "a.b-c_1"}])", "ok");
     check(R"([{"name": "a"}, {"name": "b"}])", "ok");
     check("[]", "array of 1 to 64");
@@ -141,10 +171,19 @@ TEST(Facts, AreRefusedWithTheirPlace) {
     check(R"([{"name": "a", "confidence": 1.1}])", "x.so.confidence: must be a number from 0 to 1");
     check(R"([{"name": "a", "timeout_ms": 0}])", "x.so.timeout_ms: must be an integer from 1 to 3600000");
     check(R"([{"name": "a"}, {"name": "b", "matches": {}}])", "x.so[1].matches: must be an array");
-    check(R"([{"name": "a", "capabilities": ["exec:sh"]}])", "x.so.capabilities[0]: 'exec:sh' is not a capability");
+    check(
+        R"([{"name": "a", "capabilities": ["exec:sh"]}])",
+        "x.so.capabilities[0]: 'exec:sh' is not a capability"
+    );
     check(R"([{"name": "a", "schema": 2}])", "x.so.schema");
-    check(R"([{"name": "a", "parameters": {"properties": {"n": {"type": "int"}}}}])", "x.so.parameters.properties.n.type: must be one of");
-    check(R"([{"name": "a", "parameters": {"properties": {"n": {"type": "integer", "default": "x"}}}}])", "default: must be of type integer");
+    check(
+        R"([{"name": "a", "parameters": {"properties": {"n": {"type": "int"}}}}])",
+        "x.so.parameters.properties.n.type: must be one of"
+    );
+    check(
+        R"([{"name": "a", "parameters": {"properties": {"n": {"type": "integer", "default": "x"}}}}])",
+        "default: must be of type integer"
+    );
     check(R"([{"name": "a", "parameters": {"oneOf": []}}])", "does not know");
 }
 
@@ -154,7 +193,10 @@ TEST(Facts, CheckEachKeyOfAMatch) {
         const std::string got = r ? "ok" : r.error().text;
         EXPECT_NE(got.find(expected), std::string::npos) << match << ": " << got;
     };
-    check(R"({"service": "a*", "environment": ["prod", "stage"], "level": "error", "message": "x.*", "http_status": [500, 599], "labels": {"a": "b"}, "target": ["process"], "trigger": {"count": 3, "window_s": 60}})", "ok");
+    check(
+        R"({"service": "a*", "environment": ["prod", "stage"], "level": "error", "message": "x.*", "http_status": [500, 599], "labels": {"a": "b"}, "target": ["process"], "trigger": {"count": 3, "window_s": 60}})",
+        "ok"
+    );
     check("7", "must be an object");
     check(R"({"servce": "a"})", "m.servce: is not a key of a match");
     check(R"({"service": ""})", "m.service: must be a string of 1");
@@ -168,10 +210,14 @@ TEST(Facts, CheckEachKeyOfAMatch) {
 }
 
 TEST(Config, IsFilledWithDefaultsOrRefusedWithItsPath) {
-    const std::string schema = R"({"properties": {"n": {"type": "integer", "minimum": 1, "maximum": 5, "default": 2, "unit": "s"}, "s": {"type": "string", "minLength": 2},
+    const std::string schema =
+        R"({"properties": {"n": {"type": "integer", "minimum": 1, "maximum": 5, "default": 2, "unit": "s"}, "s": {"type": "string", "minLength": 2},
         "l": {"type": "array", "items": {"type": "number"}, "maxItems": 2}, "o": {"type": "object", "properties": {"x": {"type": "boolean", "default": true}}, "additionalProperties": false}},
         "required": ["s"], "additionalProperties": false})";
-    const auto check = [&](const std::string& config, const std::string& expected) { EXPECT_NE(configured(schema, config).find(expected), std::string::npos) << config << ": " << configured(schema, config); };
+    const auto check = [&](const std::string& config, const std::string& expected) {
+        EXPECT_NE(configured(schema, config).find(expected), std::string::npos)
+            << config << ": " << configured(schema, config);
+    };
     check(R"({"s": "ab"})", R"("n":2)");
     check(R"({"s": "ab", "n": 5})", R"("n":5)");
     check(R"({"s": "ab", "n": 3.0})", R"("n":3)");

@@ -1,5 +1,6 @@
-// A fake host for the unit tests of strategies: runs a strategy in the test's own process, answers its effects from a table, and keeps
-// what it asked for. Header-only, like sdk.hpp. It deliberately performs nothing.
+// A fake host for the unit tests of strategies: runs a strategy in the test's own process, answers its
+// effects from a table, and keeps what it asked for. Header-only, like sdk.hpp. It deliberately performs
+// nothing.
 //
 //   heal::fake::host host;
 //   host.answer("exec", heal::json::object({{"exit_code", 0}, {"output", "ok"}}));
@@ -22,7 +23,12 @@ namespace heal::fake {
 
 /// A request with the given members; the others are empty objects.
 inline heal::json request(std::initializer_list<heal::json::member> members) {
-    heal::json out = heal::json::object({{"attempt", "test"}, {"incident", heal::json::object()}, {"target", heal::json::object()}, {"dry_run", false}});
+    heal::json out = heal::json::object(
+        {{"attempt", "test"},
+         {"incident", heal::json::object()},
+         {"target", heal::json::object()},
+         {"dry_run", false}}
+    );
     for (const auto& [key, value] : members) out.set(key, value);
     return out;
 }
@@ -45,22 +51,32 @@ public:
         raw_.ctx = this;
         raw_.log = [](void* ctx, std::int32_t level, heal_str message, heal_str fields) {
             auto& self = *static_cast<host*>(ctx);
-            self.log_.push_back({level, std::string(detail::borrowed(message)), fields.size > 0 ? heal::json::parse(detail::borrowed(fields)) : heal::json()});
+            self.log_.push_back(
+                {level,
+                 std::string(detail::borrowed(message)),
+                 fields.size > 0 ? heal::json::parse(detail::borrowed(fields)) : heal::json()}
+            );
         };
         raw_.get_extension = [](void*, const char* id) -> const void* {
-            return std::string_view(id) == HEAL_EXT_EFFECTS_1 ? static_cast<const void*>(&effects_table) : nullptr;
+            return std::string_view(id) == HEAL_EXT_EFFECTS_1 ? static_cast<const void*>(&effects_table)
+                                                              : nullptr;
         };
     }
     host(const host&) = delete;
     host& operator=(const host&) = delete;
 
-    /// Every effect of that kind is answered so, until the next word on it. Unanswered kinds give an empty object.
+    /// Every effect of that kind is answered so, until the next word on it. Unanswered kinds give an empty
+    /// object.
     void answer(const std::string& kind, heal::json result) {
-        answers_[kind] = [r = std::move(result)](const heal::json&) { return std::pair(std::int32_t{HEAL_OK}, r); };
+        answers_[kind] = [r = std::move(result)](const heal::json&) {
+            return std::pair(std::int32_t{HEAL_OK}, r);
+        };
     }
     /// Answers depend on the parameters; throw heal::effect_error to refuse.
     void answer_with(const std::string& kind, std::function<heal::json(const heal::json& parameters)> make) {
-        answers_[kind] = [make = std::move(make)](const heal::json& p) { return std::pair(std::int32_t{HEAL_OK}, make(p)); };
+        answers_[kind] = [make = std::move(make)](const heal::json& p) {
+            return std::pair(std::int32_t{HEAL_OK}, make(p));
+        };
     }
     void refuse(const std::string& kind, std::int32_t status, const std::string& text) {
         answers_[kind] = [status, text](const heal::json&) { return std::pair(status, heal::json(text)); };
@@ -80,27 +96,45 @@ public:
         log_.clear();
     }
 
-    /// Calls go through the same C border as in heald. A missing assess gives the descriptor's confidence; a text with a NaN cause
-    /// (an exception) gives -1.
+    /// Calls go through the same C border as in heald. A missing assess gives the descriptor's confidence; a
+    /// text with a NaN cause (an exception) gives -1.
     template <class S>
     double assess(const heal::json& rq, const heal::json& config = heal::json::object()) {
         double out = S::about.confidence;
-        const outcome done = with<S>(rq, config, [&](const heal_strategy& s, heal_str text, const heal_call& c) -> std::int32_t {
-            return s.assess ? s.assess(s.self, text, &c, &out) : HEAL_OK;
-        });
+        const outcome done = with<S>(
+            rq,
+            config,
+            [&](const heal_strategy& s, heal_str text, const heal_call& c) -> std::int32_t {
+                return s.assess ? s.assess(s.self, text, &c, &out) : HEAL_OK;
+            }
+        );
         return done.status == HEAL_OK ? out : -1;
     }
     template <class S>
     outcome execute(const heal::json& rq, const heal::json& config = heal::json::object()) {
-        return with<S>(rq, config, [](const heal_strategy& s, heal_str text, const heal_call& c) { return s.execute(s.self, text, &c); });
+        return with<S>(rq, config, [](const heal_strategy& s, heal_str text, const heal_call& c) {
+            return s.execute(s.self, text, &c);
+        });
     }
     template <class S>
     outcome verify(const heal::json& rq, const heal::json& config = heal::json::object()) {
-        return with<S>(rq, config, [](const heal_strategy& s, heal_str text, const heal_call& c) -> std::int32_t { return s.verify ? s.verify(s.self, text, &c) : HEAL_UNSUPPORTED; });
+        return with<S>(
+            rq,
+            config,
+            [](const heal_strategy& s, heal_str text, const heal_call& c) -> std::int32_t {
+                return s.verify ? s.verify(s.self, text, &c) : HEAL_UNSUPPORTED;
+            }
+        );
     }
     template <class S>
     outcome rollback(const heal::json& rq, const heal::json& config = heal::json::object()) {
-        return with<S>(rq, config, [](const heal_strategy& s, heal_str text, const heal_call& c) -> std::int32_t { return s.rollback ? s.rollback(s.self, text, &c) : HEAL_UNSUPPORTED; });
+        return with<S>(
+            rq,
+            config,
+            [](const heal_strategy& s, heal_str text, const heal_call& c) -> std::int32_t {
+                return s.rollback ? s.rollback(s.self, text, &c) : HEAL_UNSUPPORTED;
+            }
+        );
     }
 
     /// For tests without a framework: counts and prints what does not hold.
@@ -117,7 +151,8 @@ private:
     static heal::json filled(heal::json config) {
         if constexpr (detail::has_parameters<S>) {
             for (const parameter& p : parameters(S::parameters())) {
-                if (!config.contains(p.name()) && p.schema().contains("default")) config.set(p.name(), p.schema()["default"]);
+                if (!config.contains(p.name()) && p.schema().contains("default"))
+                    config.set(p.name(), p.schema()["default"]);
             }
         }
         return config;
@@ -132,22 +167,47 @@ private:
         const heal_sink out_sink{&out, &append}, error_sink{&error, &append};
         const std::string config_text = config.dump(), request_text = rq.dump();
         const heal_strategy* strategy = nullptr;
-        std::int32_t status = entry->create(&raw_, {S::about.name.data(), S::about.name.size()}, {config_text.data(), config_text.size()}, &strategy, &error_sink);
+        std::int32_t status = entry->create(
+            &raw_,
+            {S::about.name.data(), S::about.name.size()},
+            {config_text.data(), config_text.size()},
+            &strategy,
+            &error_sink
+        );
         if (status != HEAL_OK) return {status, error, {}};
-        const heal_call call{sizeof(heal_call), 0, this, [](void* ctx) { return static_cast<host*>(ctx)->cancelled_; },
-            [](void* ctx) { return static_cast<host*>(ctx)->cancelled_ ? std::int64_t{0} : std::int64_t{30'000}; }, &out_sink, &error_sink};
+        const heal_call call{
+            sizeof(heal_call),
+            0,
+            this,
+            [](void* ctx) { return static_cast<host*>(ctx)->cancelled_; },
+            [](void* ctx) {
+                return static_cast<host*>(ctx)->cancelled_ ? std::int64_t{0} : std::int64_t{30'000};
+            },
+            &out_sink,
+            &error_sink};
         status = body(*strategy, heal_str{request_text.data(), request_text.size()}, call);
         strategy->destroy(strategy->self);
         const heal::json parsed = out.empty() ? heal::json() : heal::json::parse(out);
-        return {status, status == HEAL_OK || error.empty() ? parsed["text"].string_or(error) : error, parsed["detail"]};
+        return {
+            status,
+            status == HEAL_OK || error.empty() ? parsed["text"].string_or(error) : error,
+            parsed["detail"]};
     }
 
     static bool append(void* ctx, heal_str chunk) {
         static_cast<std::string*>(ctx)->append(chunk.data ? chunk.data : "", chunk.size);
         return true;
     }
-    static void put(const heal_sink* sink, std::string_view text) { sink->write(sink->ctx, {text.data(), text.size()}); }
-    static std::int32_t perform(const heal_call* call, heal_str kind, heal_str parameters, const heal_sink* result, const heal_sink* error) {
+    static void put(const heal_sink* sink, std::string_view text) {
+        sink->write(sink->ctx, {text.data(), text.size()});
+    }
+    static std::int32_t perform(
+        const heal_call* call,
+        heal_str kind,
+        heal_str parameters,
+        const heal_sink* result,
+        const heal_sink* error
+    ) {
         auto& self = *static_cast<host*>(call->ctx);
         effect e{std::string(detail::borrowed(kind)), heal::json::parse(detail::borrowed(parameters))};
         self.effects_.push_back(e);
@@ -162,8 +222,10 @@ private:
         }
         try {
             const auto [status, value] = known->second(e.parameters);
-            if (status == HEAL_OK) put(result, value.dump());
-            else put(error, value.view());
+            if (status == HEAL_OK)
+                put(result, value.dump());
+            else
+                put(error, value.view());
             return status;
         } catch (const effect_error& refused) {
             put(error, refused.what());

@@ -10,12 +10,24 @@
 using namespace std::chrono_literals;
 
 struct sample {
-    static constexpr heal::descriptor about{.name = "sample", .version = SAMPLE_VERSION, .summary = "Does what its configuration says",
-        .priority = 70, .risk = heal::risk::safe, .idempotent = true, .reversible = true, .timeout = 5s,
-        .matches = R"([{"service": "cart*", "level": "error"}])", .capabilities = {"exec:/bin/*", "file:{target.folder}/**"}};
+    static constexpr heal::descriptor about{
+        .name = "sample",
+        .version = SAMPLE_VERSION,
+        .summary = "Does what its configuration says",
+        .priority = 70,
+        .risk = heal::risk::safe,
+        .idempotent = true,
+        .reversible = true,
+        .timeout = 5s,
+        .matches = R"([{"service": "cart*", "level": "error"}])",
+        .capabilities = {"exec:/bin/*", "file:{target.folder}/**"}};
     static heal::parameters parameters() {
-        return {heal::text("do").one_of({"nothing", "exec", "write", "throw", "crash", "sleep", "denied", "loop", "log"}).by_default("nothing"),
-                heal::text("path").by_default(""), heal::integer("n").range(0, 10).by_default(3).unit("s")};
+        return {
+            heal::text("do")
+                .one_of({"nothing", "exec", "write", "throw", "crash", "sleep", "denied", "loop", "log"})
+                .by_default("nothing"),
+            heal::text("path").by_default(""),
+            heal::integer("n").range(0, 10).by_default(3).unit("s")};
     }
     explicit sample(const heal::json& config) : config_(config) {}
 
@@ -32,7 +44,8 @@ struct sample {
         if (what == "throw") throw std::runtime_error("thrown on purpose");
         if (what == "crash") *static_cast<volatile int*>(nullptr) = 1;
         if (what == "sleep") call.sleep(std::chrono::hours(1));
-        while (what == "loop" && !call.is_cancelled()) {}
+        while (what == "loop" && !call.is_cancelled()) {
+        }
         if (what == "loop") return heal::outcome::cancelled();
         if (what == "log") {
             call.info("a line", heal::json::object({{"n", config_["n"]}}));
@@ -40,7 +53,9 @@ struct sample {
             call.state_put("seen", "yes");
             return heal::outcome::succeeded(call.state_get("seen").value_or("no"));
         }
-        return heal::outcome::succeeded("did " + what, heal::json::object({{"n", config_["n"]}, {"version", SAMPLE_VERSION}}));
+        return heal::outcome::succeeded(
+            "did " + what, heal::json::object({{"n", config_["n"]}, {"version", SAMPLE_VERSION}})
+        );
     }
     heal::outcome verify(const heal::request&, heal::call&) {
         if (config_["do"].view() == "crash") *static_cast<volatile int*>(nullptr) = 1;
