@@ -3,6 +3,7 @@
 // pattern), so that both always agree. Internal to this folder.
 #pragma once
 
+#include "fingerprint/bitmaps.hpp"
 #include "fingerprint/chars.hpp"
 #include "fingerprint/model.hpp"
 
@@ -35,26 +36,29 @@ public:
     void run() noexcept {
         const bool is_cut = s_.size() > max_message;
         if (is_cut) s_ = s_.substr(0, max_message);
-        std::size_t p = 0;
         const std::size_t n = s_.size();
+        Bitmaps maps;
+        fill_bitmaps(s_, maps);
+        std::size_t p = maps.next_text(0, n);
         while (p < n) {
-            if (is_space(s_[p])) {
-                ++p;
-                while (p < n && is_space(s_[p])) ++p;
-                if (p < n) sink_.space();
-                continue;
+            const std::size_t e = maps.next_space(p, n);
+            if (maps.is_plain(p, e)) {
+                plain(sub(p, e));
+                p = e;
+            } else {
+                p = chunk(p, e);
             }
-            std::size_t e = p;
-            std::uint8_t k = 0;
-            while (e < n && !is_space(s_[e])) k = static_cast<std::uint8_t>(k | class_of(s_[e++]));
-            p = chunk(p, e, k);
+            if (p < n && is_space(s_[p])) {
+                p = maps.next_text(p, n);
+                if (p < n) sink_.space();
+            }
         }
         if (is_cut) value(Rule::cut, {});
     }
 
 private:
     static constexpr std::uint64_t no_word = 0;
-    static inline const std::uint64_t to_ = folded_hash("to");
+    static constexpr std::uint64_t to_ = word_hash("to");
 
     std::string_view sub(std::size_t b, std::size_t e) const noexcept { return s_.substr(b, e - b); }
 
@@ -107,8 +111,8 @@ private:
 
     /// `user X`, `password for X`, `failures for X`: names of accounts are words of every kind, so that only a list of what is text there helps.
     bool is_user_name(std::string_view w) const noexcept {
-        static const std::uint64_t user = folded_hash("user"), for_ = folded_hash("for"), password = folded_hash("password"), failures = folded_hash("failures"),
-                                   failure = folded_hash("failure"), account = folded_hash("account"), login = folded_hash("login");
+        static constexpr std::uint64_t user = word_hash("user"), for_ = word_hash("for"), password = word_hash("password"), failures = word_hash("failures"),
+                                   failure = word_hash("failure"), account = word_hash("account"), login = word_hash("login");
         if (previous_ == no_word) return false;
         if (previous_ == user) {
             static constexpr std::string_view text[] = {
@@ -126,12 +130,8 @@ private:
         return w != "invalid" && w != "user" && w != "the" && w != "a" && w != "unknown" && w != "illegal" && w != "this" && w != "all";
     }
 
-    /// Bytes p..e hold no blank. Returns where the scan goes on: e, or later when a quote with blanks was taken whole.
-    std::size_t chunk(std::size_t p, std::size_t e, std::uint8_t k) noexcept {
-        if ((k & ~(cls_alpha | cls_hex)) == 0) {
-            plain(sub(p, e));
-            return e;
-        }
+    /// Bytes p..e hold no blank, but something else than letters. Returns where the scan goes on: e, or later when a quote with blanks was taken whole.
+    std::size_t chunk(std::size_t p, std::size_t e) noexcept {
         // Opening marks.
         while (p < e) {
             const char c = s_[p];
@@ -214,7 +214,7 @@ private:
         // An apostrophe inside a word does not close a quote.
         if (c == '\'' && q + 1 < s_.size() && is_alpha(s_[q + 1])) return p;
         const std::string_view inner = sub(p + 1, q);
-        static const std::uint64_t state = folded_hash("state"), status = folded_hash("status");
+        static constexpr std::uint64_t state = word_hash("state"), status = word_hash("status");
         if (!blanks && (previous_ == state || previous_ == status) && (classes_of(inner) & ~(cls_alpha | cls_hex)) == 0) return p;  // states tell apart
         if (!blanks || is_path_start(inner)) {
             mark(c);
@@ -536,7 +536,7 @@ private:
         for (std::size_t i = 0; i < n; ++i) {
             if (t[i] < 'a' || t[i] > 'z') return 0;
         }
-        static const std::uint64_t interface = folded_hash("interface");
+        static constexpr std::uint64_t interface = word_hash("interface");
         return previous_ == interface || is_device_stem(t.substr(0, n)) ? n : 0;
     }
 
