@@ -48,7 +48,7 @@ if(HEAL_FAULTS)
 endif()
 
 # Debian 12 ships Boost 1.81 beside the default 1.74; the two must not be mixed.
-find_package(Boost 1.81 EXACT REQUIRED COMPONENTS json url)
+find_package(Boost 1.81.0 EXACT CONFIG REQUIRED COMPONENTS json url)
 add_compile_definitions(BOOST_ASIO_SEPARATE_COMPILATION BOOST_ASIO_NO_DEPRECATED BOOST_BEAST_SEPARATE_COMPILATION
                         BOOST_DLL_USE_STD_FS)
 find_package(Threads REQUIRED)

@@ -64,7 +64,7 @@ Error fail_errno(std::string what, int error_number);
 
 #define HEAL_CO_TRY(expr)                                           \
     do {                                                            \
-        if (auto heal_try_result = (expr); !heal_try_result) {      \
-            co_return std::move(heal_try_result).error();           \
+        if (auto heal_co_try_result = (expr); !heal_co_try_result) {      \
+            co_return std::move(heal_co_try_result).error();           \
         }                                                           \
     } while (false)

@@ -89,6 +89,8 @@ public:
     virtual boost::asio::awaitable<StrategyReply> rollback(StrategyCall call, EffectLedger& ledger) = 0;
     /// Takes recorded effects back, in the order given (the engine gives them newest first). Needs no strategy code:
     /// `call.strategy` may be gone. Stops at the first that fails; `detail.undone` counts. Recorded in phase "undo".
+    /// Interrupted (Outcome::unknown, or the engine crashed): call it again with the effects not yet recorded as undone; the one that was
+    /// cut off may be among them, it does no more than once.
     virtual boost::asio::awaitable<StrategyReply> undo(StrategyCall call, std::vector<Effect> effects, EffectLedger& ledger) = 0;
     /// Asks the running call of this attempt to stop: cancel, then TERM, then KILL. Its awaitable ends with `cancelled` if the
     /// strategy obeyed, else `unknown`. No effect when nothing of it runs.

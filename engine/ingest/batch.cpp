@@ -1,0 +1,246 @@
+#include "ingest/batch.hpp"
+
+#include "base/json.hpp"
+#include "ingest/text.hpp"
+
+#include <sys/random.h>
+
+#include <algorithm>
+#include <cstring>
+#include <unordered_map>
+
+namespace heal {
+namespace {
+
+constexpr Duration oldest_event{7LL * 24 * 3600 * 1'000'000};  // reliability row 18: log time is data only
+constexpr Duration newest_event{5LL * 60 * 1'000'000};
+constexpr std::size_t known_bytes = 4U << 20U;
+
+std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
+    __extension__ using Wide = unsigned __int128;
+    const Wide product = static_cast<Wide>(a) * b;
+    return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64U);
+}
+
+// Keyed, so that nobody can make two texts share an index entry (reliability row 23).
+class KeyedHash {
+public:
+    KeyedHash() {
+        if (::getrandom(key_, sizeof key_, 0) != static_cast<ssize_t>(sizeof key_)) {
+            key_[0] ^= reinterpret_cast<std::uintptr_t>(this);
+        }
+        key_[1] |= 1U;
+    }
+    std::uint64_t operator()(std::string_view text, std::uint64_t seed) const {
+        std::uint64_t h = seed ^ key_[0];
+        const char* p = text.data();
+        std::size_t left = text.size();
+        for (; left >= 16; left -= 16, p += 16) h = mix(word(p) ^ key_[1] ^ h, word(p + 8) ^ key_[0]);
+        char tail[16] = {};
+        if (left > 0) std::memcpy(tail, p, left);
+        h = mix(word(tail) ^ key_[1] ^ h, word(tail + 8) ^ key_[0]);
+        return mix(h ^ text.size(), key_[1]);
+    }
+
+private:
+    static std::uint64_t word(const char* p) {
+        std::uint64_t w = 0;
+        std::memcpy(&w, p, sizeof w);
+        return w;
+    }
+    std::uint64_t key_[2] = {0x9E3779B97F4A7C15ULL, 0xD1B54A32D192ED03ULL};
+};
+
+bool is_plain_ascii(std::string_view text) {
+    return std::all_of(text.begin(), text.end(), [](char c) { return c > 0; });
+}
+
+// UTF-8 without NUL (PostgreSQL's text can't hold it), cut at `max` without leaving half a character.
+void set_text(std::string& ret, std::string_view text, std::size_t max) {
+    if (text.size() > max) text = cut_utf8(text, max);
+    if (is_plain_ascii(text)) {
+        ret.assign(text);
+        return;
+    }
+    ret = to_valid_utf8(text);
+    for (auto at = ret.find('\0'); at != std::string::npos; at = ret.find('\0', at)) ret.replace(at, 1, "\xEF\xBF\xBD");
+}
+
+}  // namespace
+
+struct BatchBuilder::State {
+    struct Known {
+        fingerprint::Fingerprint print;
+        std::uint64_t generation = 0;  // of the batch `delta` points into
+        std::uint32_t delta = 0;
+        bool fresh = true;  // met for the first time in this batch
+    };
+
+    explicit State(const Clock& c) : clock(c) {}
+
+    const Clock& clock;
+    KeyedHash hash;
+    Batch batch;
+    bool time_read = false;
+    std::uint64_t generation = 1;
+    std::unordered_map<std::uint64_t, Known*> texts;  // service, environment, message and stack, hashed
+    std::unordered_map<std::string, std::unique_ptr<Known>> prints;  // environment + digest
+    std::size_t bytes_known = 0;
+    std::string message_scratch, stack_scratch;
+
+    Time now() {
+        if (!time_read) {
+            batch.received = clock.wall();
+            time_read = true;
+        }
+        return batch.received;
+    }
+
+    Known& known(std::string_view service, std::string_view environment, std::string_view message, std::string_view stack) {
+        const auto key = hash(stack, hash(message, hash(environment, hash(service, 0))));
+        if (const auto found = texts.find(key); found != texts.end()) return *found->second;
+        if (texts.size() >= known_texts || bytes_known > known_bytes) {
+            // Deltas of the batch under way find each other by `prints`, so only entries of earlier batches may go.
+            texts.clear();
+            bytes_known = 0;
+            for (auto i = prints.begin(); i != prints.end();) {
+                if (i->second->generation == generation) {
+                    bytes_known += size_of(i->second->print);
+                    ++i;
+                } else {
+                    i = prints.erase(i);
+                }
+            }
+        }
+        auto print = fingerprint::compute(service, message, stack);
+        auto& slot = prints[std::string{environment} + ':' + print.digest];
+        if (!slot) {
+            bytes_known += size_of(print);
+            slot = std::make_unique<Known>();
+            slot->print = std::move(print);
+        }
+        texts.emplace(key, slot.get());
+        return *slot;
+    }
+
+    static std::size_t size_of(const fingerprint::Fingerprint& print) {
+        return sizeof(Known) + print.pattern.size() + print.signature.size() + 200;
+    }
+};
+
+BatchBuilder::BatchBuilder(const Clock& clock) : state_(std::make_unique<State>(clock)) {}
+BatchBuilder::~BatchBuilder() = default;
+
+void BatchBuilder::count_lines(std::uint64_t lines, std::uint64_t bytes) {
+    state_->now();
+    state_->batch.lines += lines;
+    state_->batch.bytes += bytes;
+}
+void BatchBuilder::count_joined(std::uint64_t lines) { state_->batch.joined += lines; }
+void BatchBuilder::count_malformed(std::uint64_t lines) { state_->batch.malformed += lines; }
+void BatchBuilder::count_below_level(std::uint64_t lines) { state_->batch.below_level += lines; }
+void BatchBuilder::count_self(std::uint64_t lines) { state_->batch.self += lines; }
+bool BatchBuilder::full() const { return state_->batch.deltas.size() >= max_deltas; }
+bool BatchBuilder::has_lines() const { return state_->batch.lines > 0; }
+const Batch& BatchBuilder::peek() const { return state_->batch; }
+Time BatchBuilder::received() const { return state_->now(); }
+
+void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults) {
+    State& s = *state_;
+    const auto service = !record.service.empty()            ? record.service.substr(0, max_name_bytes)
+                         : !defaults.service.empty()         ? std::string_view{defaults.service}
+                         : !defaults.unnamed_service.empty() ? std::string_view{defaults.unnamed_service}
+                                                             : std::string_view{"unknown"};
+    if (service == "heald" || record.logger == "heald") {
+        ++s.batch.self;
+        return;
+    }
+    const Level level = level_of(record, defaults);
+    if (level < defaults.min_level) {
+        ++s.batch.below_level;
+        return;
+    }
+    const auto environment =
+        !record.environment.empty() ? record.environment.substr(0, max_name_bytes) : std::string_view{defaults.environment};
+    const bool cut = record.truncated || record.message.size() > max_message_bytes || record.stack_trace.size() > max_stack_bytes;
+    const auto message = cut_utf8(record.message, max_message_bytes);
+    const auto stack = cut_utf8(record.stack_trace, max_stack_bytes);
+    // The id is computed from the text as it is stored, so that whoever computes it again from the store gets the same.
+    const auto clean = [](std::string_view text, std::string& scratch) -> std::string_view {
+        if (is_plain_ascii(text)) return text;
+        set_text(scratch, text, text.size());
+        return scratch;
+    };
+    const auto clean_message = clean(message, s.message_scratch);
+    const auto clean_stack = clean(stack, s.stack_scratch);
+
+    auto* found = &s.known(service, environment, clean_message, clean_stack);
+    // A little room above: what a line decoder still holds when the batch is full.
+    const bool fold = found->generation != s.generation && s.batch.deltas.size() >= max_deltas + 64;
+    if (fold) {
+        found = &s.known(service, environment, other_errors, {});
+        ++s.batch.folded;
+    }
+    auto& known = *found;
+    const Time received = s.now();
+    const bool time_is_sane =
+        record.time.us != 0 && record.time >= received - oldest_event && record.time <= received + newest_event;
+    const Time time = time_is_sane ? record.time : received;
+
+    if (known.generation != s.generation) {
+        known.fresh = known.generation == 0;
+        known.generation = s.generation;
+        known.delta = static_cast<std::uint32_t>(s.batch.deltas.size());
+        Delta& made = s.batch.deltas.emplace_back();
+        made.fingerprint = known.print.id;
+        made.digest = known.print.digest;
+        made.pattern = known.print.pattern;
+        made.signature = known.print.signature;
+        set_text(made.service_name, service, max_name_bytes);
+        set_text(made.environment, environment, max_name_bytes);
+        made.first = made.last = time;
+    }
+    Delta& delta = s.batch.deltas[known.delta];
+    ++delta.count;
+    ++s.batch.records;
+    if (cut) ++s.batch.truncated;
+    delta.level = std::max(delta.level, level);
+    delta.first = std::min(delta.first, time);
+    delta.last = std::max(delta.last, time);
+
+    const std::size_t keep = known.fresh ? 4 : 2;
+    if (delta.samples.size() < keep) delta.samples.emplace_back();
+    LogRecord& sample = delta.samples.back();
+    sample.time = time;
+    sample.received = received;
+    sample.service_name = delta.service_name;
+    sample.environment = delta.environment;
+    set_text(sample.release, record.release, max_name_bytes);
+    set_text(sample.host, record.host.empty() ? std::string_view{defaults.host} : record.host, max_name_bytes);
+    set_text(sample.component, record.component.empty() ? record.logger : record.component, max_name_bytes);
+    sample.level = level;
+    sample.message.assign(fold ? other_errors : clean_message);
+    set_text(sample.error_type, fold ? std::string_view{} : record.error_type, max_name_bytes);
+    sample.stack_trace.assign(fold ? std::string_view{} : clean_stack);
+    set_text(sample.request_id, record.request_id, max_name_bytes);
+    set_text(sample.workspace_id, record.workspace_id, max_name_bytes);
+    set_text(sample.trace_id, record.trace_id, max_name_bytes);
+    sample.http_status = record.http_status;
+    sample.context = record.context != nullptr ? record.context->context() : std::string{};
+    sample.source = defaults.source;
+    sample.fingerprint = delta.fingerprint;
+    sample.digest = delta.digest;
+    sample.pattern = delta.pattern;
+}
+
+Batch BatchBuilder::take() {
+    State& s = *state_;
+    Batch ret = std::move(s.batch);
+    if (!s.time_read) ret.received = s.clock.wall();
+    s.batch = Batch{};
+    s.time_read = false;
+    ++s.generation;
+    return ret;
+}
+
+}  // namespace heal

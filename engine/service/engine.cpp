@@ -1,0 +1,566 @@
+#include "service/engine.hpp"
+
+#include "base/log.hpp"
+#include "base/offload.hpp"
+#include "ingest/decoder.hpp"
+#include "ingest/gzip.hpp"
+#include "ingest/tail.hpp"
+#include "runner/plugins.hpp"
+#include "service/config_keeper.hpp"
+#include "service/healer.hpp"
+#include "service/hearing.hpp"
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <deque>
+#include <thread>
+
+namespace heal {
+namespace {
+
+namespace asio = boost::asio;
+using namespace std::chrono_literals;
+
+class EngineImpl final : public Engine {
+public:
+    EngineImpl(asio::io_context& io, const Clock& clock, Files& files, Settings settings, std::string config_path)
+        : io_(io), clock_(clock), files_(files), feed_(clock), settings_(std::make_shared<const Settings>(std::move(settings))),
+          config_path_(std::move(config_path)), started_(clock.wall()), workers_(std::max(1U, std::thread::hardware_concurrency())),
+          minute_(io) {}
+
+    asio::awaitable<result<void>> start() override {
+        const auto& s = *settings_;
+        HEAL_CO_TRY(files_.make_folder(s.state_dir));
+        for (const auto& folder : {s.plugins_dir, s.scripts_dir}) HEAL_CO_TRY(files_.make_folder(folder));
+        auto store = open_store({s.state_dir + "/heald.db", 10'000}, io_.get_executor(), clock_);
+        if (!store) co_return store.error();
+        store_ = std::move(*store);
+        RunnerSettings runner;
+        runner.host_binary = s.host_binary;
+        runner.plugins_folder = s.plugins_dir;
+        runner.scripts_folder = s.scripts_dir;
+        runner.state_folder = s.state_dir + "/strategies";
+        runner.max_children = s.max_children;
+        runner.warm_for = s.warm_for;
+        runner.memory_bytes = s.host_memory_bytes;
+        if (!files_.exists(s.host_binary)) {
+            co_return fail(errc::not_found, fmt::format("{} does not exist; heal-host must lie beside heald, or set host_binary", s.host_binary));
+        }
+        plugins_ = create_plugins(io_, runner, clock_);
+        prober_ = create_prober();
+        shared_ = std::make_unique<Shared>(Shared{io_, clock_, *store_, plugins_->runner(), *prober_, feed_, metrics_, settings_, {}});
+        healer_ = create_healer(*shared_);
+        hearing_ = std::make_unique<Hearing>(*shared_, *healer_);
+
+        std::vector<sql::OffsetRow> offsets;
+        std::optional<std::string> pause;
+        HEAL_CO_TRY(co_await store_->write([&](Database& db) -> result<void> {
+            auto rows = sql::load_offsets(db);
+            if (!rows) return rows.error();
+            offsets = std::move(*rows);
+            auto overrides = sql::load_strategy_settings(db);
+            if (!overrides) return overrides.error();
+            overrides_ = std::move(*overrides);
+            auto value = sql::load_engine_state(db, "pause");
+            if (!value) return value.error();
+            pause = std::move(*value);
+            return {};
+        }));
+        apply_pause(pause.value_or(""));
+        co_await plugins_->start();
+        refresh_strategies();
+        plugins_->on_change([this] {
+            refresh_strategies();
+            healer_->strategies_changed();
+            feed_.publish("strategies", {{"artifacts", plugins_->entries().size()}});
+        });
+        HEAL_CO_TRY(co_await hearing_->recover());
+        HEAL_CO_TRY(co_await healer_->recover());
+        start_tail(std::move(offsets));
+        keeper_ = std::make_unique<ConfigKeeper>(
+            io_.get_executor(), s.state_dir + "/config-versions", files_, clock_, *prober_, [this] { return settings_; }
+        );
+        asio::co_spawn(io_, keeper_->run(), [](const std::exception_ptr& error) {
+            if (error) log::error("keeping configuration versions ended by a defect");
+        });
+        asio::co_spawn(io_, every_minute(), [](const std::exception_ptr& error) {
+            if (error) log::error("housekeeping ended by a defect");
+        });
+        ready_ = true;
+        co_return result<void>{};
+    }
+
+    asio::awaitable<void> stop(std::chrono::milliseconds grace) override {
+        ready_ = false;
+        minute_.cancel();
+        if (keeper_) keeper_->stop();
+        stopping_.store(true);
+        if (tail_) {
+            // The tail's thread may wait for this loop to take a batch: end it from another one.
+            auto tail = tail_;
+            asio::thread_pool ender{1};
+            const auto end = [&tail] { tail->stop(); };
+            co_await offload(ender, end);
+        }
+        if (healer_) co_await healer_->stop(grace);
+        if (plugins_) co_await plugins_->runner().stop();
+        // What was taken in is committed before the end.
+        asio::steady_timer pause{io_};
+        for (int i = 0; hearing_ && hearing_->pending() > 0 && i < 500; ++i) {
+            pause.expires_after(10ms);
+            co_await pause.async_wait(asio::use_awaitable);
+        }
+        workers_.join();
+        if (store_) store_->stop();
+    }
+
+    result<void> reload(const std::string& actor) override {
+        auto loaded = load_settings(config_path_);
+        const bool ok = loaded.settings.has_value();
+        metrics_.set("heald_config_last_reload_successful", {}, ok ? 1 : 0);
+        audit(actor, "config.reload", config_path_, {{"ok", ok}});
+        if (!ok) {
+            std::string text;
+            for (const auto& e : loaded.errors) text += (text.empty() ? "" : "\n") + e;
+            log::error("the configuration was not taken, the old one stays: {}", text);
+            return fail(errc::invalid_input, std::move(text));
+        }
+        auto next = std::move(*loaded.settings);
+        const auto& now = *settings_;
+        const std::pair<const char*, bool> fixed[] = {
+            {"state_dir", next.state_dir != now.state_dir},       {"http.listen", next.http_listen != now.http_listen},
+            {"plugins_dir", next.plugins_dir != now.plugins_dir}, {"scripts_dir", next.scripts_dir != now.scripts_dir}};
+        for (const auto& [key, changed] : fixed) {
+            if (changed) log::warn("{} changed in the configuration: that needs a restart", key);
+        }
+        settings_ = std::make_shared<const Settings>(std::move(next));
+        shared_->settings = settings_;
+        refresh_strategies();
+        healer_->strategies_changed();
+        restart_tail();
+        log::info("the configuration was read again");
+        return {};
+    }
+
+    asio::awaitable<result<IngestAnswer>> ingest(
+        std::string body, std::string content_type, std::string encoding, std::string key, std::string service
+    ) override {
+        if (!ready_) co_return fail(errc::unavailable, "heald is starting or stopping; try again");
+        if (!has_room()) {
+            metrics_.add("heald_ingest_batches_total", {{"source", "http"}, {"outcome", "refused"}});
+            co_return fail(errc::overloaded, "too much waits for the store; try again in a second");
+        }
+        struct Work {
+            result<DecodeReport> report = DecodeReport{};
+            std::vector<Batch> batches;
+        };
+        Work work;
+        const auto limit = settings_->http_max_body_bytes;
+        const auto decode = [&] {
+            // One decoder per worker thread; its buffers and its index of texts stay warm.
+            thread_local LogDecoder decoder;
+            thread_local std::unique_ptr<BatchBuilder> builder;
+            if (!builder) builder = std::make_unique<BatchBuilder>(clock_);
+            std::string inflated;
+            std::string_view text = body;
+            if (encoding == "gzip") {
+                auto out = inflate_body(body, limit * 4);
+                if (!out) {
+                    work.report = out.error();
+                    return;
+                }
+                inflated = std::move(*out);
+                text = inflated;
+            } else if (!encoding.empty() && encoding != "identity") {
+                work.report = fail(errc::invalid_input, "Content-Encoding must be gzip or identity");
+                return;
+            }
+            DecodeDefaults defaults;
+            defaults.service = service;
+            defaults.source = "http";
+            work.report = decoder.decode_logs(text, content_type, defaults, *builder);
+            if (work.report) work.batches.push_back(builder->take());
+            else builder->take();
+        };
+        ++decoding_;
+        co_await offload(workers_, decode);
+        --decoding_;
+        if (!work.report) co_return work.report.error();
+        IngestAnswer answer;
+        answer.accepted = work.report->records;
+        answer.below_level = work.report->below_level;
+        answer.malformed = work.report->malformed;
+        answer.self = work.report->self;
+        for (const auto& e : work.report->errors) answer.errors.push_back(json::object{{"line", e.line}, {"text", to_valid_utf8(e.text)}});
+        for (auto& batch : work.batches) {
+            batch.source = "http";
+            batch.batch_key = key.empty() ? "" : "http:" + key;
+            const bool claim = !key.empty();
+            auto outcome = co_await asio::async_initiate<const asio::use_awaitable_t<>, void(result<Hearing::Accepted>)>(
+                [&](auto handler) {
+                    auto done = std::make_shared<decltype(handler)>(std::move(handler));
+                    hearing_->accept(std::move(batch), claim, [done](result<Hearing::Accepted> r) { std::move (*done)(std::move(r)); });
+                },
+                asio::use_awaitable
+            );
+            if (!outcome) co_return outcome.error();
+            answer.duplicate = outcome->duplicate;
+        }
+        co_return answer;
+    }
+
+    bool has_room() const override { return hearing_ && hearing_->has_room() && decoding_ < settings_->queue_batches; }
+
+    asio::awaitable<result<json::object>> query(std::function<result<json::object>(Database&)> job) override {
+        if (!store_) co_return fail(errc::unavailable, "the store is not open yet");
+        co_return co_await store_->read<json::object>(std::move(job));
+    }
+
+    json::array strategies() const override { return shared_ ? shared_->strategies.list() : json::array{}; }
+
+    result<json::object> strategy(const std::string& name) const override {
+        const auto* entry = shared_ ? shared_->strategies.find(name) : nullptr;
+        if (!entry) return fail(errc::not_found, fmt::format("there is no strategy '{}'; GET /api/v1/strategies lists them", to_valid_utf8(name.substr(0, 100))));
+        return shared_->strategies.show(*entry);
+    }
+
+    asio::awaitable<result<json::object>> set_strategy(std::string name, json::object body, std::string actor) override {
+        if (auto known = strategy(name); !known) co_return known.error();
+        sql::StrategySetting setting;
+        setting.strategy = name;
+        for (const auto& [key, value] : body) {
+            if (key != "priority" && key != "enabled" && key != "autonomy" && key != "floor") {
+                co_return fail(errc::invalid_input, fmt::format("{}: unknown key; known are priority, enabled, autonomy, floor", std::string_view{key.data(), key.size()}));
+            }
+        }
+        if (body.empty()) co_return fail(errc::invalid_input, "give at least one of priority, enabled, autonomy, floor");
+        const FieldReader in{body, "body"};
+        if (body.contains("priority")) {
+            auto n = in.required_int("priority", -1'000'000, 1'000'000);
+            if (!n) co_return n.error();
+            setting.priority = *n;
+        }
+        if (body.contains("enabled")) {
+            auto b = in.bool_or("enabled", true);
+            if (!b) co_return b.error();
+            setting.enabled = *b;
+        }
+        if (body.contains("floor")) {
+            auto d = in.double_or("floor", 0, 0, 1);
+            if (!d) co_return d.error();
+            setting.floor = *d;
+        }
+        if (body.contains("autonomy")) {
+            Autonomy a{};
+            if (!parse_autonomy(string_at(body, "autonomy"), a)) {
+                co_return fail(errc::invalid_input, "body.autonomy: must be one of off, shadow, approve, auto");
+            }
+            setting.autonomy = a;
+        }
+        std::vector<sql::StrategySetting> all;
+        HEAL_CO_TRY(co_await store_->write([&](Database& db) -> result<void> {
+            HEAL_TRY(sql::save_strategy_setting(db, setting, actor, clock_.wall()));
+            HEAL_TRY(sql::append_audit(db, clock_.wall(), actor, "strategy.set", name, json::serialize(body)));
+            auto rows = sql::load_strategy_settings(db);
+            if (!rows) return rows.error();
+            all = std::move(*rows);
+            return {};
+        }));
+        overrides_ = std::move(all);
+        refresh_strategies();
+        healer_->strategies_changed();
+        co_return strategy(name);
+    }
+
+    result<void> release(const std::string& name, const std::string& actor) override {
+        HEAL_TRY(plugins_->release(name));
+        audit(actor, "strategy.release", name, {});
+        return {};
+    }
+
+    asio::awaitable<result<void>> approve(std::string event, std::string strategy_name, std::string actor) override {
+        json::object detail;
+        detail["strategy"] = strategy_name;
+        co_return co_await audited(actor, "event.approve", event, std::move(detail), [&] { return healer_->approve(event, strategy_name, actor); });
+    }
+    asio::awaitable<result<void>> reject(std::string event, std::string reason, std::string actor) override {
+        json::object detail;
+        detail["reason"] = reason;
+        co_return co_await audited(actor, "event.reject", event, std::move(detail), [&] { return healer_->reject(event, reason, actor); });
+    }
+
+    asio::awaitable<result<void>> pause(bool on, std::string reason, std::string actor) override {
+        const std::string value = on ? json::serialize(json::object{{"reason", reason}, {"by", actor}, {"at", to_rfc3339(clock_.wall())}}) : "";
+        // Takes effect before it is durable: stopping must not wait for a slow disk.
+        if (on) apply_pause(value);
+        auto stored = co_await store_->write([&](Database& db) -> result<void> {
+            HEAL_TRY(sql::save_engine_state(db, "pause", value, clock_.wall()));
+            return sql::append_audit(db, clock_.wall(), actor, on ? "engine.pause" : "engine.resume", "engine", json::serialize(json::object{{"reason", reason}}));
+        });
+        if (!stored) co_return stored.error();
+        apply_pause(value);
+        feed_.publish("state", {{"paused", on}, {"reason", to_valid_utf8(reason)}});
+        co_return result<void>{};
+    }
+
+    json::object status() const override {
+        json::object o{
+            {"version", HEAL_VERSION},
+            {"started_at", to_rfc3339(started_)},
+            {"ready", not_ready().empty()},
+            {"not_ready", not_ready().empty() ? json::value(nullptr) : json::value(not_ready())},
+            {"paused", !pause_.empty()},
+            {"pause", object_or_null(pause_)},
+            {"dry_run", settings_->dry_run},
+            {"state_dir", settings_->state_dir},
+            {"config_files", json::array(settings_->files.begin(), settings_->files.end())},
+            {"open_incidents", healer_ ? healer_->open_count() : 0},
+            {"tracked_fingerprints", hearing_ ? hearing_->tracked() : 0}};
+        if (store_) {
+            const auto f = store_->figures();
+            o["store"] = json::object{{"engine", "sqlite"}, {"commits", f.commits}, {"writes", f.writes}, {"failed_commits", f.failed_commits},
+                                      {"queued", f.queued}, {"last_commit_us", f.last_commit_us}, {"last_error", f.last_error}};
+        }
+        if (tail_) {
+            const auto t = tail_->stats();
+            o["tail"] = json::object{{"files", t.files_open}, {"lines", t.lines}, {"rotations", t.rotations}, {"truncations", t.truncations},
+                                     {"gaps", t.gaps}, {"refused", t.refused}, {"waiting_for_room", t.sink_full}};
+        }
+        unsigned loaded = 0, refused = 0, quarantined = 0;
+        if (plugins_) {
+            for (const auto& entry : plugins_->entries()) {
+                (entry.state == ArtifactState::loaded ? loaded : entry.state == ArtifactState::refused ? refused : quarantined) += 1;
+            }
+        }
+        o["artifacts"] = json::object{{"loaded", loaded}, {"refused", refused}, {"quarantined", quarantined}};
+        return o;
+    }
+
+    std::string not_ready() const override {
+        if (!ready_) return stopping_.load() ? "heald is stopping" : "heald is starting";
+        if (const auto f = store_->figures(); !f.last_error.empty()) return "the store does not take writes: " + f.last_error;
+        return {};
+    }
+
+    std::string metrics_text() override {
+        metrics_.set("heald_build_info", {{"version", HEAL_VERSION}}, 1);
+        metrics_.set("heald_start_time_seconds", {}, static_cast<double>(started_.us) / 1e6);
+        metrics_.set("heald_ready", {}, not_ready().empty() ? 1 : 0);
+        metrics_.set("heald_paused", {}, pause_.empty() ? 0 : 1);
+        if (store_) {
+            const auto f = store_->figures();
+            metrics_.set("heald_store_writes_queued", {}, static_cast<double>(f.queued));
+            metrics_.set("heald_store_commits_total", {}, static_cast<double>(f.commits));
+            metrics_.set("heald_store_failed_commits_total", {}, static_cast<double>(f.failed_commits));
+            metrics_.set("heald_store_writes_total", {}, static_cast<double>(f.writes));
+            metrics_.set("heald_store_last_commit_seconds", {}, static_cast<double>(f.last_commit_us) / 1e6);
+        }
+        if (hearing_) metrics_.set("heald_fingerprints_tracked", {}, static_cast<double>(hearing_->tracked()));
+        if (tail_) {
+            const auto t = tail_->stats();
+            metrics_.set("heald_tail_files", {}, static_cast<double>(t.files_open));
+            metrics_.set("heald_tail_rotations_total", {}, static_cast<double>(t.rotations));
+            metrics_.set("heald_tail_gaps_total", {}, static_cast<double>(t.gaps));
+        }
+        if (healer_) {
+            const auto& c = healer_->guard_counters();
+            for (std::size_t i = 0; i < guard_count; ++i) {
+                const Metrics::Labels labels{{"guard", to_string(static_cast<GuardId>(i))}};
+                metrics_.set("heald_guard_evaluated_total", labels, static_cast<double>(c.evaluated[i]));
+                metrics_.set("heald_guard_tripped_total", labels, static_cast<double>(c.tripped[i]));
+                metrics_.set("heald_guard_input_missing_total", labels, static_cast<double>(c.input_missing[i]));
+            }
+        }
+        if (plugins_) {
+            for (const auto state : {ArtifactState::loaded, ArtifactState::refused, ArtifactState::quarantined}) {
+                const auto n = std::count_if(plugins_->entries().begin(), plugins_->entries().end(), [&](const CatalogEntry& e) { return e.state == state; });
+                metrics_.set("heald_strategies", {{"state", to_string(state)}}, static_cast<double>(n));
+            }
+        }
+        return metrics_.text();
+    }
+
+    Metrics& metrics() override { return metrics_; }
+    Feed& feed() override { return feed_; }
+    const Clock& clock() const override { return clock_; }
+    const Settings& settings() const override { return *settings_; }
+
+private:
+    static json::value object_or_null(const std::string& text) {
+        auto parsed = parse_json(text.empty() ? "null" : text, "pause");
+        return parsed ? std::move(*parsed) : json::value(nullptr);
+    }
+
+    void apply_pause(const std::string& value) {
+        pause_ = value;
+        std::string reason;
+        if (auto parsed = parse_json(value.empty() ? "{}" : value, "pause"); parsed && parsed->is_object()) {
+            reason = fmt::format("{} (by {})", string_at(parsed->get_object(), "reason"), string_at(parsed->get_object(), "by"));
+        }
+        healer_->set_paused(!value.empty(), reason);
+    }
+
+    void refresh_strategies() { shared_->strategies.refresh(plugins_->entries(), *settings_, overrides_); }
+
+    void audit(const std::string& actor, const std::string& action, const std::string& subject, json::object detail) {
+        store_->submit(
+            [=, text = json::serialize(detail), now = clock_.wall()](Database& db) { return sql::append_audit(db, now, actor, action, subject, text); },
+            [](result<void> outcome) {
+                if (!outcome) log::error("an audit entry was not stored: {}", outcome.error().text);
+            }
+        );
+    }
+
+    /// The audit entry first, then the act: nothing a person asked for happens unrecorded.
+    asio::awaitable<result<void>> audited(
+        std::string actor, std::string action, std::string subject, json::object detail, std::function<result<void>()> act
+    ) {
+        HEAL_CO_TRY(co_await store_->write([&](Database& db) {
+            return sql::append_audit(db, clock_.wall(), actor, action, subject, json::serialize(detail));
+        }));
+        co_return act();
+    }
+
+    // --- following files ------------------------------------------------------------------------------------------
+
+    void start_tail(std::vector<sql::OffsetRow> rows) {
+        TailOptions options;
+        for (const auto& source : settings_->sources) {
+            TailSource t;
+            t.path = source.file;
+            t.defaults.service = source.service;
+            t.defaults.environment = source.environment;
+            t.defaults.format = source.format;
+            t.defaults.min_level = source.min_level;
+            t.join.enabled = source.join;
+            t.join.wait = source.join_wait;
+            t.from_start = source.from_start;
+            t.follow_symlinks = source.follow_symlinks;
+            options.sources.push_back(std::move(t));
+        }
+        for (auto& row : rows) options.offsets.push_back({row.source, row.device, row.inode, row.offset, row.head_hash});
+        if (options.sources.empty()) return;
+        tail_ = create_tail(std::move(options), clock_, [this](Batch&& batch) { return take_from_tail(std::move(batch)); });
+        tail_->start();
+    }
+
+    /// On the tail's thread: hands a batch to the loop, if there is room.
+    bool take_from_tail(Batch&& batch) {
+        if (tail_pending_.load() >= max_tail_pending) return false;
+        ++tail_pending_;
+        asio::post(io_, [this, batch = std::make_shared<Batch>(std::move(batch))]() {
+            tail_queue_.push_back(batch);
+            if (tail_queue_.size() == 1) accept_from_tail();
+        });
+        return true;
+    }
+
+    /// One after the other: an offset must never be stored before the lines that lie before it. A batch of a file is not given
+    /// up, since the file was read on already; it is offered to the store until it is taken.
+    void accept_from_tail() {
+        hearing_->accept(Batch{*tail_queue_.front()}, tail_retrying_, [this](result<Hearing::Accepted> outcome) {
+            tail_retrying_ = !outcome;
+            if (outcome || stopping_.load()) {
+                tail_queue_.pop_front();
+                --tail_pending_;
+                if (!tail_queue_.empty()) accept_from_tail();
+                return;
+            }
+            auto timer = std::make_shared<asio::steady_timer>(io_, 500ms);
+            timer->async_wait([this, timer](boost::system::error_code) { accept_from_tail(); });
+        });
+    }
+
+    void restart_tail() {
+        auto old = std::move(tail_);
+        tail_.reset();
+        // Ended by a thread of its own; the next one starts where the store says this one came to.
+        asio::post(workers_, [this, old] {
+            if (old) old->stop();
+            asio::post(io_, [this] {
+                asio::co_spawn(io_, resume_tail(), [](const std::exception_ptr& error) {
+                    if (error) log::error("following files could not be resumed");
+                });
+            });
+        });
+    }
+
+    asio::awaitable<void> resume_tail() {
+        asio::steady_timer pause{io_};
+        while (tail_pending_.load() > 0) {
+            pause.expires_after(5ms);
+            co_await pause.async_wait(asio::use_awaitable);
+        }
+        std::vector<sql::OffsetRow> offsets;
+        auto read = co_await store_->write([&](Database& db) -> result<void> {
+            auto rows = sql::load_offsets(db);
+            if (!rows) return rows.error();
+            offsets = std::move(*rows);
+            return {};
+        });
+        if (!read) log::error("the offsets could not be read: {}", read.error().text);
+        else if (!stopping_.load() && !tail_) start_tail(std::move(offsets));
+    }
+
+    asio::awaitable<void> every_minute() {
+        while (!stopping_.load()) {
+            minute_.expires_after(1min);
+            boost::system::error_code ec;
+            co_await minute_.async_wait(asio::redirect_error(asio::use_awaitable, ec));
+            if (ec) co_return;
+            healer_->housekeeping();
+            store_->submit(
+                [before = clock_.wall() - std::chrono::hours{24}](Database& db) -> result<void> {
+                    auto n = sql::forget_batches(db, before);
+                    if (!n) return n.error();
+                    return {};
+                },
+                [](result<void>) {}
+            );
+        }
+    }
+
+    asio::io_context& io_;
+    const Clock& clock_;
+    Files& files_;
+    Feed feed_;
+    Metrics metrics_;
+    std::shared_ptr<const Settings> settings_;
+    std::string config_path_;
+    Time started_;
+    std::unique_ptr<Store> store_;
+    std::unique_ptr<Plugins> plugins_;
+    std::unique_ptr<Prober> prober_;
+    std::unique_ptr<ConfigKeeper> keeper_;
+    std::unique_ptr<Shared> shared_;
+    std::unique_ptr<Healer> healer_;
+    std::unique_ptr<Hearing> hearing_;
+    std::shared_ptr<Tail> tail_;
+    asio::thread_pool workers_;
+    asio::steady_timer minute_;
+    std::vector<sql::StrategySetting> overrides_;
+    std::string pause_;
+    std::atomic<bool> stopping_{false};
+    std::atomic<unsigned> tail_pending_{0};
+    static constexpr unsigned max_tail_pending = 64;  // batches of files on their way to the store; each up to some MiB
+    std::deque<std::shared_ptr<Batch>> tail_queue_;
+    bool tail_retrying_ = false;
+    unsigned decoding_ = 0;
+    bool ready_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> create_engine(asio::io_context& io, const Clock& clock, Files& files, Settings settings, std::string config_path) {
+    return std::make_unique<EngineImpl>(io, clock, files, std::move(settings), std::move(config_path));
+}
+
+}  // namespace heal

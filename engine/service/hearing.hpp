@@ -1,0 +1,57 @@
+// From batches to durable records, bugs and incidents: keeps the exact counts, the windows that triggers need, and one
+// transaction for a batch, its source offset and whatever the engine decided because of it.
+#pragma once
+
+#include "core/rules.hpp"
+#include "ingest/batch.hpp"
+#include "service/healer.hpp"
+
+#include <functional>
+#include <list>
+#include <unordered_map>
+
+namespace heal {
+
+class Hearing {
+public:
+    /// What became of a batch: stored, or `duplicate` (its key was taken before; nothing was counted again).
+    struct Accepted {
+        bool duplicate = false;
+    };
+    using Done = std::function<void(result<Accepted>)>;
+
+    Hearing(Shared& shared, Healer& healer) : s_(shared), healer_(healer) {}
+
+    /// False: too many batches wait; nothing was taken.
+    bool has_room() const { return pending_ < s_.settings->queue_batches; }
+
+    /// Takes one batch. `done` runs after its commit (acknowledge only then). `claim`: the batch has a key of its sender, and a
+    /// repeated one must not count again; decisions then wait for the store's word. errc::overloaded, errc::unavailable.
+    void accept(Batch batch, bool claim, Done done);
+
+    /// Restores the windows of the last hour.
+    boost::asio::awaitable<result<void>> recover();
+    std::size_t pending() const { return pending_; }
+    std::size_t tracked() const { return states_.size(); }
+
+    /// Trigger state is held for this many fingerprints; the one not heard for longest goes first. 100'000 take some 30 MB.
+    static constexpr std::size_t max_tracked = 100'000;
+
+private:
+    struct State {
+        SlidingCount hour;
+        std::list<std::string>::iterator age;
+    };
+    struct Decided;
+
+    State& state_of(const std::string& fingerprint);
+    void decide(const Batch& batch, std::vector<Decided>& ret);
+
+    Shared& s_;
+    Healer& healer_;
+    std::unordered_map<std::string, State> states_;
+    std::list<std::string> ages_;  // least recently heard first
+    std::size_t pending_ = 0;
+};
+
+}  // namespace heal

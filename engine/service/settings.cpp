@@ -1,0 +1,513 @@
+#include "service/settings.hpp"
+
+#include "base/files.hpp"
+#include "service/config_keeper.hpp"
+
+#include <fmt/format.h>
+#include <yaml-cpp/yaml.h>
+
+#include <unistd.h>
+
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+#include <set>
+
+namespace heal {
+namespace {
+
+/// Walks one mapping: each known key is asked for once, everything else is an error. Values set in two files are errors too.
+class Mapping {
+public:
+    struct Context {
+        std::string file;
+        std::vector<std::string>* errors;
+        std::map<std::string, std::string>* places;  ///< scalar path -> where it was set
+    };
+
+    Mapping(const YAML::Node& node, std::string path, Context& context) : node_(node), path_(std::move(path)), context_(context) {
+        if (!node_ || node_.IsNull()) return;
+        if (!node_.IsMap()) {
+            error(node_, path_.empty() ? "the file" : path_, "must be a mapping (key: value)");
+            return;
+        }
+        std::set<std::string> seen;
+        for (const auto& entry : node_) {
+            const auto key = entry.first.IsScalar() ? entry.first.Scalar() : std::string{"?"};
+            // yaml-cpp takes a repeated key silently.
+            if (!seen.insert(key).second) error(entry.first, full(key), "is given twice");
+            values_.emplace(key, std::make_pair(entry.first, entry.second));
+        }
+    }
+
+    ~Mapping() {
+        for (const auto& [key, value] : values_) {
+            if (asked_.contains(key)) continue;
+            std::string known;
+            for (const auto& name : asked_) known += (known.empty() ? "" : ", ") + name;
+            error(value.first, full(key), "unknown key; known are " + known);
+        }
+    }
+    Mapping(const Mapping&) = delete;
+    Mapping& operator=(const Mapping&) = delete;
+
+    /// The value of a key, or a null pointer; remembers that the key is known.
+    const YAML::Node* find(const std::string& key) {
+        asked_.insert(key);
+        const auto it = values_.find(key);
+        return it == values_.end() || it->second.second.IsNull() ? nullptr : &it->second.second;
+    }
+
+    bool text(const std::string& key, std::string& ret) {
+        const auto* value = scalar(key, "a text");
+        return value && expand(*value, key, ret);
+    }
+    bool flag(const std::string& key, bool& ret) {
+        std::string word;
+        const auto* value = scalar(key, "true or false");
+        if (!value || !expand(*value, key, word)) return false;
+        if (word != "true" && word != "false") return error(*value, full(key), "must be true or false"), false;
+        ret = word == "true";
+        return true;
+    }
+    template <class Integer>
+    bool integer(const std::string& key, Integer& ret, std::int64_t min, std::int64_t max) {
+        std::string word;
+        const auto* value = scalar(key, "an integer");
+        if (!value || !expand(*value, key, word)) return false;
+        std::int64_t n = 0;
+        const auto [end, ec] = std::from_chars(word.data(), word.data() + word.size(), n);
+        if (ec != std::errc{} || end != word.data() + word.size() || n < min || n > max) {
+            return error(*value, full(key), fmt::format("must be an integer from {} to {}", min, max)), false;
+        }
+        ret = static_cast<Integer>(n);
+        return true;
+    }
+    bool real(const std::string& key, double& ret, double min, double max) {
+        std::string word;
+        const auto* value = scalar(key, "a number");
+        if (!value || !expand(*value, key, word)) return false;
+        char* end = nullptr;
+        const double n = std::strtod(word.c_str(), &end);
+        if (word.empty() || *end != '\0' || !(n >= min && n <= max)) {
+            return error(*value, full(key), fmt::format("must be a number from {} to {}", min, max)), false;
+        }
+        ret = n;
+        return true;
+    }
+    /// "250ms", "10s", "5m", "24h", "7d".
+    template <class D>
+    bool duration(const std::string& key, D& ret, std::chrono::milliseconds min, std::chrono::milliseconds max) {
+        static constexpr std::pair<std::string_view, std::int64_t> units[] = {
+            {"ms", 1}, {"s", 1000}, {"m", 60'000}, {"h", 3'600'000}, {"d", 86'400'000}};
+        std::string word;
+        const auto* value = scalar(key, "a duration");
+        if (!value || !expand(*value, key, word)) return false;
+        std::int64_t n = 0;
+        const auto [end, ec] = std::from_chars(word.data(), word.data() + word.size(), n);
+        const std::string_view unit{end, static_cast<std::size_t>(word.data() + word.size() - end)};
+        std::int64_t factor = 0;
+        for (const auto& [name, ms] : units) {
+            if (unit == name) factor = ms;
+        }
+        if (ec != std::errc{} || factor == 0 || n < 0 || n > max.count() / factor || n * factor < min.count()) {
+            return error(
+                *value, full(key), fmt::format("must be a duration such as 250ms, 10s, 5m or 24h, from {} ms to {} ms", min.count(), max.count())
+            ), false;
+        }
+        ret = std::chrono::duration_cast<D>(std::chrono::milliseconds{n * factor});
+        return true;
+    }
+    template <class T>
+    bool choice(const std::string& key, T& ret, const std::vector<std::pair<std::string, T>>& choices) {
+        std::string word;
+        const auto* value = scalar(key, "a word");
+        if (!value || !expand(*value, key, word)) return false;
+        std::string allowed;
+        for (const auto& [name, result] : choices) {
+            if (name == word) return ret = result, true;
+            allowed += (allowed.empty() ? "" : ", ") + name;
+        }
+        return error(*value, full(key), "must be one of " + allowed), false;
+    }
+    bool texts(const std::string& key, std::vector<std::string>& ret) {
+        const auto* value = find(key);
+        if (!value) return false;
+        if (!value->IsSequence()) return error(*value, full(key), "must be a list of texts, such as [a, b]"), false;
+        ret.clear();
+        for (const auto& item : *value) {
+            std::string word;
+            if (!item.IsScalar()) return error(item, full(key), "must be a list of texts"), false;
+            if (!expand(item, key, word)) return false;
+            ret.push_back(std::move(word));
+        }
+        return true;
+    }
+    void each(const std::string& key, const std::function<void(const YAML::Node&, std::string)>& visit) {
+        const auto* value = find(key);
+        if (!value) return;
+        if (!value->IsSequence()) return error(*value, full(key), "must be a list (- …)");
+        std::size_t i = 0;
+        for (const auto& item : *value) visit(item, fmt::format("{}[{}]", full(key), i++));
+    }
+    /// Any YAML below a key as JSON; plain scalars become numbers and booleans, quoted ones stay texts.
+    bool json_value(const std::string& key, json::value& ret) {
+        const auto* value = find(key);
+        if (!value) return false;
+        ret = to_json(*value, key);
+        return true;
+    }
+    bool json_object(const std::string& key, json::object& ret) {
+        json::value value;
+        const auto* node = find(key);
+        if (!node) return false;
+        if (!node->IsMap()) return error(*node, full(key), "must be a mapping (key: value)"), false;
+        json_value(key, value);
+        ret = std::move(value.as_object());
+        return true;
+    }
+    /// A scalar section value may be set in one file only.
+    void once(const std::string& key) {
+        const auto it = values_.find(key);
+        if (it == values_.end()) return;
+        const std::string here = place(it->second.first);
+        const auto [known, fresh] = context_.places->emplace(full(key), here);
+        if (!fresh) error(it->second.first, full(key), "is set already in " + known->second);
+    }
+
+    std::string full(const std::string& key) const { return path_.empty() ? key : path_ + "." + key; }
+    void error(const YAML::Node& at, const std::string& what, const std::string& text) const {
+        context_.errors->push_back(fmt::format("{}: {}: {}", place(at), what, text));
+    }
+    void error(const std::string& key, const std::string& text) const {
+        const auto it = values_.find(key);
+        error(it == values_.end() ? node_ : it->second.second, full(key), text);
+    }
+    Context& context() { return context_; }
+
+private:
+    std::string place(const YAML::Node& at) const {
+        const int line = at.Mark().line;
+        return line >= 0 ? fmt::format("{}:{}", context_.file, line + 1) : context_.file;
+    }
+    const YAML::Node* scalar(const std::string& key, const char* what) {
+        const auto* value = find(key);
+        if (value && !value->IsScalar()) {
+            error(*value, full(key), fmt::format("must be {}", what));
+            return nullptr;
+        }
+        return value;
+    }
+    /// ${NAME} in a value is replaced from the environment; an unset name is an error.
+    bool expand(const YAML::Node& node, const std::string& key, std::string& ret) const {
+        std::string out;
+        const std::string& in = node.Scalar();
+        for (std::size_t i = 0; i < in.size();) {
+            const auto start = in.find("${", i);
+            out += in.substr(i, start - i);
+            if (start == std::string::npos) break;
+            const auto end = in.find('}', start);
+            if (end == std::string::npos) return error(node, full(key), "has ${ without }"), false;
+            const std::string name = in.substr(start + 2, end - start - 2);
+            const char* value = std::getenv(name.c_str());
+            if (!value) return error(node, full(key), fmt::format("the environment has no variable {}", name)), false;
+            out += value;
+            i = end + 1;
+        }
+        ret = std::move(out);
+        return true;
+    }
+    json::value to_json(const YAML::Node& node, const std::string& key) const {
+        if (node.IsMap()) {
+            json::object o;
+            for (const auto& entry : node) {
+                const auto name = entry.first.Scalar();
+                if (o.contains(name)) error(entry.first, full(key) + "." + name, "is given twice");
+                o[name] = to_json(entry.second, key);
+            }
+            return o;
+        }
+        if (node.IsSequence()) {
+            json::array a;
+            for (const auto& item : node) a.push_back(to_json(item, key));
+            return a;
+        }
+        if (!node.IsScalar()) return nullptr;
+        std::string word;
+        if (!expand(node, key, word)) return nullptr;
+        if (node.Tag() == "!") return json::value(word);  // quoted
+        if (word == "true") return true;
+        if (word == "false") return false;
+        if (word == "null" || word == "~") return nullptr;
+        std::int64_t n = 0;
+        const auto [end, ec] = std::from_chars(word.data(), word.data() + word.size(), n);
+        const bool leading_zero = word.size() > 1 && (word[0] == '0' || word.starts_with("-0"));
+        if (!word.empty() && ec == std::errc{} && end == word.data() + word.size() && !leading_zero) return n;
+        char* real_end = nullptr;
+        const double d = std::strtod(word.c_str(), &real_end);
+        const bool looks_real = word.find_first_not_of("0123456789.-+eE") == std::string::npos && word.find('.') != std::string::npos;
+        if (looks_real && *real_end == '\0' && std::isfinite(d)) return d;
+        return json::value(word);
+    }
+
+    const YAML::Node node_;
+    std::string path_;
+    Context& context_;
+    std::map<std::string, std::pair<YAML::Node, YAML::Node>> values_;
+    std::set<std::string> asked_;
+};
+
+using namespace std::chrono_literals;
+
+const std::vector<std::pair<std::string, Autonomy>> autonomies = {
+    {"off", Autonomy::off}, {"shadow", Autonomy::shadow}, {"approve", Autonomy::approve}, {"auto", Autonomy::automatic}};
+const std::vector<std::pair<std::string, Level>> levels = {{"trace", Level::trace}, {"debug", Level::debug}, {"info", Level::info},
+                                                           {"warn", Level::warn},   {"error", Level::error}, {"fatal", Level::fatal}};
+
+void read_probe(const YAML::Node& node, const std::string& path, Mapping::Context& context, std::vector<ProbeSettings>& probes) {
+    ProbeSettings probe;
+    Mapping in{node, path, context};
+    const bool http = in.text("http", probe.http), tcp = in.text("tcp", probe.tcp), command = in.texts("command", probe.command);
+    in.integer("status", probe.status, 100, 599);
+    in.text("contains", probe.contains);
+    in.duration("timeout", probe.timeout, 10ms, 60s);
+    if (int{http} + int{tcp} + int{command} != 1) in.error(node, path, "needs exactly one of http, tcp, command");
+    else if (http && !probe.http.starts_with("http://") && !probe.http.starts_with("https://")) in.error("http", "must be an http:// or https:// URL");
+    else if (tcp && probe.tcp.rfind(':') == std::string::npos) in.error("tcp", "must be host:port");
+    else if (command && probe.command.empty()) in.error("command", "must name a program");
+    else probes.push_back(std::move(probe));
+}
+
+json::value to_fact(const ProbeSettings& p) {
+    json::object o;
+    if (!p.http.empty()) o["http"] = p.http;
+    if (!p.tcp.empty()) o["tcp"] = p.tcp;
+    if (!p.command.empty()) o["command"] = json::array(p.command.begin(), p.command.end());
+    if (p.status != 0) o["status"] = p.status;
+    if (!p.contains.empty()) o["contains"] = p.contains;
+    o["timeout_ms"] = p.timeout.count();
+    return o;
+}
+
+void read_service(const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings) {
+    ServiceSettings service;
+    Mapping in{node, path, context};
+    if (!in.text("name", service.name) || service.name.empty()) in.error(node, path + ".name", "is missing; a service needs a name");
+    in.text("environment", service.environment);
+    in.texts("depends_on", service.depends_on);
+    in.each("probes", [&](const YAML::Node& item, const std::string& at) { read_probe(item, at, context, service.probes); });
+    in.json_object("facts", service.facts);
+    // What the bundled strategies understand; anything of one's own goes below `facts`.
+    for (const char* fact : {"process", "systemd", "docker", "redis", "memcached", "http_cache", "config", "disk", "spool"}) {
+        if (json::value value; in.json_value(fact, value)) service.facts[fact] = std::move(value);
+    }
+    service.facts["name"] = service.name;
+    if (!service.environment.empty()) service.facts["environment"] = service.environment;
+    json::array probes;
+    for (const auto& probe : service.probes) probes.push_back(to_fact(probe));
+    service.facts["probes"] = std::move(probes);
+    for (const auto& other : settings.services) {
+        if (other.name == service.name && other.environment == service.environment) {
+            in.error(node, path + ".name", fmt::format("the service '{}' is described twice for the same environment", service.name));
+        }
+    }
+    settings.services.push_back(std::move(service));
+}
+
+void read_source(const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings) {
+    SourceSettings source;
+    Mapping in{node, path, context};
+    if (!in.text("file", source.file) || !source.file.starts_with('/')) in.error(node, path + ".file", "must be an absolute path or glob");
+    in.text("service", source.service);
+    in.text("environment", source.environment);
+    in.choice<std::string>(
+        "format", source.format,
+        {{"auto", "auto"}, {"json", "json"}, {"logfmt", "logfmt"}, {"nginx", "nginx"}, {"apache", "apache"}, {"syslog", "syslog"}, {"plain", "plain"}}
+    );
+    in.choice("min_level", source.min_level, levels);
+    in.flag("from_start", source.from_start);
+    in.flag("follow_symlinks", source.follow_symlinks);
+    in.flag("join", source.join);
+    in.duration("join_wait", source.join_wait, 0ms, 5s);
+    settings.sources.push_back(std::move(source));
+}
+
+void read_strategy(const std::string& name, const YAML::Node& node, Mapping::Context& context, Settings& settings) {
+    const std::string path = "strategies." + name;
+    Mapping in{node, path, context};
+    if (settings.strategies.contains(name)) in.error(node, path, "is configured in two files");
+    auto& s = settings.strategies[name];
+    if (std::int64_t n = 0; in.integer("priority", n, -1'000'000, 1'000'000)) s.priority = n;
+    if (bool b = false; in.flag("enabled", b)) s.enabled = b;
+    if (Autonomy a{}; in.choice("autonomy", a, autonomies)) s.autonomy = a;
+    if (double d = 0; in.real("floor", d, 0, 1)) s.floor = d;
+    std::chrono::milliseconds ms{0};
+    if (in.duration("timeout", ms, 1ms, 1h)) s.timeout = ms;
+    if (in.duration("verify_timeout", ms, 0ms, 1h)) s.verify_timeout = ms;
+    if (in.duration("stabilize", ms, 0ms, 24h)) s.stabilize = ms;
+    if (in.duration("hold", ms, 0ms, 30 * 24h)) s.hold = ms;
+    in.json_object("config", s.config);
+    s.has_capabilities = in.texts("capabilities", s.capabilities);
+}
+
+void read_file(const std::string& file, Settings& settings, std::vector<std::string>& errors, std::map<std::string, std::string>& places) {
+    const SystemFiles files;
+    auto content = files.read(file, 4U << 20U);
+    if (!content) {
+        errors.push_back(content.error().text);
+        return;
+    }
+    YAML::Node root;
+    try {
+        root = YAML::Load(*content);
+    } catch (const YAML::Exception& e) {
+        errors.push_back(fmt::format("{}:{}: not valid YAML: {}", file, e.mark.line + 1, e.msg));
+        return;
+    }
+    settings.files.push_back(file);
+    Mapping::Context context{file, &errors, &places};
+    Mapping top{root, "", context};
+    for (const char* key : {"state_dir", "plugins_dir", "scripts_dir", "host_binary", "dry_run", "log", "http", "hosts", "limits", "verify", "autonomy"}) {
+        top.once(key);
+    }
+    top.text("state_dir", settings.state_dir);
+    top.text("plugins_dir", settings.plugins_dir);
+    top.text("scripts_dir", settings.scripts_dir);
+    top.text("host_binary", settings.host_binary);
+    top.flag("dry_run", settings.dry_run);
+    if (const auto* node = top.find("log")) {
+        Mapping in{*node, "log", context};
+        in.choice<std::string>(
+            "level", settings.log_level, {{"trace", "trace"}, {"debug", "debug"}, {"info", "info"}, {"warn", "warn"}, {"error", "error"}}
+        );
+        in.choice<std::string>("format", settings.log_format, {{"auto", "auto"}, {"plain", "plain"}, {"json", "json"}});
+    }
+    if (const auto* node = top.find("http")) {
+        Mapping in{*node, "http", context};
+        if (in.text("listen", settings.http_listen) && settings.http_listen.rfind(':') == std::string::npos) {
+            in.error("listen", "must be address:port, such as 127.0.0.1:7480; port 0 takes a free one");
+        }
+        std::string path;
+        const bool direct = in.text("token", settings.http_token);
+        if (in.text("token_file", path)) {
+            auto token = files.read(path, 4096);
+            if (direct) in.error("token_file", "give token or token_file, not both");
+            else if (!token) in.error("token_file", token.error().text);
+            else {
+                while (!token->empty() && (token->back() == '\n' || token->back() == '\r')) token->pop_back();
+                settings.http_token = *token;
+            }
+        }
+        in.integer("max_body_bytes", settings.http_max_body_bytes, 1024, 1LL << 30U);
+        in.integer("max_connections", settings.http_max_connections, 1, 100'000);
+    }
+    if (const auto* node = top.find("hosts")) {
+        Mapping in{*node, "hosts", context};
+        in.integer("max_children", settings.max_children, 1, 256);
+        in.duration("warm_for", settings.warm_for, 0ms, 24h);
+        in.integer("memory_bytes", settings.host_memory_bytes, 32LL << 20U, 1LL << 40U);
+    }
+    if (const auto* node = top.find("limits")) {
+        Mapping in{*node, "limits", context};
+        in.duration("cooldown", settings.limits.cooldown, 0ms, 24h);
+        in.integer("attempts_per_incident", settings.limits.attempts_per_incident, 1, 100);
+        in.integer("target_per_hour", settings.limits.target_per_hour, 0, 100'000);
+        in.integer("strategy_per_hour", settings.limits.strategy_per_hour, 0, 100'000);
+        in.integer("global_per_minute", settings.limits.global_per_minute, 0, 100'000);
+        in.integer("queue_batches", settings.queue_batches, 1, 100'000);
+    }
+    if (const auto* node = top.find("verify")) {
+        Mapping in{*node, "verify", context};
+        in.duration("timeout", settings.verify.timeout, 0ms, 1h);
+        in.duration("stabilize", settings.verify.stabilize, 0ms, 24h);
+        in.duration("hold", settings.verify.hold, 0ms, 30 * 24h);
+    }
+    if (const auto* node = top.find("autonomy")) {
+        Mapping in{*node, "autonomy", context};
+        in.choice("default", settings.default_autonomy, autonomies);
+        in.choice<Risk>(
+            "max_risk", settings.max_auto_risk, {{"safe", Risk::safe}, {"disruptive", Risk::disruptive}, {"destructive", Risk::destructive}}
+        );
+    }
+    top.each("services", [&](const YAML::Node& item, const std::string& at) { read_service(item, at, context, settings); });
+    top.each("sources", [&](const YAML::Node& item, const std::string& at) { read_source(item, at, context, settings); });
+    if (const auto* node = top.find("strategies")) {
+        if (!node->IsMap()) top.error("strategies", "must be a mapping from strategy name to its settings");
+        else {
+            for (const auto& entry : *node) read_strategy(entry.first.Scalar(), entry.second, context, settings);
+        }
+    }
+}
+
+bool is_loopback(const std::string& listen) {
+    return listen.starts_with("127.") || listen.starts_with("localhost:") || listen.starts_with("[::1]:");
+}
+
+std::string default_state_dir() {
+    if (const char* from_systemd = std::getenv("STATE_DIRECTORY")) return from_systemd;
+    if (::geteuid() == 0) return "/var/lib/heald";
+    if (const char* xdg = std::getenv("XDG_STATE_HOME")) return std::string{xdg} + "/heald";
+    const char* home = std::getenv("HOME");
+    return std::string{home ? home : "."} + "/.local/state/heald";
+}
+
+/// Folder of the running binary: heal-host lies beside heald, in a build as in an installation.
+std::string binary_folder() {
+    std::error_code ec;
+    const auto self = std::filesystem::read_symlink("/proc/self/exe", ec);
+    return ec ? std::string{"."} : self.parent_path().string();
+}
+
+}  // namespace
+
+SettingsResult load_settings(const std::string& path) {
+    SettingsResult out;
+    Settings settings;
+    std::map<std::string, std::string> places;
+    std::string main_file = path;
+    const SystemFiles files;
+    if (main_file.empty() && files.exists("/etc/heald/heald.yaml")) main_file = "/etc/heald/heald.yaml";
+    if (!main_file.empty()) {
+        read_file(main_file, settings, out.errors, places);
+        const auto folder = std::filesystem::path{main_file}.parent_path() / "conf.d";
+        if (auto names = files.list(folder.string())) {
+            for (const auto& name : *names) {
+                if (name.ends_with(".yaml") || name.ends_with(".yml")) read_file((folder / name).string(), settings, out.errors, places);
+            }
+        }
+    }
+    if (settings.http_token.empty()) {
+        if (const char* token = std::getenv("HEALD_TOKEN")) settings.http_token = token;
+    }
+    if (settings.state_dir.empty()) settings.state_dir = default_state_dir();
+    if (settings.plugins_dir.empty()) settings.plugins_dir = settings.state_dir + "/plugins";
+    if (settings.scripts_dir.empty()) settings.scripts_dir = settings.state_dir + "/scripts";
+    if (settings.host_binary.empty()) settings.host_binary = binary_folder() + "/heal-host";
+    if (!is_loopback(settings.http_listen) && settings.http_token.empty()) {
+        out.errors.push_back(fmt::format(
+            "http.listen: {} can be reached by others and no token is set; set http.token_file (or HEALD_TOKEN), or listen on 127.0.0.1",
+            settings.http_listen
+        ));
+    }
+    std::set<std::string> names;
+    for (auto& service : settings.services) {
+        names.insert(service.name);
+        // Where config_keeper.hpp keeps the versions that config_rollback restores.
+        if (auto* config = service.facts.if_contains("config"); config && config->is_object() && !config->get_object().contains("versions")) {
+            config->get_object()["versions"] = ConfigKeeper::versions_of(settings.state_dir + "/config-versions", service.name);
+        }
+    }
+    for (const auto& service : settings.services) {
+        for (const auto& other : service.depends_on) {
+            if (!names.contains(other)) {
+                out.errors.push_back(fmt::format("services.{}.depends_on: there is no service '{}'", service.name, other));
+            }
+        }
+    }
+    if (out.errors.empty()) out.settings = std::move(settings);
+    return out;
+}
+
+}  // namespace heal

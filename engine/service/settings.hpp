@@ -1,0 +1,87 @@
+// The configuration: YAML with a strict schema, read whole or refused whole. Each error names file, line, key and what is
+// allowed. Every value has a default, so no file at all is a valid configuration (docs/configuration.md lists the keys).
+#pragma once
+
+#include "base/error.hpp"
+#include "base/json.hpp"
+#include "core/guards.hpp"
+#include "core/healing_machine.hpp"
+
+#include <chrono>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace heal {
+
+/// A check of health from outside. Exactly one of http, tcp, command is set.
+struct ProbeSettings {
+    std::string http;                   ///< URL; healthy: status < 400, or `status`, and `contains` in the body
+    int status = 0;
+    std::string contains;
+    std::string tcp;                    ///< "host:port" accepts a connection
+    std::vector<std::string> command;   ///< argv; healthy: exit code 0
+    std::chrono::milliseconds timeout{2000};
+};
+
+/// One entry of the inventory: a service, how to reach it and what it is made of.
+struct ServiceSettings {
+    std::string name, environment;  ///< environment "": any
+    std::vector<ProbeSettings> probes;
+    std::vector<std::string> depends_on;
+    json::object facts;  ///< what strategies see as request.target, "name" included
+};
+
+struct SourceSettings {
+    std::string file;  ///< absolute path or glob
+    std::string service, environment;
+    std::string format = "auto";
+    Level min_level = Level::warn;
+    bool from_start = false, follow_symlinks = false, join = true;
+    std::chrono::milliseconds join_wait{50};
+};
+
+struct StrategySettings {
+    std::optional<std::int64_t> priority;
+    std::optional<bool> enabled;
+    std::optional<Autonomy> autonomy;
+    std::optional<double> floor;
+    std::optional<std::chrono::milliseconds> timeout, verify_timeout, stabilize, hold;
+    json::object config;                    ///< the strategy's own parameters
+    std::vector<std::string> capabilities;  ///< narrows what the artifact declares; empty: as declared
+    bool has_capabilities = false;
+};
+
+struct Settings {
+    std::string state_dir;  ///< resolved
+    std::string log_level = "info", log_format = "auto";
+    std::string http_listen = "127.0.0.1:7480";
+    std::string http_token;  ///< "": none asked for (only on loopback)
+    std::uint64_t http_max_body_bytes = 16U << 20U;
+    unsigned http_max_connections = 256;
+    std::string plugins_dir, scripts_dir, host_binary;
+    unsigned max_children = 8;
+    std::chrono::milliseconds warm_for{60'000};
+    std::uint64_t host_memory_bytes = 512U << 20U;
+    unsigned queue_batches = 256;  ///< batches waiting for the store before ingest is refused
+    std::vector<SourceSettings> sources;
+    std::vector<ServiceSettings> services;
+    std::map<std::string, StrategySettings> strategies;
+    Limits limits;
+    VerifyPolicy verify;
+    Autonomy default_autonomy = Autonomy::automatic;
+    Risk max_auto_risk = Risk::safe;
+    bool dry_run = false;
+    std::vector<std::string> files;  ///< what was read
+};
+
+/// Reads `path` and, beside it, conf.d/*.yaml in order. An empty path: defaults, or /etc/heald/heald.yaml when it is there.
+/// On failure the list holds every fault found, each as "file:line: key: what is wrong; what is allowed".
+struct SettingsResult {
+    std::optional<Settings> settings;
+    std::vector<std::string> errors;
+};
+SettingsResult load_settings(const std::string& path);
+
+}  // namespace heal

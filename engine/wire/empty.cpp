@@ -1,1 +1,0 @@
-// The wire holds only headers until frames arrive.

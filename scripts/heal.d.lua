@@ -1,0 +1,116 @@
+---@meta
+-- Types of what a heald script returns and gets, for the Lua language server (workspace.library). Never run.
+
+---@class heal.match
+---@field service? string|string[] glob
+---@field environment? string|string[]
+---@field component? string|string[]
+---@field source? string|string[]
+---@field error_type? string|string[]
+---@field release? string|string[]
+---@field level? "trace"|"debug"|"info"|"warn"|"error"|"fatal" at least
+---@field message? string|string[] RE2, found anywhere
+---@field pattern? string|string[] RE2 on the normalized message
+---@field stack? string|string[] RE2 on the stack trace
+---@field http_status? integer|integer[] a status, or {lowest, highest}
+---@field labels? table<string, string|number|boolean>
+---@field context? table<string, string|number|boolean>
+---@field target? string|string[] facts the inventory must have
+---@field trigger? { count: integer, window_s: integer }
+
+---@class heal.incident
+---@field fingerprint string
+---@field service string
+---@field environment string
+---@field level string
+---@field message string
+---@field error_type string
+---@field stack_trace string
+---@field pattern string
+---@field count integer
+---@field first_seen_us integer
+---@field last_seen_us integer
+---@field context table
+
+---@class heal.request
+---@field attempt string idempotency key, the same in every retry
+---@field incident heal.incident written by whoever can log: never put it into a command
+---@field target table facts of the inventory
+---@field config table checked, defaults filled in
+---@field dry_run boolean
+
+---@class heal.outcome
+---@field outcome "succeeded"|"failed"|"declined"|"retry"|"cancelled"
+---@field text? string
+---@field detail? table
+
+---@class heal.command_result
+---@field ok boolean
+---@field exit_code integer
+---@field signal integer
+---@field timed_out boolean
+---@field skipped? boolean dry-run
+---@field output string
+---@field error_output string
+
+---@class heal.process
+---@field alive boolean
+---@field pid integer
+---@field start_time integer
+---@field command string[]
+---@field state string
+---@field rss_bytes integer
+
+---@class heal.call
+---@field exec fun(p: { argv: string[], cwd?: string, env?: table<string, string>, user?: string, timeout_ms?: integer, inverse?: string[], read_only?: boolean }): heal.command_result
+---@field start_process fun(p: { argv: string[], cwd?: string, env?: table<string, string>, user?: string, pid_file?: string, log_file?: string }): heal.process
+---@field signal fun(p: { pid?: integer, pid_file?: string, start_time?: integer, command?: string, signal?: string, wait_ms?: integer, kill_after_ms?: integer }): { sent: boolean, ended: boolean, killed: boolean, pid: integer }
+---@field process_info fun(p: { pid?: integer, pid_file?: string }): heal.process
+---@field read_file fun(p: string|{ path: string, missing_ok?: boolean }): { content: string, exists: boolean, mode: integer, modified_us: integer }
+---@field write_file fun(p: { path: string, content: string, mode?: integer }): { bytes: integer }
+---@field copy_file fun(p: { from: string, to: string }): { bytes: integer }
+---@field move_file fun(p: { from: string, to: string }): { moved: boolean }
+---@field remove_file fun(p: string|{ path: string }): { existed: boolean }
+---@field list_files fun(p: string|{ path: string }): { files: { name: string, type: "file"|"folder"|"link"|"other", bytes: integer, modified_us: integer }[], more: boolean }
+---@field http fun(p: { url: string, method?: string, headers?: table<string, string>, body?: string, timeout_ms?: integer, unix_socket?: string, read_only?: boolean }): { ok: boolean, status: integer, body: string, headers: table<string, string> }
+---@field tcp_check fun(p: string|{ address: string, timeout_ms?: integer }): { open: boolean, error: string }
+---@field redis fun(p: { address: string, commands: string[][], password?: string, timeout_ms?: integer }): { replies: any[] }
+---@field memcached fun(p: { address: string, commands: string[], timeout_ms?: integer }): { replies: string[] }
+---@field systemd fun(p: { verb: string, unit: string }): heal.command_result
+---@field docker fun(p: { verb: string, container: string, unix_socket?: string, timeout_ms?: integer }): { status: integer, state?: table }
+---@field sql fun(p: { client: "psql"|"sqlite3", database: string, statement: string, read_only?: boolean, env?: table<string, string> }): heal.command_result
+---@field state_get fun(key: string): { exists: boolean, value?: string }
+---@field state_put fun(key: string, value?: string)
+---@field sleep fun(ms: integer)
+---@field sleep_until fun(time_us: integer)
+---@field progress fun(fraction: number, message?: string)
+---@field info fun(message: string, fields?: table)
+---@field warn fun(message: string, fields?: table)
+---@field log fun(level: string, message: string, fields?: table)
+---@field is_cancelled fun(): boolean
+---@field remaining_ms fun(): integer
+
+---@class heal.strategy
+---@field name string unique: a-z 0-9 . - _
+---@field version? string
+---@field summary? string
+---@field priority? integer 0 … 1000, higher first
+---@field confidence? number
+---@field confidence_floor? number
+---@field risk? "safe"|"disruptive"|"destructive"
+---@field idempotent? boolean
+---@field reversible? boolean
+---@field timeout_ms? integer
+---@field matches? heal.match[]
+---@field capabilities? string[]
+---@field parameters? table JSON Schema
+---@field assess? fun(request: heal.request, call: heal.call): number?
+---@field execute fun(request: heal.request, call: heal.call): heal.outcome|string|boolean
+---@field verify? fun(request: heal.request, call: heal.call): heal.outcome|string|boolean
+---@field rollback? fun(request: heal.request, call: heal.call): heal.outcome|string|boolean
+
+---@class heal.json
+---@field encode fun(value: any): string
+---@field decode fun(text: string): any
+---@field array fun(t?: table): table
+json = {}

@@ -1,0 +1,448 @@
+#include "core/guards.hpp"
+#include "core/healing_machine.hpp"
+#include "core/matcher.hpp"
+#include "core/router.hpp"
+#include "core/rules.hpp"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+namespace heal {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr Time t0{1'790'000'000'000'000};
+
+LogRecord record(Level level, std::string message, std::string type = {}, int status = 0) {
+    LogRecord r;
+    r.level = level;
+    r.message = std::move(message);
+    r.error_type = std::move(type);
+    r.http_status = status;
+    return r;
+}
+
+Candidate candidate(std::string name, std::int64_t priority = 50, double confidence = 0.5) {
+    Candidate c;
+    c.info.name = std::move(name);
+    c.info.risk = Risk::safe;
+    c.priority = priority;
+    c.confidence = c.prior = confidence;
+    c.autonomy = Autonomy::automatic;
+    return c;
+}
+
+// --- rules ---------------------------------------------------------------------------------------------------------
+
+TEST(Rules, BugsOpenAtOnceOnlyForTheFourKinds) {
+    const std::pair<LogRecord, std::string> rows[] = {
+        {record(Level::fatal, "disk gone"), "fatal"},
+        {record(Level::error, "panic: runtime error"), "panic"},
+        {record(Level::error, "x", "panic"), "panic"},
+        {record(Level::error, "SQLSTATE[40001]: deadlock"), "database_error"},
+        {record(Level::error, "x", "org.postgresql.util.PSQLException"), "database_error"},
+        {record(Level::error, "GET /x", "", 503), "http_5xx"},
+        {record(Level::error, "GET /x", "", 404), ""},
+        {record(Level::error, "ordinary"), ""},
+    };
+    for (const auto& [r, rule] : rows) EXPECT_EQ(opens_at_once(r), rule) << r.message;
+}
+
+TEST(Rules, SeverityFollowsImpactAndFrequency) {
+    EXPECT_EQ(severity_of(record(Level::fatal, "x"), 1), Severity::p0_critical);
+    EXPECT_EQ(severity_of(record(Level::error, "x", "", 500), 1), Severity::p1_major);
+    EXPECT_EQ(severity_of(record(Level::error, "x"), 1), Severity::p2_minor);
+    EXPECT_EQ(severity_of(record(Level::error, "x"), 100), Severity::p1_major);
+    EXPECT_EQ(severity_of(record(Level::warn, "x"), 99), Severity::p3_trivial);
+}
+
+TEST(Rules, BugTypesAndTitles) {
+    const std::pair<LogRecord, const char*> rows[] = {
+        {record(Level::error, "'NoneType' object has no attribute"), "null_pointer"}, {record(Level::error, "x", "OperationalError"), "sql_error"},
+        {record(Level::error, "write: no space left on device"), "resource"},          {record(Level::error, "connect: ECONNREFUSED"), "network"},
+        {record(Level::error, "request timed out"), "performance"},                    {record(Level::error, "unknown directive \"x\""), "config"},
+        {record(Level::error, "index out of range"), "logic_bug"}};
+    for (const auto& [r, type] : rows) EXPECT_EQ(bug_type_of(r), type) << r.message;
+    EXPECT_EQ(title_of(record(Level::error, "line one\nline two", "KeyError")), "KeyError: line one");
+    EXPECT_LE(title_of(record(Level::error, std::string(5000, 'x'))).size(), 200U);
+    EXPECT_EQ(title_of(record(Level::error, "")), "error without a message");
+}
+
+TEST(SlidingCount, CountsExactlyWithinItsWindowAndStaysBounded) {
+    SlidingCount c{1h};
+    c.add(t0, 1);
+    c.add(t0 + 30min, 1);
+    EXPECT_EQ(c.count(t0 + 30min), 2U);
+    EXPECT_EQ(c.count(t0 + 60min), 1U);  // the first is an hour old: out
+    c.add(t0 + 61min, 1);
+    EXPECT_EQ(c.count(t0 + 61min), 2U);
+    EXPECT_EQ(c.count(t0 + 61min, 10min), 1U);
+    SlidingCount many{1h};
+    for (int i = 0; i < 100'000; ++i) many.add(t0 + Duration{i * 1000}, 1);
+    EXPECT_EQ(many.count(t0 + 100s), 100'000U);
+    EXPECT_EQ(many.count(t0 + 3h), 0U);
+}
+
+// --- matching ------------------------------------------------------------------------------------------------------
+
+std::optional<Threshold> fit(const char* matches, const LogRecord& r, const json::object& target = {}) {
+    auto matcher = Matcher::compile(parse_json(matches, "m").value().as_array(), "m");
+    EXPECT_TRUE(matcher) << matcher.error().text;
+    Incident in;
+    in.record = r;
+    in.pattern = r.message;
+    return matcher->fits(in, target);
+}
+
+TEST(Matcher, AnyRuleMustFitAndInItEveryKey) {
+    auto r = record(Level::error, "connection refused by 10.0.0.1", "ConnectionError", 502);
+    r.service_name = "cart-api";
+    EXPECT_TRUE(fit(R"([{"service": "cart-*", "message": "refused"}])", r));
+    EXPECT_FALSE(fit(R"([{"service": "cart-*", "message": "accepted"}])", r));
+    EXPECT_TRUE(fit(R"([{"service": "x"}, {"error_type": "Connection*", "http_status": [500, 599]}])", r));
+    EXPECT_FALSE(fit(R"([{"http_status": 500}])", r));
+    EXPECT_FALSE(fit(R"([{"level": "fatal"}])", r));
+    EXPECT_FALSE(fit(R"([{"target": ["process"]}])", r));
+    EXPECT_TRUE(fit(R"([{"target": ["process"]}])", r, {{"process", json::object{}}}));
+    r.context = R"({"tenant": "a", "n": 3})";
+    EXPECT_TRUE(fit(R"([{"labels": {"tenant": "a", "n": 3}}])", r));
+    EXPECT_FALSE(fit(R"([{"labels": {"tenant": "b"}}])", r));
+    EXPECT_FALSE(fit("[]", r));
+    EXPECT_EQ(fit(R"([{"trigger": {"count": 5, "window_s": 30}}])", r)->count, 5U);
+    EXPECT_FALSE(fit("[{}]", record(Level::info, "x"))) << "below warn nothing matches by default";
+}
+
+TEST(Matcher, RefusesWhatItCannotReadAndNamesThePlace) {
+    const std::pair<const char*, const char*> rows[] = {
+        {R"([{"servce": "x"}])", "m[0].servce: unknown key"},   {R"([{}, {"message": "("}])", "m[1].message: not a regular expression"},
+        {R"([{"http_status": 99}])", "m[0].http_status"},       {R"([{"level": "loud"}])", "m[0].level"},
+        {R"([3])", "m[0]: must be an object"},                  {R"([{"trigger": {"count": 0}}])", "m[0].trigger.count"}};
+    for (const auto& [text, expected] : rows) {
+        auto matcher = Matcher::compile(parse_json(text, "m").value().as_array(), "m");
+        ASSERT_FALSE(matcher) << text;
+        EXPECT_EQ(matcher.error().text.rfind(expected, 0), 0U) << matcher.error().text;
+    }
+}
+
+TEST(Matcher, GlobsAreLinearEvenWhenHostile) {
+    EXPECT_TRUE(glob_matches("a*b?d", "axxbcd"));
+    EXPECT_FALSE(glob_matches("a*b", "abc"));
+    EXPECT_TRUE(glob_matches("*", ""));
+    EXPECT_FALSE(glob_matches(std::string(50, '*') + "x", std::string(20'000, 'a')));
+}
+
+// --- ranking -------------------------------------------------------------------------------------------------------
+
+TEST(Router, PrefersHigherPriorityOverConfidence) {
+    std::vector<Candidate> c{candidate("low", 10, 0.99), candidate("high", 90, 0.1)};
+    rank(c);
+    EXPECT_EQ(c[0].info.name, "high");
+}
+
+TEST(Router, EqualPriorityGoesByConfidenceThenName) {
+    std::vector<Candidate> c{candidate("b"), candidate("c", 50, 0.9), candidate("a")};
+    rank(c);
+    EXPECT_EQ(c[0].info.name + c[1].info.name + c[2].info.name, "cab");
+}
+
+TEST(Router, BelowItsFloorACandidateIsOutWithTheReason) {
+    std::vector<Candidate> c{candidate("x", 90, 0.2), candidate("y", 10, 0.9)};
+    c[0].floor = 0.3;
+    rank(c);
+    EXPECT_EQ(c[0].info.name, "y");
+    EXPECT_EQ(c[1].note, "confidence 0.200 is below its floor 0.300");
+}
+
+TEST(OutcomeBook, VerifiedOutcomesOutweighThePriorAndOldOnesFade) {
+    OutcomeBook book;
+    EXPECT_DOUBLE_EQ(book.confidence(0.8, "s", "f", "svc", t0), 0.8);
+    for (int i = 0; i < 20; ++i) book.record("s", "f", "svc", false, t0);
+    EXPECT_LT(book.confidence(0.8, "s", "f", "svc", t0), 0.05);
+    EXPECT_LT(book.confidence(0.8, "s", "other", "svc", t0), 0.3) << "backs off to the service and the strategy";
+    EXPECT_GT(book.confidence(0.8, "s", "f", "svc", t0 + std::chrono::hours{24 * 365}), 0.6);
+    EXPECT_DOUBLE_EQ(book.confidence(0.8, "t", "f", "svc", t0), 0.8);
+}
+
+TEST(OutcomeBook, ASuccessThatDidNotHoldBecomesAFailure) {
+    OutcomeBook book;
+    book.record("s", "f", "svc", true, t0);
+    const double before = book.confidence(0.5, "s", "f", "svc", t0);
+    book.correct("s", "f", "svc", t0);
+    EXPECT_GT(before, 0.5);
+    EXPECT_LT(book.confidence(0.5, "s", "f", "svc", t0), 0.5);
+}
+
+// --- guards --------------------------------------------------------------------------------------------------------
+
+struct GuardCase {
+    GuardCase() {
+        incident.id = "e1";
+        incident.fingerprint = "f";
+        incident.target = "cart";
+        who = candidate("restart");
+        in.incident = &incident;
+        in.candidate = &who;
+        in.limits = &limits;
+        in.history = &history;
+        in.paused = false;
+        in.now = t0;
+    }
+    void past(const std::string& id, Time started, std::optional<Time> ended, const std::string& fingerprint = "other") {
+        history.started({id, "e-" + id, fingerprint, "cart", "restart", started, ended});
+    }
+    std::string tripped() const {
+        const auto outcome = evaluate_guards(in);
+        return outcome.allowed() ? "" : to_string(outcome.last().guard);
+    }
+    Incident incident;
+    Candidate who;
+    Limits limits;
+    History history;
+    GuardInput in;
+};
+
+TEST(Guards, AllowWhenNothingSpeaksAgainst) { EXPECT_EQ(GuardCase{}.tripped(), ""); }
+
+TEST(Guards, MissingInputDenies) {
+    GuardCase a;
+    a.in.paused.reset();
+    EXPECT_EQ(a.tripped(), "kill_switch");
+    EXPECT_TRUE(evaluate_guards(a.in).last().input_missing);
+    GuardCase b;
+    b.in.history = nullptr;
+    EXPECT_FALSE(b.tripped().empty());
+    EXPECT_FALSE(evaluate_guards(GuardInput{}).allowed());
+}
+
+TEST(Guards, EachTripsForItsOwnReason) {
+    GuardCase kill;
+    kill.in.paused = true;
+    EXPECT_EQ(kill.tripped(), "kill_switch");
+    GuardCase off;
+    off.who.autonomy = Autonomy::off;
+    EXPECT_EQ(off.tripped(), "autonomy");
+    GuardCase approve;
+    approve.who.autonomy = Autonomy::approve;
+    EXPECT_EQ(approve.tripped(), "autonomy");
+    EXPECT_TRUE(evaluate_guards(approve.in).last().needs_approval);
+    approve.in.approved = true;
+    EXPECT_EQ(approve.tripped(), "");
+    GuardCase risk;
+    risk.who.info.risk = Risk::disruptive;
+    EXPECT_EQ(risk.tripped(), "risk");
+    risk.in.max_auto_risk = Risk::disruptive;
+    EXPECT_EQ(risk.tripped(), "");
+    GuardCase lock;
+    lock.past("a", t0 - 5s, {});
+    EXPECT_EQ(lock.tripped(), "target_lock");
+    GuardCase attempts;
+    attempts.in.attempts_of_incident = attempts.limits.attempts_per_incident;
+    EXPECT_EQ(attempts.tripped(), "attempts");
+}
+
+TEST(Guards, CooldownTellsWhenItEnds) {
+    GuardCase g;
+    g.past("a", t0 - 30s, t0 - 20s, "f");
+    EXPECT_EQ(g.tripped(), "cooldown");
+    EXPECT_EQ(evaluate_guards(g.in).last().retry_at, t0 - 20s + g.limits.cooldown);
+    g.in.now = t0 + 40s;
+    EXPECT_EQ(g.tripped(), "");
+}
+
+TEST(Guards, RatesCountWithinTheirWindowOnly) {
+    GuardCase target;
+    target.limits.target_per_hour = 2;
+    target.past("a", t0 - 50min, t0 - 50min);
+    target.past("b", t0 - 10min, t0 - 10min);
+    EXPECT_EQ(target.tripped(), "target_rate");
+    EXPECT_EQ(evaluate_guards(target.in).last().retry_at, t0 + 10min);
+    target.in.now = t0 + 11min;
+    EXPECT_EQ(target.tripped(), "");
+    GuardCase strategy;
+    strategy.limits.strategy_per_hour = 1;
+    strategy.past("a", t0 - 10min, t0 - 10min);
+    EXPECT_EQ(strategy.tripped(), "strategy_rate");
+    GuardCase global;
+    global.limits.global_per_minute = 1;
+    global.past("a", t0 - 10s, t0 - 10s);
+    EXPECT_EQ(global.tripped(), "global_rate");
+    GuardCase zero;
+    zero.limits.global_per_minute = 0;
+    EXPECT_EQ(zero.tripped(), "global_rate");
+}
+
+// --- the machine ---------------------------------------------------------------------------------------------------
+
+std::string words(const HealingOrder& o) {
+    if (const auto* x = std::get_if<order::Consider>(&o)) return fmt::format("consider {}{}", x->index, x->approved ? " approved" : "");
+    if (const auto* x = std::get_if<order::WriteIntent>(&o)) return fmt::format("intent {}", x->index);
+    if (const auto* x = std::get_if<order::Execute>(&o)) return fmt::format("execute {}", x->index);
+    if (const auto* x = std::get_if<order::Check>(&o)) return fmt::format("check {}", x->index);
+    if (const auto* x = std::get_if<order::Wait>(&o)) return fmt::format("wait {}ms", x->duration.count() / 1000);
+    if (const auto* x = std::get_if<order::Undo>(&o)) return fmt::format("undo {}", x->index);
+    if (const auto* x = std::get_if<order::Verified>(&o)) return fmt::format("verified {} {}", x->index, x->verdict);
+    if (const auto* x = std::get_if<order::Move>(&o)) return fmt::format("move {}", to_string(x->state));
+    return fmt::format("finish {}", to_string(std::get<order::Finish>(o).state));
+}
+
+struct Walk {
+    explicit Walk(std::vector<Candidate> candidates, std::vector<std::string> excluded = {}) : machine(std::move(candidates), excluded) {}
+    std::string operator()(const HealingInput& in, Duration later = 0us) {
+        now = now + later;
+        std::string out;
+        for (const auto& o : machine.step(in, now)) out += (out.empty() ? "" : "; ") + words(o);
+        return out;
+    }
+    HealingMachine machine;
+    Time now = t0;
+};
+
+const input::Guarded allowed{true, false, {}, false, {}};
+input::Checked evidence(unsigned positive, unsigned negative) { return {Evidence{positive, negative, {}}}; }
+
+TEST(HealingMachine, WalksToHealedOverTwoHorizons) {
+    Walk w{{candidate("a")}};
+    EXPECT_EQ(w(input::Begin{}), "consider 0");
+    EXPECT_EQ(w(allowed), "intent 0");
+    EXPECT_EQ(w(input::IntentStored{}), "execute 0");
+    EXPECT_EQ(w(input::Executed{Outcome::succeeded, {}}), "move verifying; check 0");
+    EXPECT_EQ(w(evidence(0, 1)), "wait 50ms");
+    EXPECT_EQ(w(input::Timer{}, 50ms), "check 0");
+    EXPECT_EQ(w(evidence(1, 0)), "move stabilizing; wait 60000ms");
+    EXPECT_EQ(w(input::Timer{}, 60s), "check 0");
+    EXPECT_EQ(w(evidence(1, 0)), "verified 0 succeeded; finish healed");
+    EXPECT_EQ(*w.machine.healthy_since(), t0 + 50ms);
+}
+
+TEST(HealingMachine, AFailedAttemptIsTakenBackBeforeTheNextIsTried) {
+    Walk w{{candidate("a"), candidate("b", 40)}};
+    w(input::Begin{}), w(allowed), w(input::IntentStored{});
+    EXPECT_EQ(w(input::Executed{Outcome::failed, "no"}), "verified 0 failed; move healing; undo 0");
+    EXPECT_EQ(w(input::Undone{true, {}}), "consider 1");
+    w(allowed), w(input::IntentStored{});
+    EXPECT_EQ(w(input::Executed{Outcome::declined, "not mine"}), "undo 1");
+    EXPECT_EQ(w(input::Undone{true, {}}), "finish escalated");
+}
+
+TEST(HealingMachine, SilenceIsNeverHealed) {
+    Walk w{{candidate("a")}};
+    w(input::Begin{}), w(allowed), w(input::IntentStored{});
+    w(input::Executed{Outcome::succeeded, {}});
+    EXPECT_EQ(w(evidence(0, 0)), "move stabilizing; wait 60000ms");
+    w(input::Timer{}, 60s);
+    EXPECT_EQ(w(evidence(0, 0)), "verified 0 unknown; finish unverified");
+}
+
+TEST(HealingMachine, ARecurrenceWhileStabilizingIsAFailureButALateOldLineIsNot) {
+    Walk w{{candidate("a")}};
+    w(input::Begin{}), w(allowed), w(input::IntentStored{}, 1s), w(input::Executed{Outcome::succeeded, {}}), w(evidence(1, 0), 1s);
+    EXPECT_EQ(w(input::Recurred{t0 + 1s}), "");
+    EXPECT_EQ(w(input::Recurred{t0 + 3s}, 1s), "verified 0 failed; move healing; undo 0");
+}
+
+TEST(HealingMachine, VerificationThatStaysBadFailsAfterItsTimeout) {
+    auto c = candidate("a");
+    c.verify.timeout = 200ms;
+    Walk w{{c}};
+    w(input::Begin{}), w(allowed), w(input::IntentStored{}), w(input::Executed{Outcome::succeeded, {}});
+    EXPECT_EQ(w(evidence(0, 1)), "wait 50ms");
+    w(input::Timer{}, 50ms);
+    EXPECT_EQ(w(evidence(0, 1)), "wait 100ms");
+    w(input::Timer{}, 100ms);
+    EXPECT_EQ(w(evidence(1, 1)), "verified 0 failed; move healing; undo 0") << "one bad sign outweighs good ones";
+}
+
+TEST(HealingMachine, AfterAnUnknownOutcomeVerificationDecidesAndTheNextMayTry) {
+    auto c = candidate("a");
+    c.verify.timeout = 0ms;
+    Walk w{{c, candidate("b", 1)}};
+    w(input::Begin{}), w(allowed), w(input::IntentStored{});
+    EXPECT_EQ(w(input::Executed{Outcome::unknown, {}}), "move verifying; check 0");
+    EXPECT_EQ(w(evidence(0, 1)), "verified 0 failed; move healing; undo 0");
+    EXPECT_EQ(w(input::Undone{true, {}}), "consider 1");
+}
+
+TEST(HealingMachine, AnUnknownOutcomeWithoutEvidenceEscalates) {
+    Walk w{{candidate("a"), candidate("b", 1)}};
+    w(input::Begin{}), w(allowed), w(input::IntentStored{}), w(input::Executed{Outcome::unknown, {}}), w(evidence(0, 0)), w(input::Timer{}, 60s);
+    EXPECT_EQ(w(evidence(0, 0)), "verified 0 unknown; finish escalated");
+}
+
+TEST(HealingMachine, UnknownMayStillProveHealthy) {
+    Walk w{{candidate("a")}};
+    w(input::Begin{}), w(allowed), w(input::IntentStored{}), w(input::Executed{Outcome::unknown, {}}), w(evidence(2, 0)), w(input::Timer{}, 60s);
+    EXPECT_EQ(w(evidence(2, 0)), "verified 0 succeeded; finish healed");
+}
+
+TEST(HealingMachine, AFailedUndoStopsEverything) {
+    Walk w{{candidate("a"), candidate("b", 1)}};
+    w(input::Begin{}), w(allowed), w(input::IntentStored{}), w(input::Executed{Outcome::failed, {}});
+    EXPECT_EQ(w(input::Undone{false, "disk full"}), "finish escalated");
+}
+
+TEST(HealingMachine, WaitsForAGuardAndAsksAgain) {
+    Walk w{{candidate("a")}};
+    w(input::Begin{});
+    EXPECT_EQ(w(input::Guarded{false, false, t0 + 5s, false, "cooldown"}), "move open; wait 5000ms");
+    EXPECT_EQ(w(input::Timer{}, 5s), "consider 0");
+    EXPECT_EQ(w(allowed), "intent 0");
+}
+
+TEST(HealingMachine, TriesWhatMayRunByItselfBeforeAskingAPerson) {
+    Walk w{{candidate("a"), candidate("b", 1)}};
+    w(input::Begin{});
+    EXPECT_EQ(w(input::Guarded{false, true, {}, false, "approve"}), "consider 1");
+    w(allowed), w(input::IntentStored{}), w(input::Executed{Outcome::failed, {}});
+    EXPECT_EQ(w(input::Undone{true, {}}), "move awaiting_approval");
+    EXPECT_EQ(w(input::Approved{"nobody"}), "");
+    EXPECT_EQ(w(input::Approved{"a"}), "consider 0 approved");
+    EXPECT_EQ(w(allowed), "intent 0");
+}
+
+TEST(HealingMachine, ARefusalEscalates) {
+    Walk w{{candidate("a")}};
+    w(input::Begin{}), w(input::Guarded{false, true, {}, false, "approve"});
+    EXPECT_EQ(w(input::Rejected{"no"}), "finish escalated");
+}
+
+TEST(HealingMachine, RuledOutByAllGuardsIsSuppressedAndNothingFitsEscalates) {
+    Walk w{{candidate("a")}};
+    w(input::Begin{});
+    EXPECT_EQ(w(input::Guarded{false, false, {}, false, "off"}), "finish suppressed");
+    Walk none{{}};
+    EXPECT_EQ(none(input::Begin{}), "finish escalated");
+}
+
+TEST(HealingMachine, AnIntentThatCouldNotBeStoredIsTriedAgainLater) {
+    Walk w{{candidate("a")}};
+    w(input::Begin{}), w(allowed);
+    EXPECT_EQ(w(input::IntentFailed{"disk full"}), "move healing; wait 1000ms");
+    EXPECT_EQ(w(input::Timer{}, 1s), "consider 0");
+}
+
+TEST(HealingMachine, WhatFailedBeforeGoesLast) {
+    Walk w{{candidate("a", 90), candidate("b", 10)}, {"a"}};
+    EXPECT_EQ(w.machine.candidates()[0].info.name, "b");
+}
+
+TEST(HealingMachine, ResumesWhereItStood) {
+    auto twice = candidate("twice");
+    twice.info.idempotent = true;
+    EXPECT_EQ((Walk{{twice}}(input::Resume{0, Outcome::unknown, {}, false})), "execute 0");
+    EXPECT_EQ((Walk{{candidate("once")}}(input::Resume{0, Outcome::unknown, {}, false})), "move verifying; check 0");
+    EXPECT_EQ((Walk{{candidate("once")}}(input::Resume{0, Outcome::succeeded, {}, false})), "move verifying; check 0");
+    EXPECT_EQ((Walk{{candidate("once")}}(input::Resume{0, Outcome::unknown, {}, true})), "undo 0");
+}
+
+TEST(HealingMachine, AnswersNothingAfterTheEndOrOutOfTurn) {
+    Walk w{{candidate("a")}};
+    EXPECT_EQ(w(input::IntentStored{}), "");
+    EXPECT_EQ(w(evidence(1, 0)), "");
+    w(input::Begin{}), w(input::Guarded{false, false, {}, false, "off"});
+    EXPECT_TRUE(w.machine.finished());
+    EXPECT_EQ(w(input::Begin{}), "");
+}
+
+}  // namespace
+}  // namespace heal
