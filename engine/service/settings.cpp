@@ -352,6 +352,20 @@ void read_strategy(const std::string& name, const YAML::Node& node, Mapping::Con
     s.has_capabilities = in.texts("capabilities", s.capabilities);
 }
 
+void read_rule(const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings) {
+    fingerprint::RuleSpec rule;
+    Mapping in{node, path, context};
+    if (!in.text("name", rule.name)) in.error(node, path + ".name", "is missing; a rule needs a name");
+    in.text("service", rule.service);
+    in.text("component", rule.component);
+    in.text("type", rule.type);
+    in.text("message", rule.message);
+    in.text("message_regex", rule.message_regex);
+    in.texts("fingerprint", rule.fingerprint);
+    in.texts("ignore_frames", rule.ignore_frames);
+    settings.rule_specs.push_back(std::move(rule));
+}
+
 void read_file(const std::string& file, Settings& settings, std::vector<std::string>& errors, std::map<std::string, std::string>& places) {
     const SystemFiles files;
     auto content = files.read(file, 4U << 20U);
@@ -443,20 +457,6 @@ void read_file(const std::string& file, Settings& settings, std::vector<std::str
             for (const auto& entry : *node) read_strategy(entry.first.Scalar(), entry.second, context, settings);
         }
     }
-}
-
-void read_rule(const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings) {
-    fingerprint::RuleSpec rule;
-    Mapping in{node, path, context};
-    if (!in.text("name", rule.name)) in.error(node, path + ".name", "is missing; a rule needs a name");
-    in.text("service", rule.service);
-    in.text("component", rule.component);
-    in.text("type", rule.type);
-    in.text("message", rule.message);
-    in.text("message_regex", rule.message_regex);
-    in.texts("fingerprint", rule.fingerprint);
-    in.texts("ignore_frames", rule.ignore_frames);
-    settings.rule_specs.push_back(std::move(rule));
 }
 
 bool is_loopback(const std::string& listen) {
