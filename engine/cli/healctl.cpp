@@ -4,6 +4,7 @@
 #include "cli/fingerprint_id.hpp"
 #include "cli/script_command.hpp"
 #include "cli/strategy_project.hpp"
+#include "service/fingerprints.hpp"
 #include "service/settings.hpp"
 
 #include <CLI/App.hpp>
@@ -288,6 +289,48 @@ int run(int argc, char** argv) {
         }
         print_fields(answer.as_object());
         print_table(array_at(answer.as_object(), "samples"), {{"WHEN", "timestamp_at"}, {"LEVEL", "log_level"}, {"MESSAGE", "message", 100}});
+    });
+    std::string rule_file, into;
+    auto* fingerprint_preview = fingerprints->add_subcommand("preview", "what the fingerprint.rules of a configuration would join and part");
+    fingerprint_preview->add_option("file", rule_file, "a configuration file with fingerprint.rules")->required();
+    fingerprint_preview->callback([&] {
+        const auto loaded = load_settings(rule_file);
+        for (const auto& error : loaded.errors) fmt::print(stderr, "{}\n", error);
+        if (!loaded.settings) throw Failed{fail(errc::invalid_input, rule_file + " has faults, nothing was asked")};
+        const json::object body{{"rules", to_json(loaded.settings->rule_specs)}};
+        const auto answer = must(o.client.call("POST", "/api/v1/fingerprints/preview", json::serialize(body)));
+        if (o.as_json) {
+            fmt::print("{}\n", json::serialize(answer));
+            return;
+        }
+        print_fields(answer.as_object());
+        for (const auto& m : array_at(answer.as_object(), "merged")) {
+            fmt::print("joins {} into {}  {}\n", json::serialize(m.as_object().at("from")), string_at(m.as_object(), "into"),
+                       cell(json::value(string_at(m.as_object(), "pattern"))));
+        }
+        for (const auto& s : array_at(answer.as_object(), "split")) {
+            fmt::print("parts {} into {}\n", string_at(s.as_object(), "from"), json::serialize(s.as_object().at("into")));
+        }
+    });
+    auto* fingerprint_merges = fingerprints->add_subcommand("merges", "kinds that look like one");
+    fingerprint_merges->add_option("--service", service)->required();
+    fingerprint_merges->callback([&] {
+        show(o, get("/api/v1/fingerprints/merges?service=" + cli::escape(service)),
+             {{"CANONICAL", "canonical"}, {"BY PEOPLE", "by_people"}, {"PATTERN", "pattern", 80}, {"FINGERPRINTS", "fingerprints", 60}, {"REASON", "reason", 60}}, "merges");
+    });
+    auto* fingerprint_merge = fingerprints->add_subcommand("merge", "join one to another; remembered for ever");
+    fingerprint_merge->add_option("id", id)->required();
+    fingerprint_merge->add_option("into", into)->required();
+    fingerprint_merge->add_option("--reason", text);
+    fingerprint_merge->callback([&] {
+        const json::object body{{"into", into}, {"reason", text}};
+        say(must(o.client.call("POST", "/api/v1/fingerprints/" + cli::escape(id) + "/merge", json::serialize(body))), "joined");
+    });
+    auto* fingerprint_apart = fingerprints->add_subcommand("apart", "keep one apart, against every suggestion");
+    fingerprint_apart->add_option("id", id)->required();
+    fingerprint_apart->add_option("--reason", text);
+    fingerprint_apart->callback([&] {
+        say(must(o.client.call("POST", "/api/v1/fingerprints/" + cli::escape(id) + "/apart", json::serialize(json::object{{"reason", text}}))), "kept apart");
     });
     // These two need no heald.
     auto* fingerprint_id = fingerprints->add_subcommand("id", "lines on stdin, one id per line on stdout");

@@ -180,6 +180,12 @@ Fingerprint compute(std::string_view service, std::string_view message, std::str
 
 Explanation explain(std::string_view service, std::string_view raw_line, std::string_view stack_trace) {
     Explanation e;
+    if (has_ansi(raw_line)) {
+        std::string colourless;
+        strip_ansi(raw_line, colourless);
+        e.plain = std::make_shared<const std::string>(std::move(colourless));
+        raw_line = *e.plain;
+    }
     e.header = cut_header(raw_line);
     std::string text;
     std::string_view message = e.header.message;

@@ -5,6 +5,7 @@
 #include "base/level.hpp"
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -46,13 +47,14 @@ struct Mask {
 
 /// Everything that decided an id, for people.
 struct Explanation {
+    std::shared_ptr<const std::string> plain;  ///< the line without colours when it had any; header points into it then
     Line header;
     Fingerprint fingerprint;
     std::vector<Mask> masks;           ///< in the order of the message
     std::vector<std::string> frames;   ///< frames used, "module:function", top first
 };
 
-/// Explains a raw line (header cut first). The header's views point into `raw_line`.
+/// Explains a raw line (header cut first). The header's views point into `raw_line`, or into `plain`.
 Explanation explain(std::string_view service, std::string_view raw_line, std::string_view stack_trace);
 
 /// 128 bits that stand for a pattern inside one process: equal patterns have equal keys. Keyed by the scanner's seed, so that a

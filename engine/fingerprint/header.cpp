@@ -34,8 +34,10 @@ constexpr std::string_view weekdays = "MonTueWedThuFriSatSun";
 
 bool is_name_of(std::string_view names, std::string_view s, std::size_t p) noexcept {
     if (p + 3 > s.size()) return false;
+    const char a = s[p], b = s[p + 1], c = s[p + 2];
+    if (a < 'A' || a > 'Z') return false;
     for (std::size_t i = 0; i < names.size(); i += 3) {
-        if (std::memcmp(names.data() + i, s.data() + p, 3) == 0) return true;
+        if (names[i] == a && names[i + 1] == b && names[i + 2] == c) return true;
     }
     return false;
 }
@@ -175,9 +177,15 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog) noexce
 
 bool is_name_char(char c) noexcept { return is_alpha(c) || is_digit(c) || c == '_' || c == '-' || c == '.' || c == '/' || c == '$' || c == '@'; }
 
+/// First letters of the level words of each length; most words are told apart without looking at them (level.cpp has the words).
+bool may_be_level(std::string_view word) noexcept {
+    static constexpr std::string_view first[14] = {"", "tvdiwef", "", "dle", "finwc", "tfdaep", "fncsd", "vwf", "c", "e", "", "i", "", "i"};
+    return word.size() < std::size(first) && first[word.size()].find(static_cast<char>(word[0] | 0x20)) != std::string_view::npos;
+}
+
 /// Levels in capitals or between marks need no context; lower-case words and single letters only beside other header fields.
 Level level_word(std::string_view word, bool context) noexcept {
-    if (word.empty() || word.size() > 13) return Level::unknown;
+    if (word.empty() || word.size() > 13 || !may_be_level(word)) return Level::unknown;
     if (word.size() == 1) {
         return context && std::string_view{"TVDIWEF"}.find(word[0]) != std::string_view::npos ? parse_level(word) : Level::unknown;
     }

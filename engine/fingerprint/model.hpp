@@ -11,9 +11,21 @@ namespace heal::fingerprint {
 namespace detail {
 
 inline std::uint64_t load(const char* p, std::size_t n) noexcept {
-    std::uint64_t v = 0;
-    std::memcpy(&v, p, n);
-    return v;
+    // Fixed sizes become plain loads; a call of memcpy for 3 bytes costs more than the hash.
+    if (n == 8) {
+        std::uint64_t v;
+        std::memcpy(&v, p, 8);
+        return v;
+    }
+    if (n >= 4) {
+        std::uint32_t a, b;
+        std::memcpy(&a, p, 4);
+        std::memcpy(&b, p + n - 4, 4);
+        return a | static_cast<std::uint64_t>(b) << (8 * (n - 4));
+    }
+    if (n == 0) return 0;
+    const auto byte = [p](std::size_t i) { return static_cast<std::uint64_t>(static_cast<unsigned char>(p[i])); };
+    return byte(0) | byte(n / 2) << (8 * (n / 2)) | byte(n - 1) << (8 * (n - 1));
 }
 
 inline std::uint64_t fold_multiply(std::uint64_t a, std::uint64_t b) noexcept {
@@ -47,6 +59,24 @@ struct Evidence {
     unsigned pair = 0;       ///< how often the word is text right behind the previous one
 };
 Evidence evidence_of(std::uint64_t before, std::uint64_t previous, char glue, std::uint64_t hash) noexcept;
+
+/// folded_hash at compile time.
+consteval std::uint64_t word_hash(std::string_view w) {
+    const auto multiply = [](std::uint64_t a, std::uint64_t b) {
+        __extension__ using u128 = unsigned __int128;
+        const u128 product = static_cast<u128>(a) * b;
+        return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+    };
+    const auto load = [&](std::size_t p, std::size_t n) {
+        std::uint64_t v = 0;
+        for (std::size_t i = 0; i < n; ++i) v |= static_cast<std::uint64_t>(static_cast<unsigned char>(w[p + i])) << (8 * i);
+        return v | 0x2020202020202020ULL;
+    };
+    std::uint64_t h = 0x9E3779B97F4A7C15ULL ^ w.size();
+    std::size_t p = 0, n = w.size();
+    for (; n > 8; p += 8, n -= 8) h = multiply(h ^ load(p, 8), 0xA0761D6478BD642FULL);
+    return multiply(h ^ load(p, n), 0xE7037ED1A0B428DBULL) | 1;
+}
 
 /// True when `w` stands where an argument stands and is not known as text there.
 /// @param before, previous  folded hashes of the two words to the left, 0: none

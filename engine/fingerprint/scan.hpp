@@ -3,10 +3,12 @@
 // pattern), so that both always agree. Internal to this folder.
 #pragma once
 
+#include "fingerprint/bitmaps.hpp"
 #include "fingerprint/chars.hpp"
 #include "fingerprint/model.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
@@ -16,6 +18,14 @@ namespace heal::fingerprint {
 /// Bytes of a message that decide the id; the rest is the same value whatever it holds. Longest message of the development
 /// sets: 2.1 KiB. It bounds the work per line.
 inline constexpr std::size_t max_message = 8192;
+
+template <std::size_t N>
+consteval std::array<std::uint64_t, N> sorted_hashes(const std::string_view (&words)[N]) {
+    std::array<std::uint64_t, N> out{};
+    for (std::size_t i = 0; i < N; ++i) out[i] = word_hash(words[i]);
+    std::sort(out.begin(), out.end());
+    return out;
+}
 
 /// Why a piece of text was masked.
 enum class Rule : std::uint8_t {
@@ -35,26 +45,29 @@ public:
     void run() noexcept {
         const bool is_cut = s_.size() > max_message;
         if (is_cut) s_ = s_.substr(0, max_message);
-        std::size_t p = 0;
         const std::size_t n = s_.size();
+        Bitmaps maps;
+        fill_bitmaps(s_, maps);
+        std::size_t p = maps.next_text(0, n);
         while (p < n) {
-            if (is_space(s_[p])) {
-                ++p;
-                while (p < n && is_space(s_[p])) ++p;
-                if (p < n) sink_.space();
-                continue;
+            const std::size_t e = maps.next_space(p, n);
+            if (maps.is_plain(p, e)) {
+                plain(sub(p, e));
+                p = e;
+            } else {
+                p = chunk(p, e);
             }
-            std::size_t e = p;
-            std::uint8_t k = 0;
-            while (e < n && !is_space(s_[e])) k = static_cast<std::uint8_t>(k | class_of(s_[e++]));
-            p = chunk(p, e, k);
+            if (p < n && is_space(s_[p])) {
+                p = maps.next_text(p, n);
+                if (p < n) sink_.space();
+            }
         }
         if (is_cut) value(Rule::cut, {});
     }
 
 private:
     static constexpr std::uint64_t no_word = 0;
-    static inline const std::uint64_t to_ = folded_hash("to");
+    static constexpr std::uint64_t to_ = word_hash("to");
 
     std::string_view sub(std::size_t b, std::size_t e) const noexcept { return s_.substr(b, e - b); }
 
@@ -88,7 +101,7 @@ private:
             return;
         }
         label_ = is_field_label(w);
-        if (glue_ == ' ' && is_user_name(w)) {
+        if (glue_ == ' ' && is_user_name(w, h)) {
             value(Rule::position, w);
             return;
         }
@@ -106,32 +119,30 @@ private:
     bool is_position(std::string_view w, std::uint64_t h) const noexcept;
 
     /// `user X`, `password for X`, `failures for X`: names of accounts are words of every kind, so that only a list of what is text there helps.
-    bool is_user_name(std::string_view w) const noexcept {
-        static const std::uint64_t user = folded_hash("user"), for_ = folded_hash("for"), password = folded_hash("password"), failures = folded_hash("failures"),
-                                   failure = folded_hash("failure"), account = folded_hash("account"), login = folded_hash("login");
+    bool is_user_name(std::string_view w, std::uint64_t h) const noexcept {
+        static constexpr std::uint64_t user = word_hash("user"), for_ = word_hash("for"), password = word_hash("password"), failures = word_hash("failures"),
+                                   failure = word_hash("failure"), account = word_hash("account"), login = word_hash("login");
         if (previous_ == no_word) return false;
         if (previous_ == user) {
-            static constexpr std::string_view text[] = {
-                "a", "access", "account", "accounts", "action", "agent", "already", "and", "are", "as", "at", "authenticated", "authentication", "authorization", "by", "can", "cannot", "canceled",
-                "cancelled", "command", "configuration", "context", "could", "credentials", "data", "database", "defined", "did", "directory", "disconnected", "does", "doesn't", "entry", "error",
-                "exists", "file", "for", "from", "group", "groups", "has", "home", "id", "in", "info", "information", "input", "interface", "interrupt", "is", "list", "logged", "login", "may", "mode", "must",
-                "name", "names", "namespace", "no", "not", "of", "on", "or", "password", "permissions", "process", "processes", "profile", "record", "request", "requested", "running", "service",
-                "session", "sessions", "settings", "space", "specified", "supplied", "table", "time", "to", "token", "unknown", "using", "was", "when", "with", "without"};
-            char low[16];
-            if (w.size() > sizeof low) return true;
-            for (std::size_t i = 0; i < w.size(); ++i) low[i] = static_cast<char>(w[i] | 0x20);
-            return !std::binary_search(std::begin(text), std::end(text), std::string_view{low, w.size()});
+            // Sorted by hash: one comparison per step instead of a string's.
+            static constexpr auto text = sorted_hashes({
+                "a", "access", "account", "accounts", "action", "agent", "already", "and", "are", "as", "at", "authenticated",
+                "authentication", "authorization", "by", "can", "cannot", "canceled", "cancelled", "command", "configuration",
+                "context", "could", "credentials", "data", "database", "defined", "did", "directory", "disconnected", "does",
+                "doesn't", "entry", "error", "exists", "file", "for", "from", "group", "groups", "has", "home", "id", "in",
+                "info", "information", "input", "interface", "interrupt", "is", "list", "logged", "login", "may", "mode",
+                "must", "name", "names", "namespace", "no", "not", "of", "on", "or", "password", "permissions", "process",
+                "processes", "profile", "record", "request", "requested", "running", "service", "session", "sessions",
+                "settings", "space", "specified", "supplied", "table", "time", "to", "token", "unknown", "using", "was",
+                "when", "with", "without"});
+            return !std::binary_search(text.begin(), text.end(), h);
         }
         if (previous_ != for_ || (before_previous_ != password && before_previous_ != failures && before_previous_ != failure && before_previous_ != account && before_previous_ != login)) return false;
         return w != "invalid" && w != "user" && w != "the" && w != "a" && w != "unknown" && w != "illegal" && w != "this" && w != "all";
     }
 
-    /// Bytes p..e hold no blank. Returns where the scan goes on: e, or later when a quote with blanks was taken whole.
-    std::size_t chunk(std::size_t p, std::size_t e, std::uint8_t k) noexcept {
-        if ((k & ~(cls_alpha | cls_hex)) == 0) {
-            plain(sub(p, e));
-            return e;
-        }
+    /// Bytes p..e hold no blank, but something else than letters. Returns where the scan goes on: e, or later when a quote with blanks was taken whole.
+    std::size_t chunk(std::size_t p, std::size_t e) noexcept {
         // Opening marks.
         while (p < e) {
             const char c = s_[p];
@@ -214,7 +225,7 @@ private:
         // An apostrophe inside a word does not close a quote.
         if (c == '\'' && q + 1 < s_.size() && is_alpha(s_[q + 1])) return p;
         const std::string_view inner = sub(p + 1, q);
-        static const std::uint64_t state = folded_hash("state"), status = folded_hash("status");
+        static constexpr std::uint64_t state = word_hash("state"), status = word_hash("status");
         if (!blanks && (previous_ == state || previous_ == status) && (classes_of(inner) & ~(cls_alpha | cls_hex)) == 0) return p;  // states tell apart
         if (!blanks || is_path_start(inner)) {
             mark(c);
@@ -245,8 +256,14 @@ private:
         if (w.size() < 3 || w.size() > 5) return false;
         char low[5];
         for (std::size_t i = 0; i < w.size(); ++i) low[i] = static_cast<char>(w[i] | 0x20);
-        const std::string_view l{low, w.size()};
-        return l == "true" || l == "false" || l == "null" || l == "none" || l == "nan";
+        switch (low[0]) {
+            case 't': return w.size() == 4 && low[1] == 'r' && low[2] == 'u' && low[3] == 'e';
+            case 'f': return w.size() == 5 && low[1] == 'a' && low[2] == 'l' && low[3] == 's' && low[4] == 'e';
+            case 'n':
+                return (w.size() == 3 && low[1] == 'a' && low[2] == 'n') ||
+                       (w.size() == 4 && ((low[1] == 'u' && low[2] == 'l' && low[3] == 'l') || (low[1] == 'o' && low[2] == 'n' && low[3] == 'e')));
+            default: return false;
+        }
     }
 
     /// The part of a chunk between its outer marks, p..b; the chunk ends at e. Returns how far it got.
@@ -536,7 +553,7 @@ private:
         for (std::size_t i = 0; i < n; ++i) {
             if (t[i] < 'a' || t[i] > 'z') return 0;
         }
-        static const std::uint64_t interface = folded_hash("interface");
+        static constexpr std::uint64_t interface = word_hash("interface");
         return previous_ == interface || is_device_stem(t.substr(0, n)) ? n : 0;
     }
 

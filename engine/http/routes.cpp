@@ -1,5 +1,6 @@
 #include "http/routes.hpp"
 
+#include "service/fingerprints.hpp"
 #include "store/healing_store.hpp"
 
 #include <fmt/format.h>
@@ -141,6 +142,51 @@ awaitable<Response> stats(Engine& engine, Request request) {
     co_return co_await from_query(engine, [from, to](Database& db) { return sql::healing_stats(db, from, to); });
 }
 
+awaitable<Response> preview(Engine& engine, Request request) {
+    auto body = body_object(request);
+    if (!body) co_return problem(body.error());
+    auto specs = rules_from_json(array_at(*body, "rules"));
+    if (!specs) co_return problem(specs.error());
+    auto rules = fingerprint::Rules::create(std::move(*specs));
+    if (!rules) co_return problem(rules.error());
+    co_return co_await from_query(engine, [&rules](Database& db) -> result<json::object> {
+        // 20'000 samples take about a second; the newest say most.
+        auto samples = sql::load_samples(db, 20'000);
+        if (!samples) return samples.error();
+        return preview_rules(*samples, *rules);
+    });
+}
+
+awaitable<Response> merges(Engine& engine, Request request) {
+    const auto service = request.query.find("service");
+    if (service == request.query.end()) co_return problem(fail(errc::invalid_input, "service: is missing; merges are looked for within one service"));
+    const std::string& name = service->second;
+    co_return co_await from_query(engine, [&name](Database& db) -> result<json::object> {
+        auto patterns = sql::load_patterns(db, name);
+        if (!patterns) return patterns.error();
+        auto decisions = sql::load_fingerprint_decisions(db);
+        if (!decisions) return decisions.error();
+        return merges_of(name, *patterns, *decisions);
+    });
+}
+
+awaitable<Response> merge(Engine& engine, Request request) {
+    auto body = body_object(request);
+    if (!body) co_return problem(body.error());
+    std::string into{string_at(*body, "into")}, reason{string_at(*body, "reason")};
+    if (into.empty()) co_return problem(fail(errc::invalid_input, "body.into: is missing; the fingerprint that it is joined to"));
+    auto outcome = co_await engine.decide_fingerprint(request.arguments[0], std::move(into), std::move(reason), request.actor);
+    co_return outcome ? json_response(std::move(*outcome)) : problem(outcome.error());
+}
+
+awaitable<Response> apart(Engine& engine, Request request) {
+    auto body = body_object(request);
+    if (!body) co_return problem(body.error());
+    std::string reason{string_at(*body, "reason")};
+    auto outcome = co_await engine.decide_fingerprint(request.arguments[0], request.arguments[0], std::move(reason), request.actor);
+    co_return outcome ? json_response(std::move(*outcome)) : problem(outcome.error());
+}
+
 awaitable<Response> strategies(Engine& engine, Request) { co_return json_response(json::object{{"artifacts", engine.strategies()}}); }
 
 awaitable<Response> show_strategy(Engine& engine, Request request) {
@@ -248,6 +294,10 @@ const std::vector<Route>& routes() {
         {"GET", "/api/v1/logs", "Samples that were kept", false, list_logs},
         {"GET", "/api/v1/ingest", "Exact totals of what was heard, by source", false, totals},
         {"GET", "/api/v1/fingerprints", "Kinds of error, newest first", false, list_fingerprints},
+        {"GET", "/api/v1/fingerprints/merges", "Kinds of error that look like one, suggested or decided (service)", false, merges},
+        {"POST", "/api/v1/fingerprints/preview", "What rules would join and part, over stored samples (body: {rules})", false, preview},
+        {"POST", "/api/v1/fingerprints/{id}/merge", "Join it to another (body: {into, reason})", true, merge},
+        {"POST", "/api/v1/fingerprints/{id}/apart", "Keep it apart for ever (body: {reason})", true, apart},
         {"GET", "/api/v1/fingerprints/{id}", "One, with counts, samples and incidents; a prefix of 4 digits is enough", false, show_fingerprint},
         {"GET", "/api/v1/healing/events", "Incidents and what became of them", false, list_events},
         {"GET", "/api/v1/healing/events/{id}", "One, with its decision, attempts and effects", false, show_event},

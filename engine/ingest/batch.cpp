@@ -87,6 +87,7 @@ struct BatchBuilder::State {
     std::unordered_map<std::string, std::unique_ptr<Known>> prints;  // environment + digest
     std::size_t bytes_known = 0;
     std::string message_scratch, stack_scratch;
+    std::shared_ptr<const fingerprint::Rules> current_rules, no_rules;
 
     Time now() {
         if (!time_read) {
@@ -96,8 +97,24 @@ struct BatchBuilder::State {
         return batch.received;
     }
 
-    Known& known(std::string_view service, std::string_view environment, std::string_view message, std::string_view stack) {
-        const auto key = hash(stack, hash(message, hash(environment, hash(service, 0))));
+    /// Ids under older rules are forgotten when the rules change.
+    void use(const std::shared_ptr<const fingerprint::Rules>& rules) {
+        const auto& next = rules && rules->size() > 0 ? rules : no_rules;
+        if (next == current_rules) return;
+        current_rules = next;
+        texts.clear();
+    }
+
+    fingerprint::Fingerprint compute(std::string_view service, std::string_view component, std::string_view message, std::string_view stack) const {
+        if (!current_rules) return fingerprint::compute(service, message, stack);
+        return current_rules->apply({service, component, message, stack}).fingerprint;
+    }
+
+    Known& known(
+        std::string_view service, std::string_view environment, std::string_view component, std::string_view message, std::string_view stack
+    ) {
+        // Only rules look at the component.
+        const auto key = hash(stack, hash(message, hash(environment, hash(current_rules ? component : std::string_view{}, hash(service, 0)))));
         if (const auto found = texts.find(key); found != texts.end()) return *found->second;
         if (texts.size() >= known_texts || bytes_known > known_bytes) {
             // Deltas of the batch under way find each other by `prints`, so only entries of earlier batches may go.
@@ -112,7 +129,7 @@ struct BatchBuilder::State {
                 }
             }
         }
-        auto print = fingerprint::compute(service, message, stack);
+        auto print = compute(service, component, message, stack);
         auto& slot = prints[std::string{environment} + ':' + print.digest];
         if (!slot) {
             bytes_known += size_of(print);
@@ -174,11 +191,12 @@ void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults)
     const auto clean_message = clean(message, s.message_scratch);
     const auto clean_stack = clean(stack, s.stack_scratch);
 
-    auto* found = &s.known(service, environment, clean_message, clean_stack);
+    s.use(defaults.rules);
+    auto* found = &s.known(service, environment, record.component, clean_message, clean_stack);
     // A little room above: what a line decoder still holds when the batch is full.
     const bool fold = found->generation != s.generation && s.batch.deltas.size() >= max_deltas + 64;
     if (fold) {
-        found = &s.known(service, environment, other_errors, {});
+        found = &s.known(service, environment, {}, other_errors, {});
         ++s.batch.folded;
     }
     auto& known = *found;

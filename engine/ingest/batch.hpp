@@ -8,6 +8,7 @@
 #include "base/clock.hpp"
 #include "core/model.hpp"
 #include "fingerprint/fingerprint.hpp"
+#include "fingerprint/rules.hpp"
 
 #include <cstdint>
 #include <memory>
@@ -31,7 +32,7 @@ struct Delta {
 
 /// How far a source has been taken in; to be stored in the transaction that stores the batch.
 struct SourceOffset {
-    std::string source;  ///< "file:/var/log/x.log"; "file:/var/log/x.log@DEV:INODE" for a rotated file that is still being read
+    std::string source;  ///< "file:/var/log/x.log"; "file:/var/log/x.log@DEV:INODE" for a file that was rotated away from it
     std::uint64_t device = 0, inode = 0;  ///< inode 0: the source is done with, its row can be deleted
     std::uint64_t offset = 0;             ///< bytes from the start of the file; everything before it is in this or an earlier batch
     std::string head_hash;                ///< opaque: identifies the first bytes of the file, and when it was read
@@ -85,6 +86,8 @@ struct DecodeDefaults {
     std::string unnamed_service;        ///< for records that say nothing when `service` is empty; e.g. the file's name
     std::string format = "auto";        ///< auto, json, logfmt, nginx, apache, syslog, plain
     Level min_level = Level::warn;      ///< below it records are counted and dropped
+    /// Rules by people that decide the id before the text does; null: none.
+    std::shared_ptr<const fingerprint::Rules> rules;
     /// For a record that names no level. `unknown`: error when its text, stack trace or HTTP status shows one, else info.
     Level default_level = Level::unknown;
 };

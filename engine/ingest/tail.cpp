@@ -17,6 +17,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 #include <map>
 #include <set>
@@ -32,8 +33,11 @@ constexpr std::size_t chunk_bytes = 256U << 10U;
 constexpr int chunks_in_a_row = 4;            // then the next file has its turn
 constexpr std::size_t head_bytes = 256;       // reliability row 12
 constexpr std::size_t rotated_per_path = 4;
-constexpr std::size_t recovered_per_path = 16;
+constexpr std::size_t recovered_per_path = 64;
+constexpr std::size_t known_per_path = 64;      // rows of rotated files that were read to their end
+constexpr std::int64_t clock_slack_us = 1'000'000;  // file times are coarser than the clock (4 ms and more)
 constexpr std::size_t finished_kept = 4096;
+constexpr Duration look_for_missed{5'000'000};
 constexpr Duration quiet_commit{1'000'000};   // offsets of lines that made no record are handed over this often
 constexpr Duration sink_retry{5'000};
 constexpr Duration stop_grace{1'000'000};
@@ -130,6 +134,10 @@ struct File {
     Duration quiet_since{0};
     bool offset_is_new = false;
     std::vector<SourceOffset> more_offsets;  // travel with its next batch
+    bool resumed = false;                    // the store knew its name
+    std::int64_t read_at_us = 0;             // wall clock of the last look at its data
+    Duration look_for_missed_until{0};
+    std::int64_t missed_since_us = 0;
 
     explicit File(LineDecoder d) : decoder(std::move(d)) {}
 };
@@ -303,6 +311,7 @@ private:
         for (std::size_t i = 0; i < files_.size(); ++i) {  // by index: what took a name's place is added
             File* file = files_[i].get();
             if (!file->rotated) look_whether_moved(*file);
+            if (!file->rotated && file->look_for_missed_until > now_) read_missed(*file, file->missed_since_us);
             struct stat st {};
             if (::fstat(file->fd.get(), &st) == 0 && static_cast<std::uint64_t>(st.st_size) != file->position) file->dirty = true;
         }
@@ -316,7 +325,7 @@ private:
     }
 
     bool is_open(const Identity& identity) const {
-        return std::any_of(files_.begin(), files_.end(), [&](const auto& f) { return !f->gone && f->identity == identity; });
+        return std::any_of(files_.begin(), files_.end(), [&](const auto& f) { return f->identity == identity; });
     }
 
     void refuse(const std::string& path, const char* reason) {
@@ -366,10 +375,18 @@ private:
         const auto source = "file:" + path;
         auto file = make_file(std::move(fd), st, path, source, config);
         const auto size = static_cast<std::uint64_t>(st.st_size);
-        if (const auto known = stored_.find(source); known != stored_.end()) {
-            const SourceOffset stored = known->second;
-            stored_.erase(known);
+        load_rows(path);
+        if (const auto row = stored_.find(source); row != stored_.end()) {
+            const SourceOffset stored = row->second;
+            stored_.erase(row);
             resume(*file, stored, size);
+        } else if (!has_open_former(path)) {
+            note_siblings(*file);
+        }
+        if (file->position > 0) {
+            // Continues where it was.
+        } else if (file->resumed) {
+            // From its beginning: it is another file than before.
         } else if (at_start && !config.from_start) {
             continue_at(*file, size);
         } else if (done != finished_.end()) {
@@ -383,14 +400,25 @@ private:
         adopt(std::move(file));
     }
 
+    bool has_open_former(const std::string& path) const {
+        return std::any_of(files_.begin(), files_.end(), [&](const auto& f) { return f->rotated && f->path == path; });
+    }
+
     // The row under the plain name is the new file's from now on. It and the row under which the former file goes on are handed over in
     // one batch, before anything more is read of either: at any moment a kill leaves rows that tell the truth.
     void take_over_name(File& next) {
+        std::int64_t since_us = 0;
         for (auto& former : files_) {
             if (!former->rotated || former->gone || former->source != next.source) continue;
             former->source = rotated_source(former->path, former->identity);
             next.more_offsets.push_back(offset_of(*former, former->delivered));
+            since_us = former->read_at_us;
         }
+        if (since_us == 0) return;
+        read_missed(next, since_us);
+        // A folder that is being renamed in may not show everything at one reading: it is read again for a while.
+        next.look_for_missed_until = now_ + look_for_missed;
+        next.missed_since_us = since_us;
     }
 
     std::unique_ptr<File> make_file(Fd fd, const struct stat& st, const std::string& path, std::string source, const TailSource& config) {
@@ -426,6 +454,7 @@ private:
 
     // Where the store says we were. Finds out what happened to the file while we were away.
     void resume(File& file, const SourceOffset& stored, std::uint64_t size) {
+        file.resumed = true;
         Head head;
         const bool has_head = Head::parse(stored.head_hash, head);
         const bool same_head = !has_head || head.fits(file.fd.get());
@@ -440,6 +469,7 @@ private:
             continue_at(file, stored.offset);  // the same content under another inode: restored or moved between file systems
             return;
         }
+        if (!truncated && has_head) read_missed(file, head.seen_us);
         ++(truncated ? truncations_ : rotations_);
         if (!found && stored.offset > 0) {
             ++gaps_;
@@ -448,56 +478,129 @@ private:
         }
     }
 
-    // Reads what was rotated away while we were away: the file we had been reading from our offset on, and whole the ones that
-    // came after it. True if the former was there.
-    bool recover(File& current, const SourceOffset& stored, const Head* head) {
-        struct Candidate {
-            std::string path;
-            Fd fd;
-            struct stat st {};
-        };
-        std::vector<Candidate> candidates;
+    // A file beside `path` whose name says that it was rotated away from it.
+    struct Sibling {
+        std::string path;
+        Fd fd;
+        struct stat st {};
+        bool fits(const SourceOffset& row) const {
+            Head head;
+            if (static_cast<std::uint64_t>(st.st_size) < row.offset) return false;
+            return !Head::parse(row.head_hash, head) || head.fits(fd.get());
+        }
+    };
+
+    // Oldest first. Those that are open, compressed or sources of their own are left out.
+    std::vector<Sibling> siblings_of(const std::string& path, const Identity& current) {
+        std::vector<Sibling> found;
         std::error_code ec;
-        const auto base = name_of(current.path);
-        for (const auto& entry : std::filesystem::directory_iterator{folder_of(current.path), ec}) {
+        const auto base = name_of(path);
+        for (const auto& entry : std::filesystem::directory_iterator{folder_of(path), ec}) {
             const auto name = entry.path().filename().string();
             if (name == base || is_compressed(name) || !is_successor_name(name, base)) continue;
-            Candidate c;
+            Sibling one;
+            one.path = entry.path().string();
+            const bool is_source = std::any_of(options_.sources.begin(), options_.sources.end(), [&](const auto& s) { return s.path == one.path; });
             struct stat st {};
-            if (::lstat(entry.path().c_str(), &st) != 0 || !S_ISREG(st.st_mode) || identity_of(st) == current.identity) continue;
-            c.path = entry.path().string();
-            if (open_regular(c.path, false, c.fd, c.st)) candidates.push_back(std::move(c));
-            if (candidates.size() >= 256) break;
+            if (is_source || ::lstat(one.path.c_str(), &st) != 0 || !S_ISREG(st.st_mode) || identity_of(st) == current || is_open(identity_of(st))) continue;
+            if (open_regular(one.path, false, one.fd, one.st)) found.push_back(std::move(one));
+            if (found.size() >= 256) break;
         }
-        std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) { return modified_us(a.st) < modified_us(b.st); });
-        const auto is_former = [&](const Candidate& c) {
-            if (static_cast<std::uint64_t>(c.st.st_size) < stored.offset) return false;
-            if (head != nullptr && !head->fits(c.fd.get())) return false;
-            return c.st.st_ino == stored.inode || (head != nullptr && head->size > 0);
+        const auto number = [](const std::string& name) {
+            const auto at = name.find_last_not_of("0123456789");
+            std::int64_t n = 0;
+            std::from_chars(name.data() + (at == std::string::npos ? 0 : at + 1), name.data() + name.size(), n);
+            return n;
         };
-        auto former = std::find_if(candidates.begin(), candidates.end(), [&](const auto& c) { return c.st.st_ino == stored.inode && is_former(c); });
-        if (former == candidates.end()) former = std::find_if(candidates.begin(), candidates.end(), is_former);
-        const bool found = former != candidates.end();
-        const std::int64_t since = found ? modified_us(former->st) : head != nullptr ? head->seen_us : INT64_MAX;
-        std::size_t taken = 0;
-        for (auto i = candidates.begin(); i != candidates.end() && taken < recovered_per_path; ++i) {
-            const bool later = i != former && modified_us(i->st) > since && stored.inode != 0;
-            if ((i != former && !later) || is_open(identity_of(i->st))) continue;
-            // One that has a row of its own is taken up by resume_rotated.
-            if (stored_.contains(rotated_source(current.path, identity_of(i->st)))) continue;
-            add_rotated(std::move(i->fd), i->st, current.path, *current.config, i == former ? stored.offset : 0);
-            current.more_offsets.push_back(offset_of(*files_.back(), files_.back()->position));
-            ++taken;
-        }
+        // Written within one tick of the file system's clock, the one with the larger number is the older.
+        std::sort(found.begin(), found.end(), [&](const auto& a, const auto& b) {
+            const auto x = modified_us(a.st);
+            const auto y = modified_us(b.st);
+            return x != y ? x < y : number(a.path) > number(b.path);
+        });
         return found;
     }
 
+    // Have we read it, or is it the copy of one that we read?
+    bool is_known(const std::string& path, const Sibling& sibling) const {
+        const auto rows = known_.find(path);
+        if (rows == known_.end()) return false;
+        return std::any_of(rows->second.begin(), rows->second.end(), [&](const SourceOffset& row) {
+            Head head;
+            if (!Head::parse(row.head_hash, head) || !head.fits(sibling.fd.get())) return false;
+            return row.inode == sibling.st.st_ino || (head.size == head_bytes && static_cast<std::uint64_t>(sibling.st.st_size) <= row.offset);
+        });
+    }
+
+    // Opens from their beginning the rotated files that we have never seen: those that came and went between two looks, or while we were away.
+    void read_missed(File& current, std::int64_t since_us) {
+        std::size_t taken = 0;
+        for (auto& sibling : siblings_of(current.path, current.identity)) {
+            if (modified_us(sibling.st) < since_us - clock_slack_us || is_known(current.path, sibling)) continue;
+            if (++taken > recovered_per_path || files_.size() >= options_.max_files) {
+                ++gaps_;
+                log::warn("{} is not read: too many rotated files at once", sibling.path);
+                continue;
+            }
+            add_rotated(std::move(sibling.fd), sibling.st, current.path, *current.config, 0);
+            current.more_offsets.push_back(offset_of(*files_.back(), 0));
+        }
+    }
+
+    // Finds the file that we had been reading from `stored` under another name, and goes on with it there.
+    bool recover(File& current, const SourceOffset& stored, const Head* head) {
+        auto siblings = siblings_of(current.path, current.identity);
+        auto former = std::find_if(siblings.begin(), siblings.end(), [&](const auto& s) { return s.st.st_ino == stored.inode && s.fits(stored); });
+        if (former == siblings.end() && head != nullptr && head->size >= 16) {
+            former = std::find_if(siblings.begin(), siblings.end(), [&](const auto& s) { return s.fits(stored); });  // a copy
+        }
+        if (former == siblings.end()) return false;
+        add_rotated(std::move(former->fd), former->st, current.path, *current.config, stored.offset);
+        current.more_offsets.push_back(offset_of(*files_.back(), stored.offset));
+        return true;
+    }
+
+    // The very first look at a path: what lies beside it was there before us.
+    void note_siblings(File& current) {
+        for (const auto& sibling : siblings_of(current.path, current.identity)) {
+            if (is_known(current.path, sibling)) continue;
+            char bytes[head_bytes];
+            const auto n = ::pread(sibling.fd.get(), bytes, sizeof bytes, 0);
+            const std::string_view head{bytes, n > 0 ? static_cast<std::size_t>(n) : 0};
+            const auto identity = identity_of(sibling.st);
+            add_known(current.path, {rotated_source(current.path, identity), identity.first, identity.second, static_cast<std::uint64_t>(sibling.st.st_size),
+                                     std::to_string(head.size()) + ":" + Head::hash_of(head) + ":" + std::to_string(clock_.wall().us)}, current.more_offsets);
+            current.more_offsets.push_back(known_[current.path].back());
+        }
+    }
+
+    // A rotated file that is done with. Rows beyond the bound are taken back through `offsets`.
+    void add_known(const std::string& path, SourceOffset row, std::vector<SourceOffset>& offsets) {
+        auto& rows = known_[path];
+        rows.push_back(std::move(row));
+        while (rows.size() > known_per_path) {
+            rows.front().inode = 0;
+            offsets.push_back(std::move(rows.front()));
+            rows.pop_front();
+        }
+    }
+
+    // The store's rows of rotated files, once per path.
+    void load_rows(const std::string& path) {
+        const auto prefix = "file:" + path + "@";
+        for (auto i = stored_.lower_bound(prefix); i != stored_.end() && i->first.starts_with(prefix); i = stored_.erase(i)) known_[path].push_back(i->second);
+    }
+
     static bool is_successor_name(std::string_view name, std::string_view base) {
-        if (name.starts_with(base)) return name.size() > base.size() && (name[base.size()] == '.' || name[base.size()] == '-' || name[base.size()] == '_');
-        // app.log -> app-20261121.log, app.1.log
+        // app.log.1, app.log-20261121, app.log.old; app-20261121.log, app.1.log. A number must follow, or app-errors.log were one of app.log.
+        const auto is_rest = [](std::string_view rest) {
+            if (rest.size() < 2 || (rest[0] != '.' && rest[0] != '-' && rest[0] != '_')) return false;
+            return (rest[1] >= '0' && rest[1] <= '9') || rest.substr(1) == "old";
+        };
+        if (name.starts_with(base)) return is_rest(name.substr(base.size()));
         const auto dot = base.rfind('.');
-        return dot != std::string_view::npos && dot > 0 && name.starts_with(base.substr(0, dot)) && name.ends_with(base.substr(dot)) &&
-               name.size() > base.size() && (name[dot] == '.' || name[dot] == '-' || name[dot] == '_');
+        return dot != std::string_view::npos && dot > 0 && name.size() > base.size() && name.starts_with(base.substr(0, dot)) &&
+               name.ends_with(base.substr(dot)) && is_rest(name.substr(dot));
     }
 
     static std::string rotated_source(const std::string& path, const Identity& identity) {
@@ -511,34 +614,28 @@ private:
         adopt(std::move(file));
     }
 
-    // Rotated files that were still being read when we stopped.
+    // Rotated files that have grown since, or were not read to their end when we stopped. Rows of files that are gone are taken back.
     void resume_rotated(File& current) {
-        const auto prefix = "file:" + current.path + "@";
-        for (auto i = stored_.lower_bound(prefix); i != stored_.end() && i->first.starts_with(prefix);) {
-            SourceOffset stored = i->second;
-            i = stored_.erase(i);
-            bool found = false;
-            std::error_code ec;
-            for (const auto& entry : std::filesystem::directory_iterator{folder_of(current.path), ec}) {
-                struct stat st {};
-                if (::lstat(entry.path().c_str(), &st) != 0 || st.st_ino != stored.inode || st.st_ino == current.identity.second) continue;
+        const auto rows = known_.find(current.path);
+        if (rows == known_.end() || !current.resumed) return;
+        const auto siblings = siblings_of(current.path, current.identity);
+        std::deque<SourceOffset> keep;
+        for (auto& row : rows->second) {
+            const auto found = std::find_if(siblings.begin(), siblings.end(), [&](const auto& s) { return s.st.st_ino == row.inode && s.fits(row); });
+            const bool open = std::any_of(files_.begin(), files_.end(), [&](const auto& f) { return f->source == row.source; });
+            if (open) continue;
+            if (found == siblings.end()) {
+                row.inode = 0;
+                current.more_offsets.push_back(std::move(row));
+            } else if (static_cast<std::uint64_t>(found->st.st_size) > row.offset) {
                 Fd fd;
-                Head head;
-                if (!open_regular(entry.path().string(), false, fd, st)) break;
-                if (Head::parse(stored.head_hash, head) && !head.fits(fd.get())) break;
-                if (is_open(identity_of(st))) {
-                    found = true;
-                    break;
-                }
-                add_rotated(std::move(fd), st, current.path, *current.config, stored.offset);
-                found = true;
-                break;
-            }
-            if (!found) {
-                stored.inode = 0;
-                current.more_offsets.push_back(std::move(stored));
+                struct stat st {};
+                if (open_regular(found->path, false, fd, st)) add_rotated(std::move(fd), st, current.path, *current.config, row.offset);
+            } else {
+                keep.push_back(std::move(row));
             }
         }
+        rows->second = std::move(keep);
     }
 
     // Has the name come to mean another file?
@@ -551,13 +648,15 @@ private:
         file.dirty = true;
         std::size_t rotated = 0;
         for (auto i = files_.rbegin(); i != files_.rend(); ++i) {
-            if ((*i)->rotated && (*i)->path == file.path && ++rotated > rotated_per_path) (*i)->gone = true;
+            if ((*i)->rotated && !(*i)->dirty && (*i)->path == file.path && ++rotated > rotated_per_path) (*i)->gone = true;
         }
         if (there) {
             const auto before = files_.size();
             const std::string path = file.path;
             look_at(path, *file.config, false);
-            if (files_.size() > before && !emit(*files_.back(), true)) return;
+            if (files_.size() > before) {
+                if (!emit(*files_.back(), true)) return;
+            }
         }
         // Its last lines first, then those of the file that took its place.
         while (file.dirty && !stopping()) process(file);
@@ -570,9 +669,14 @@ private:
                 ++i;
                 continue;
             }
+            file.dirty = true;
+            while (file.dirty && !stopping()) process(file);
             take_unfinished(file);
             file.decoder.flush(builder_);
-            emit(file, true);
+            if (!emit(file, true)) return;
+            if (File* current = file_at(file.path); current != nullptr && file.source != current->source) {
+                add_known(file.path, offset_of(file, file.delivered), current->more_offsets);
+            }
             if (file.watch >= 0) {
                 watched_files_.erase(file.watch);
                 ::inotify_rm_watch(inotify_.get(), file.watch);
@@ -604,6 +708,7 @@ private:
 
     void process(File& file) {
         file.dirty = false;
+        file.read_at_us = clock_.wall().us;
         struct stat st {};
         if (::fstat(file.fd.get(), &st) != 0) return;
         auto size = static_cast<std::uint64_t>(st.st_size);
@@ -717,6 +822,14 @@ private:
                 const auto got = ::pread(fd.get(), buffer_.data(), buffer_.size(), static_cast<off_t>(file.position));
                 if (got <= 0 || !split(file, {buffer_.data(), static_cast<std::size_t>(got)})) return;
             }
+            if (File* current = file_at(file.path); current == &file) {
+                SourceOffset row = offset_of(file, file.position);
+                row.source = rotated_source(file.path, identity_of(st));
+                row.device = st.st_dev;
+                row.inode = st.st_ino;
+                file.more_offsets.push_back(row);
+                add_known(file.path, std::move(row), file.more_offsets);
+            }
             if (finished_.size() < finished_kept) finished_[identity_of(st)] = Finished{static_cast<std::uint64_t>(st.st_size), file.head};
             return;
         }
@@ -776,7 +889,8 @@ private:
         batch.source = "file:" + file.path;
         batch.offsets = std::move(file.more_offsets);
         batch.offsets.push_back(offset_of(file, offset));
-        if (file.gone && file.source != "file:" + file.path) batch.offsets.back().inode = 0;
+        struct stat st {};
+        if (file.gone && ::fstat(file.fd.get(), &st) == 0 && st.st_nlink == 0) batch.offsets.back().inode = 0;
         file.more_offsets.clear();
         while (!sink_(std::move(batch))) {
             ++sink_full_;
@@ -820,6 +934,7 @@ private:
     bool undelivered_ = false;
     std::vector<std::unique_ptr<File>> files_;
     std::map<std::string, SourceOffset> stored_;
+    std::map<std::string, std::deque<SourceOffset>> known_;  // by path: rotated files that were read to their end
     struct Finished {
         std::uint64_t position = 0;
         std::string head;

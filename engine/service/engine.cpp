@@ -62,6 +62,7 @@ public:
 
         std::vector<sql::OffsetRow> offsets;
         std::optional<std::string> pause;
+        std::vector<sql::FingerprintDecision> decisions;
         HEAL_CO_TRY(co_await store_->write([&](Database& db) -> result<void> {
             auto rows = sql::load_offsets(db);
             if (!rows) return rows.error();
@@ -69,12 +70,16 @@ public:
             auto overrides = sql::load_strategy_settings(db);
             if (!overrides) return overrides.error();
             overrides_ = std::move(*overrides);
+            auto decided = sql::load_fingerprint_decisions(db);
+            if (!decided) return decided.error();
+            decisions = std::move(*decided);
             auto value = sql::load_engine_state(db, "pause");
             if (!value) return value.error();
             pause = std::move(*value);
             return {};
         }));
         apply_pause(pause.value_or(""));
+        hearing_->set_aliases(std::move(decisions));
         co_await plugins_->start();
         refresh_strategies();
         plugins_->on_change([this] {
@@ -163,6 +168,7 @@ public:
             std::vector<Batch> batches;
         };
         Work work;
+        const auto rules = settings_->rules;
         const auto limit = settings_->http_max_body_bytes;
         const auto decode = [&] {
             // One decoder per worker thread; its buffers and its index of texts stay warm.
@@ -186,6 +192,7 @@ public:
             DecodeDefaults defaults;
             defaults.service = service;
             defaults.source = "http";
+            defaults.rules = rules;
             work.report = decoder.decode_logs(text, content_type, defaults, *builder);
             if (work.report) work.batches.push_back(builder->take());
             else builder->take();
@@ -278,6 +285,26 @@ public:
         refresh_strategies();
         healer_->strategies_changed();
         co_return strategy(name);
+    }
+
+    asio::awaitable<result<json::object>> decide_fingerprint(std::string id, std::string into, std::string reason, std::string actor) override {
+        std::vector<sql::FingerprintDecision> all;
+        HEAL_CO_TRY(co_await store_->write([&](Database& db) -> result<void> {
+            for (const auto& each : {id, into}) {
+                auto known = sql::show_fingerprint(db, each, clock_.wall());
+                if (!known) return known.error();
+                if (string_at(*known, "id") != each) return fail(errc::invalid_input, "give all 16 digits of a fingerprint here");
+            }
+            HEAL_TRY(sql::save_fingerprint_decision(db, {id, into}, actor, reason, clock_.wall()));
+            const json::object detail{{"into", into}, {"reason", to_valid_utf8(reason)}};
+            HEAL_TRY(sql::append_audit(db, clock_.wall(), actor, id == into ? "fingerprint.apart" : "fingerprint.merge", id, json::serialize(detail)));
+            auto rows = sql::load_fingerprint_decisions(db);
+            if (!rows) return rows.error();
+            all = std::move(*rows);
+            return {};
+        }));
+        hearing_->set_aliases(std::move(all));
+        co_return json::object{{"fingerprint", id}, {"canonical", into}};
     }
 
     result<void> release(const std::string& name, const std::string& actor) override {
@@ -440,6 +467,7 @@ private:
             t.defaults.environment = source.environment;
             t.defaults.format = source.format;
             t.defaults.min_level = source.min_level;
+            t.defaults.rules = settings_->rules;
             t.join.enabled = source.join;
             t.join.wait = source.join_wait;
             t.from_start = source.from_start;

@@ -48,6 +48,9 @@ public:
     virtual result<json::object> strategy(const std::string& name) const = 0;
     /// Body: any of priority, enabled, autonomy, floor. Durable and audited before it returns.
     virtual boost::asio::awaitable<result<json::object>> set_strategy(std::string name, json::object body, std::string actor) = 0;
+    /// Joins a kind of error to another, or (into == id) keeps it apart for ever; remembered, audited, wins over suggestions.
+    virtual boost::asio::awaitable<result<json::object>> decide_fingerprint(std::string id, std::string into, std::string reason, std::string actor) = 0;
+
     virtual result<void> release(const std::string& strategy_or_path, const std::string& actor) = 0;
 
     virtual boost::asio::awaitable<result<void>> approve(std::string event, std::string strategy, std::string actor) = 0;

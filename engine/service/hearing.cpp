@@ -50,7 +50,9 @@ void Hearing::decide(const Batch& batch, std::vector<Decided>& ret) {
     for (std::size_t i = 0; i < batch.deltas.size(); ++i) {
         const auto& delta = batch.deltas[i];
         const auto& sample = delta.samples.back();
-        auto& state = state_of(delta.fingerprint);
+        const auto alias = aliases_.find(delta.fingerprint);
+        const std::string& fingerprint = alias == aliases_.end() ? delta.fingerprint : alias->second;
+        auto& state = state_of(fingerprint);
         state.hour.add(batch.received, delta.count);
         const auto per_hour = state.hour.count(batch.received);
         Decided d;
@@ -62,12 +64,12 @@ void Hearing::decide(const Batch& batch, std::vector<Decided>& ret) {
         for (std::size_t k = 0; k < delta.samples.size(); ++k) d.log_ids.push_back(new_id(s_.clock));
 
         const Time at = trusted_time(delta.last, batch.received);
-        if (healer_.is_open(delta.fingerprint, delta.environment)) {
-            healer_.occurred(delta.fingerprint, delta.environment, delta.count, at);
+        if (healer_.is_open(fingerprint, delta.environment)) {
+            healer_.occurred(fingerprint, delta.environment, delta.count, at);
         } else {
-            const bool came_back = healer_.recurred_after_healing(delta.fingerprint, delta.environment, at);
+            const bool came_back = healer_.recurred_after_healing(fingerprint, delta.environment, at);
             Incident incident;
-            incident.fingerprint = delta.fingerprint;
+            incident.fingerprint = fingerprint;
             incident.service_name = delta.service_name;
             incident.environment = delta.environment;
             incident.severity = d.severity;
@@ -78,7 +80,7 @@ void Hearing::decide(const Batch& batch, std::vector<Decided>& ret) {
             incident.last_at = delta.last;
             const auto* service = s_.service(delta.service_name, delta.environment);
             incident.target = service ? service->name : delta.service_name;
-            if (!healer_.is_quiet(delta.fingerprint, delta.environment)) {
+            if (!healer_.is_quiet(fingerprint, delta.environment)) {
                 auto candidates = s_.strategies.fitting(incident, service ? service->facts : json::object{}, [&](Duration within) {
                     return state.hour.count(batch.received, within);
                 });
@@ -92,6 +94,21 @@ void Hearing::decide(const Batch& batch, std::vector<Decided>& ret) {
             }
         }
         ret.push_back(std::move(d));
+    }
+}
+
+void Hearing::set_aliases(std::vector<sql::FingerprintDecision> decisions) {
+    aliases_.clear();
+    for (auto& d : decisions) {
+        if (d.fingerprint != d.canonical) aliases_[d.fingerprint] = d.canonical;
+    }
+    // A merge into something that was merged itself ends at the last one; a ring is cut where it began.
+    for (auto& [fine, canonical] : aliases_) {
+        for (int hops = 0; hops < 16; ++hops) {
+            const auto next = aliases_.find(canonical);
+            if (next == aliases_.end() || next->second == fine) break;
+            canonical = next->second;
+        }
     }
 }
 

@@ -29,6 +29,9 @@ public:
     /// repeated one must not count again; decisions then wait for the store's word. errc::overloaded, errc::unavailable.
     void accept(Batch batch, bool claim, Done done);
 
+    /// Merges that people decided: the fine id keeps its own counts, triggers and incidents go by the canonical one.
+    void set_aliases(std::vector<sql::FingerprintDecision> decisions);
+
     /// Restores the windows of the last hour.
     boost::asio::awaitable<result<void>> recover();
     std::size_t pending() const { return pending_; }
@@ -51,6 +54,7 @@ private:
     Healer& healer_;
     std::unordered_map<std::string, State> states_;
     std::list<std::string> ages_;  // least recently heard first
+    std::unordered_map<std::string, std::string> aliases_;
     std::size_t pending_ = 0;
 };
 

@@ -352,6 +352,20 @@ void read_strategy(const std::string& name, const YAML::Node& node, Mapping::Con
     s.has_capabilities = in.texts("capabilities", s.capabilities);
 }
 
+void read_rule(const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings) {
+    fingerprint::RuleSpec rule;
+    Mapping in{node, path, context};
+    if (!in.text("name", rule.name)) in.error(node, path + ".name", "is missing; a rule needs a name");
+    in.text("service", rule.service);
+    in.text("component", rule.component);
+    in.text("type", rule.type);
+    in.text("message", rule.message);
+    in.text("message_regex", rule.message_regex);
+    in.texts("fingerprint", rule.fingerprint);
+    in.texts("ignore_frames", rule.ignore_frames);
+    settings.rule_specs.push_back(std::move(rule));
+}
+
 void read_file(const std::string& file, Settings& settings, std::vector<std::string>& errors, std::map<std::string, std::string>& places) {
     const SystemFiles files;
     auto content = files.read(file, 4U << 20U);
@@ -431,6 +445,10 @@ void read_file(const std::string& file, Settings& settings, std::vector<std::str
             "max_risk", settings.max_auto_risk, {{"safe", Risk::safe}, {"disruptive", Risk::disruptive}, {"destructive", Risk::destructive}}
         );
     }
+    if (const auto* node = top.find("fingerprint")) {
+        Mapping in{*node, "fingerprint", context};
+        in.each("rules", [&](const YAML::Node& item, const std::string& at) { read_rule(item, at, context, settings); });
+    }
     top.each("services", [&](const YAML::Node& item, const std::string& at) { read_service(item, at, context, settings); });
     top.each("sources", [&](const YAML::Node& item, const std::string& at) { read_source(item, at, context, settings); });
     if (const auto* node = top.find("strategies")) {
@@ -490,6 +508,10 @@ SettingsResult load_settings(const std::string& path) {
             "http.listen: {} can be reached by others and no token is set; set http.token_file (or HEALD_TOKEN), or listen on 127.0.0.1",
             settings.http_listen
         ));
+    }
+    if (!settings.rule_specs.empty()) {
+        if (auto rules = fingerprint::Rules::create(settings.rule_specs)) settings.rules = std::make_shared<const fingerprint::Rules>(std::move(*rules));
+        else out.errors.push_back("fingerprint.rules: " + rules.error().text);
     }
     std::set<std::string> names;
     for (auto& service : settings.services) {

@@ -6,9 +6,11 @@
 #include "base/json.hpp"
 #include "core/guards.hpp"
 #include "core/healing_machine.hpp"
+#include "fingerprint/rules.hpp"
 
 #include <chrono>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -73,6 +75,8 @@ struct Settings {
     Autonomy default_autonomy = Autonomy::automatic;
     Risk max_auto_risk = Risk::safe;
     bool dry_run = false;
+    std::vector<fingerprint::RuleSpec> rule_specs;
+    std::shared_ptr<const fingerprint::Rules> rules;  ///< null: none
     std::vector<std::string> files;  ///< what was read
 };
 

@@ -272,6 +272,43 @@ result<std::vector<WindowCount>> load_minute_counts(Database& db, Time from) {
     return rows;
 }
 
+result<void> save_fingerprint_decision(
+    Database& db, const FingerprintDecision& d, const std::string& actor, const std::string& reason, Time now
+) {
+    constexpr Statement statement{
+        "upsert fingerprint_decisions",
+        "INSERT INTO fingerprint_decisions (fingerprint, canonical, decided_by, reason, decided_at) VALUES ($1, $2, $3, $4, $5) "
+        "ON CONFLICT (fingerprint) DO UPDATE SET canonical = excluded.canonical, decided_by = excluded.decided_by, reason = excluded.reason, "
+        "decided_at = excluded.decided_at"};
+    return done(db.run(statement, {string_view{d.fingerprint}, string_view{d.canonical}, string_view{clean(actor)}, string_view{clean(reason)}, now.us}));
+}
+
+result<std::vector<FingerprintDecision>> load_fingerprint_decisions(Database& db) {
+    constexpr Statement statement{"select fingerprint_decisions", "SELECT fingerprint, canonical FROM fingerprint_decisions ORDER BY fingerprint"};
+    std::vector<FingerprintDecision> rows;
+    HEAL_TRY(db.query(statement, {}, [&](const Row& r) { rows.push_back({r.text(0), r.text(1)}); }));
+    return rows;
+}
+
+result<std::vector<SampleText>> load_samples(Database& db, int64_t limit) {
+    constexpr Statement statement{
+        "select samples", "SELECT fingerprint, service_name, component, message, stack_trace, represents FROM log_entries ORDER BY received_at DESC LIMIT $1"};
+    std::vector<SampleText> rows;
+    HEAL_TRY(db.query(statement, {limit}, [&](const Row& r) {
+        rows.push_back({r.text(0), r.text(1), r.text(2), r.text(3), r.text(4), static_cast<std::uint64_t>(r.integer(5))});
+    }));
+    return rows;
+}
+
+result<std::vector<PatternRow>> load_patterns(Database& db, const std::string& service) {
+    constexpr Statement statement{
+        "select patterns",
+        "SELECT id, pattern, stack_signature FROM error_fingerprints WHERE service_name = $1 ORDER BY last_seen_at DESC LIMIT 20000"};
+    std::vector<PatternRow> rows;
+    HEAL_TRY(db.query(statement, {string_view{service}}, [&](const Row& r) { rows.push_back({r.text(0), r.text(1), r.text(2)}); }));
+    return rows;
+}
+
 result<std::optional<BugRef>> open_or_count_bug(
     Database& db, const Clock& clock, const LogRecord& r, Severity severity, const std::string& rule, std::uint64_t count, Time now,
     const std::string& log_id

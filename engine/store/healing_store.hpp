@@ -56,6 +56,28 @@ struct WindowCount {
 /// Minute counts since `from`, oldest first; restores the sliding windows after a restart.
 result<std::vector<WindowCount>> load_minute_counts(Database& db, Time from);
 
+struct FingerprintDecision {
+    std::string fingerprint, canonical;  ///< equal: it stays apart
+};
+result<void> save_fingerprint_decision(
+    Database& db, const FingerprintDecision& decision, const std::string& actor, const std::string& reason, Time now
+);
+result<std::vector<FingerprintDecision>> load_fingerprint_decisions(Database& db);
+
+/// A stored sample, as far as fingerprints look at it.
+struct SampleText {
+    std::string fingerprint, service, component, message, stack_trace;
+    std::uint64_t represents = 1;
+};
+/// The newest samples, at most `limit`; for previews of rules.
+result<std::vector<SampleText>> load_samples(Database& db, std::int64_t limit);
+
+struct PatternRow {
+    std::string id, pattern, stack_signature;
+};
+/// Patterns of one service, newest first, at most 20'000.
+result<std::vector<PatternRow>> load_patterns(Database& db, const std::string& service);
+
 // --- bugs ----------------------------------------------------------------------------------------------------------
 
 struct BugRef {

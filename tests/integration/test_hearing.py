@@ -47,6 +47,8 @@ def test_rename_rotation_across_kill_9_loses_and_doubles_nothing(tmp_path):
     w = Writer(log)
     h = Heald(config(log))
     try:
+        w.write()
+        wait_for("the first line", lambda: records(h) == 1)  # the file is known from here on
         for rotation in range(6):
             w.write(rng.randrange(50, 300))
             if rotation % 2 == 0:
@@ -63,6 +65,25 @@ def test_rename_rotation_across_kill_9_loses_and_doubles_nothing(tmp_path):
         h.start()  # and not again after a stop
         w.write()
         wait_for("the last line", lambda: records(h) >= w.count)
+        assert records(h) == w.count
+    finally:
+        h.close()
+
+
+def test_several_rotations_at_once_are_followed(tmp_path):
+    log = tmp_path / "app.log"
+    w = Writer(log)
+    h = Heald(config(log))
+    try:
+        w.write()
+        wait_for("the first line", lambda: records(h) == 1)
+        for generation in range(1, 9):
+            for i in range(generation - 1, 0, -1):
+                os.rename(tmp_path / f"app.log.{i}", tmp_path / f"app.log.{i + 1}")
+            w.rename(tmp_path / "app.log.1", late=generation % 3)
+            w.write(generation)
+        wait_for(f"all {w.count} lines are in", lambda: records(h) >= w.count)
+        time.sleep(0.2)
         assert records(h) == w.count
     finally:
         h.close()

@@ -156,6 +156,28 @@ TEST(Scanner, TheIdOfALineIsTheIdOfItsMessage) {
     EXPECT_EQ(scanner.id_of_line("\x1b[2m2024-03-11 22:14:15\x1b[0m \x1b[31mERROR\x1b[0m disk \"a\" is full"), id);
 }
 
+TEST(Bitmaps, VectorAndScalarPathAgree) {
+    if (!fills_with_avx2()) GTEST_SKIP() << "this machine has no AVX2";
+    std::mt19937 random{11};
+    for (int round = 0; round < 2000; ++round) {
+        std::string text(random() % 300, '\0');
+        for (char& c : text) c = static_cast<char>(round % 2 != 0 ? random() : " ab1-\x7f\x1f!z{@[`"[random() % 13]);
+        Bitmaps a, b;
+        fill_bitmaps(text, a);
+        fill_bitmaps_scalar(text, b);
+        for (std::size_t w = 0; w * 64 < text.size(); ++w) {
+            EXPECT_EQ(a.space[w], b.space[w]);
+            EXPECT_EQ(a.other[w], b.other[w]);
+        }
+    }
+}
+
+TEST(WordHash, IsTheSameAtCompileTime) {
+    EXPECT_EQ(word_hash("to"), folded_hash("to"));
+    EXPECT_EQ(word_hash("interface"), folded_hash("INTERFACE"));
+    EXPECT_EQ(word_hash("configuration"), folded_hash("Configuration"));
+}
+
 TEST(Json, EscapesAreUndone) {
     std::string out;
     unescape_json(R"(a\n\"b\" \u00e9 \ud83d\ude00 \u12 \\)", out);

@@ -329,6 +329,39 @@ TEST_P(TailTest, CountsAGapWhenTheRotatedFileIsGone) {
     EXPECT_EQ(tail_->stats().gaps, 1U);
 }
 
+TEST_P(TailTest, TakesNoOtherLogForARotatedOne) {
+    start();
+    append(error("a"));
+    ASSERT_TRUE(wait_records(1));
+    tail_->stop();
+    append(error("other"), "x-errors.log");
+    append(error("other"), "x.log.json");
+    append(error("packed"), "x.log.2.gz");
+    append(error("b"));
+    fs::rename(path(), path("x.log.1"));
+    append(error("c"));
+    start();
+    ASSERT_TRUE(wait_records(3));
+    tail_->stop();
+    EXPECT_EQ(records(), 3U);
+}
+
+TEST_P(TailTest, ReadsNothingThatLayBesideTheFileBefore) {
+    append(error("old"), "x.log.1");
+    append(error("a"));
+    start();
+    ASSERT_TRUE(wait_records(1));
+    tail_->stop();
+    fs::rename(path("x.log.1"), path("x.log.2"));
+    fs::rename(path(), path("x.log.1"));
+    append(error("b"));
+    start();
+    ASSERT_TRUE(wait_records(2));
+    tail_->stop();
+    EXPECT_EQ(records(), 2U);
+    EXPECT_FALSE(has("broken old"));
+}
+
 TEST_P(TailTest, RefusesLinksPipesAndDevices) {
     const auto secret = path("secret");
     append(error("secret"), "secret");

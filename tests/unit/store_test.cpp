@@ -24,7 +24,7 @@ protected:
         char name[] = "/tmp/heal-store-XXXXXX";
         folder = ::mkdtemp(name);
         db = open_sqlite(folder + "/x.db", false).value();
-        ASSERT_EQ(migrate(*db, clock).value(), 2);
+        ASSERT_EQ(migrate(*db, clock).value(), 3);
     }
     void TearDown() override {
         db.reset();
