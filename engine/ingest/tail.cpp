@@ -674,8 +674,12 @@ private:
             take_unfinished(file);
             file.decoder.flush(builder_);
             if (!emit(file, true)) return;
-            if (File* current = file_at(file.path); current != nullptr && file.source != current->source) {
-                add_known(file.path, offset_of(file, file.delivered), current->more_offsets);
+            if (file.rotated) {
+                File* current = file_at(file.path);
+                SourceOffset row = offset_of(file, file.delivered);
+                row.source = rotated_source(file.path, file.identity);
+                std::vector<SourceOffset> nobody;
+                add_known(file.path, std::move(row), current != nullptr ? current->more_offsets : nobody);
             }
             if (file.watch >= 0) {
                 watched_files_.erase(file.watch);
