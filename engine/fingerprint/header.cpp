@@ -36,6 +36,10 @@ bool is_name_of(std::string_view names, std::string_view s, std::size_t p) noexc
     if (p + 3 > s.size()) return false;
     const char a = s[p], b = s[p + 1], c = s[p + 2];
     if (a < 'A' || a > 'Z') return false;
+    // First letters of the names of months and of weekdays.
+    constexpr std::uint32_t letters = 1U << ('J' - 'A') | 1U << ('F' - 'A') | 1U << ('M' - 'A') | 1U << ('A' - 'A') | 1U << ('S' - 'A') | 1U << ('O' - 'A') | 1U << ('N' - 'A') |
+                                      1U << ('D' - 'A') | 1U << ('T' - 'A') | 1U << ('W' - 'A');
+    if ((letters >> (a - 'A') & 1U) == 0) return false;
     for (std::size_t i = 0; i < names.size(); i += 3) {
         if (names[i] == a && names[i + 1] == b && names[i + 2] == c) return true;
     }
@@ -63,6 +67,9 @@ std::size_t time_at(std::string_view s, std::size_t p, bool seconds_needed = tru
         if (at(s, e, ':') && digits_at(s, e + 1) == 2) e += 3;
         if (e >= s.size() || is_space(s[e]) || s[e] == ']' || s[e] == ',' || s[e] == '|' || s[e] == '"') return e;
     }
+    // Most times have no zone; its first letter decides before any comparison.
+    if (z >= s.size() || !is_alpha(s[z]) || std::string_view{"UGCPEAap"}.find(s[z]) == std::string_view::npos) return p;
+    if (z + 2 < s.size() && is_alpha(s[z + 2]) && z + 3 < s.size() && is_alpha(s[z + 3]) && s[z + 3] != 'T') return p;
     for (const std::string_view zone : {"UTC", "GMT", "CET", "CEST", "PST", "PDT", "EST", "EDT", "AM", "PM", "am", "pm"}) {
         if (s.substr(z, zone.size()) == zone && (z + zone.size() >= s.size() || !is_alpha(s[z + zone.size()]))) {
             return z + zone.size();

@@ -288,22 +288,27 @@ private:
             return close;
         }
         // Marks inside. Whole forms first.
-        const std::size_t equals = t.find('=');
-        const std::size_t scheme = t.find("://");
+        std::size_t equals = std::string_view::npos, scheme = std::string_view::npos;
+        bool at_sign = false;
+        for (std::size_t i = 0; i < t.size(); ++i) {
+            if (t[i] == '=' && equals == std::string_view::npos) equals = i;
+            if (t[i] == ':' && scheme == std::string_view::npos && i + 2 < t.size() && t[i + 1] == '/' && t[i + 2] == '/') scheme = i;
+            at_sign = at_sign || t[i] == '@';
+        }
         if (scheme != std::string_view::npos && scheme > 0 && scheme < 24 && equals > scheme && all_scheme(t.substr(0, scheme))) {
             value(Rule::url, t);
             return b;
         }
-        if (is_path_start(t) && t.find('=') == std::string_view::npos) {
-            const std::size_t stop = t.find_first_of("(){}<>,;|\"'[]");
-            if (stop == std::string_view::npos) {
+        if (equals == std::string_view::npos && is_path_start(t)) {
+            const std::size_t stop = hard_at(t);
+            if (stop == t.size()) {
                 value(Rule::path, t);
                 return b;
             }
             value(Rule::path, t.substr(0, stop));
             return inside(p + stop, b, e);
         }
-        if (equals == std::string_view::npos && t.find('@') != std::string_view::npos && t.find_first_of("(){}[]<>,;|\"'") == std::string_view::npos &&
+        if (equals == std::string_view::npos && at_sign && hard_at(t) == t.size() &&
             t.find('@') > 0 && t.find('@') + 1 < t.size()) {
             value((k & cls_digit) != 0 ? Rule::object : Rule::email, t);
             return b;
@@ -318,12 +323,20 @@ private:
         return true;
     }
 
+    static constexpr std::array<bool, 256> make_hard() {
+        std::array<bool, 256> out{};
+        for (const char c : std::string_view{"()[]{}<>\"'`,;=|"}) out[static_cast<unsigned char>(c)] = true;
+        return out;
+    }
     static bool is_hard(char c) noexcept {
-        switch (c) {
-            case '(': case ')': case '[': case ']': case '{': case '}': case '<': case '>': case '"': case '\'': case '`': case ',': case ';':
-            case '=': case '|': return true;
-            default: return false;
-        }
+        static constexpr std::array<bool, 256> table = make_hard();
+        return table[static_cast<unsigned char>(c)];
+    }
+
+    static std::size_t hard_at(std::string_view t) noexcept {
+        std::size_t i = 0;
+        while (i < t.size() && !is_hard(t[i])) ++i;
+        return i;
     }
 
     /// Splits p..b at hard marks; `key=` masks what follows it.
