@@ -14,8 +14,8 @@
 namespace heal::cli {
 namespace {
 
-constexpr std::size_t block = 1 << 18;      // measured: larger reads are not faster than the scan
-constexpr std::size_t max_line = 1 << 20;   // the reader's bound; the scanner looks at less
+constexpr std::size_t block = 1 << 18;     // measured: larger reads are not faster than the scan
+constexpr std::size_t max_line = 1 << 20;  // the reader's bound; the scanner looks at less
 
 result<void> write_all(int fd, std::string_view bytes) {
     while (!bytes.empty()) {
@@ -55,7 +55,8 @@ result<std::uint64_t> each_line(int fd, OnLine on_line, OnIdle on_idle) {
         while (look < end) {
             const void* newline = std::memchr(buffer.data() + look, '\n', end - look);
             if (newline == nullptr) break;
-            const std::size_t stop = static_cast<std::size_t>(static_cast<const char*>(newline) - buffer.data());
+            const std::size_t stop =
+                static_cast<std::size_t>(static_cast<const char*>(newline) - buffer.data());
             if (!skipping) {
                 on_line(std::string_view{buffer.data() + begin, stop - begin});
                 ++lines;
@@ -134,15 +135,18 @@ result<std::uint64_t> fingerprint_explain(int in, int out, const FingerprintIdOp
         field("process    ", e.header.process);
         field("thread     ", e.header.thread);
         field("component  ", e.header.component);
-        for (const auto& mask : e.masks) output.append("mask       ").append(mask.rule).append(": ").append(mask.text).append("\n");
+        for (const auto& mask : e.masks)
+            output.append("mask       ").append(mask.rule).append(": ").append(mask.text).append("\n");
         for (const auto& frame : e.frames) output.append("frame      ").append(frame).append("\n");
         output += '\n';
     };
     auto lines = each_line(
         in,
         [&](std::string_view line) {
-            if (!options.event) print(line, {});
-            else if (whole.size() + line.size() < max_line) whole.append(line).append("\n");
+            if (!options.event)
+                print(line, {});
+            else if (whole.size() + line.size() < max_line)
+                whole.append(line).append("\n");
         },
         [&]() -> result<void> {
             auto written = write_all(out, output);
