@@ -229,6 +229,15 @@ TEST(Json, EscapesAreUndone) {
 // rows.
 TEST(Id, StaysWhatItWas) {
     EXPECT_EQ(mechanism_version, 1);
+    const std::pair<std::string_view, std::string_view> rows[] = {
+        {"disk is full", "740a7c03e619206f"},
+        {"Failed password for root from 10.0.0.1 port 22 ssh2", "8359688d46d6a73e"},
+        {"link up on eth0", "b0010d81d4bad62f"},
+        {"Took 3.2 s to open /var/lib/x.db", "fabe530394057820"},
+        {"session opened for user root by (uid=0)", "9e645403e3fbeba0"},
+        {"naïve café 12", "601e65c399b0ab9b"},
+    };
+    for (const auto& [message, id] : rows) EXPECT_EQ(compute("", message, "").id, id) << message;
     EXPECT_EQ(compute("", "disk is full", "").digest.substr(0, 16), compute("", "disk is full", "").id);
     EXPECT_EQ(compute("shop", "x 1", "").pattern, "x <*>");
 }
