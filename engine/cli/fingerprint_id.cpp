@@ -14,8 +14,8 @@
 namespace heal::cli {
 namespace {
 
-constexpr std::size_t block = 1 << 18;      // measured: larger reads are not faster than the scan
-constexpr std::size_t max_line = 1 << 20;   // the reader's bound; the scanner looks at less
+constexpr std::size_t block = 1 << 18;     // measured: larger reads are not faster than the scan
+constexpr std::size_t max_line = 1 << 20;  // the reader's bound; the scanner looks at less
 
 result<void> write_all(int fd, std::string_view bytes) {
     while (!bytes.empty()) {
@@ -55,7 +55,8 @@ result<std::uint64_t> each_line(int fd, OnLine on_line, OnIdle on_idle) {
         while (look < end) {
             const void* newline = std::memchr(buffer.data() + look, '\n', end - look);
             if (newline == nullptr) break;
-            const std::size_t stop = static_cast<std::size_t>(static_cast<const char*>(newline) - buffer.data());
+            const std::size_t stop =
+                static_cast<std::size_t>(static_cast<const char*>(newline) - buffer.data());
             if (!skipping) {
                 on_line(std::string_view{buffer.data() + begin, stop - begin});
                 ++lines;
@@ -118,27 +119,34 @@ result<std::uint64_t> fingerprint_id(int in, int out, const FingerprintIdOptions
 }
 
 result<std::uint64_t> fingerprint_explain(int in, int out, const FingerprintIdOptions& options) {
-    std::string output;
-    return each_line(
+    std::string output, whole;
+    const auto print = [&](std::string_view line, std::string_view trace) {
+        const fingerprint::Explanation e = fingerprint::explain(options.service, line, trace);
+        const auto field = [&](const char* name, std::string_view value) {
+            if (!value.empty()) output.append(name).append(value).append("\n");
+        };
+        field("id         ", e.fingerprint.id);
+        field("digest     ", e.fingerprint.digest);
+        field("pattern    ", e.fingerprint.pattern);
+        field("signature  ", e.fingerprint.signature);
+        field("timestamp  ", e.header.timestamp);
+        field("level      ", to_string(e.header.level));
+        field("host       ", e.header.host);
+        field("process    ", e.header.process);
+        field("thread     ", e.header.thread);
+        field("component  ", e.header.component);
+        for (const auto& mask : e.masks)
+            output.append("mask       ").append(mask.rule).append(": ").append(mask.text).append("\n");
+        for (const auto& frame : e.frames) output.append("frame      ").append(frame).append("\n");
+        output += '\n';
+    };
+    auto lines = each_line(
         in,
         [&](std::string_view line) {
-            const fingerprint::Explanation e = fingerprint::explain(options.service, line, {});
-            const auto field = [&](const char* name, std::string_view value) {
-                if (!value.empty()) output.append(name).append(value).append("\n");
-            };
-            field("id         ", e.fingerprint.id);
-            field("digest     ", e.fingerprint.digest);
-            field("pattern    ", e.fingerprint.pattern);
-            field("signature  ", e.fingerprint.signature);
-            field("timestamp  ", e.header.timestamp);
-            field("level      ", to_string(e.header.level));
-            field("host       ", e.header.host);
-            field("process    ", e.header.process);
-            field("thread     ", e.header.thread);
-            field("component  ", e.header.component);
-            for (const auto& mask : e.masks) output.append("mask       ").append(mask.rule).append(": ").append(mask.text).append("\n");
-            for (const auto& frame : e.frames) output.append("frame      ").append(frame).append("\n");
-            output += '\n';
+            if (!options.event)
+                print(line, {});
+            else if (whole.size() + line.size() < max_line)
+                whole.append(line).append("\n");
         },
         [&]() -> result<void> {
             auto written = write_all(out, output);
@@ -146,6 +154,11 @@ result<std::uint64_t> fingerprint_explain(int in, int out, const FingerprintIdOp
             return written;
         }
     );
+    if (!lines || !options.event || whole.empty()) return lines;
+    const std::string_view text = whole;
+    print(text.substr(0, text.find('\n')), text);
+    HEAL_TRY(write_all(out, output));
+    return std::uint64_t{1};
 }
 
 }  // namespace heal::cli

@@ -1,5 +1,5 @@
-// `healctl fingerprint id` and `explain` as plain functions over file descriptors. Deliberately without option parsing: healctl
-// and the tests call the same code.
+// `healctl fingerprint id` and `explain` as plain functions over file descriptors. Deliberately without
+// option parsing: healctl and the tests call the same code.
 #pragma once
 
 #include "base/error.hpp"
@@ -12,15 +12,19 @@ namespace heal::cli {
 struct FingerprintIdOptions {
     std::string service;   ///< part of every id; empty for bare lines
     bool pattern = false;  ///< print "id<TAB>pattern"
+    bool event = false;    ///< explain only: all input is one event, its first line the message, the rest its
+                           ///< stack trace
 };
 
-/// Reads lines from `in` and writes one id per line to `out`, in order, until the end of input. A line that has arrived whole is
-/// answered before the next read blocks. A line beyond 1 MiB is decided by its first MiB. Last line may lack its newline.
+/// Reads lines from `in` and writes one id per line to `out`, in order, until the end of input. A line that
+/// has arrived whole is answered before the next read blocks. A line beyond 1 MiB is decided by its first
+/// MiB. Last line may lack its newline.
 /// @return lines written. errc::io when a read or write fails.
 result<std::uint64_t> fingerprint_id(int in, int out, const FingerprintIdOptions& options);
 
-/// Reads lines from `in` and writes for each how its id came about: header fields, pattern, masks with their rules, frames.
-/// A line that begins a stack trace takes the lines of the trace with it. errc::io when a read or write fails.
+/// Reads lines from `in` and writes for each how its id came about: header fields, pattern, masks with their
+/// rules, frames. Each line by itself, or all of them as one event (options.event, at most 1 MiB). errc::io
+/// when a read or write fails.
 result<std::uint64_t> fingerprint_explain(int in, int out, const FingerprintIdOptions& options);
 
 }  // namespace heal::cli

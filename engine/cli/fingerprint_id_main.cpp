@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
     for (int i = 1; i < argc; ++i) {
         const std::string_view word = argv[i];
         if (word == "--pattern") options.pattern = true;
+        if (word == "--event") options.event = true;
         if (word == "explain") explain = true;
     }
     const auto done = explain ? heal::cli::fingerprint_explain(STDIN_FILENO, STDOUT_FILENO, options)

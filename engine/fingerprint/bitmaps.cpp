@@ -28,10 +28,16 @@ __attribute__((target("avx2"))) void half(__m256i v, std::uint32_t& space, std::
     // Signed comparison: bytes from 0x80 up are negative and so below 0x21; they count as letters.
     const __m256i high = _mm256_cmpgt_epi8(_mm256_setzero_si256(), v);
     const __m256i control = _mm256_cmpgt_epi8(_mm256_set1_epi8(0x21), v);
-    const __m256i blank = _mm256_or_si256(_mm256_andnot_si256(high, control), _mm256_cmpeq_epi8(v, _mm256_set1_epi8(0x7f)));
+    const __m256i blank =
+        _mm256_or_si256(_mm256_andnot_si256(high, control), _mm256_cmpeq_epi8(v, _mm256_set1_epi8(0x7f)));
     const __m256i folded = _mm256_or_si256(v, _mm256_set1_epi8(0x20));
     const __m256i letter = _mm256_or_si256(
-        high, _mm256_and_si256(_mm256_cmpgt_epi8(folded, _mm256_set1_epi8('a' - 1)), _mm256_cmpgt_epi8(_mm256_set1_epi8('z' + 1), folded)));
+        high,
+        _mm256_and_si256(
+            _mm256_cmpgt_epi8(folded, _mm256_set1_epi8('a' - 1)),
+            _mm256_cmpgt_epi8(_mm256_set1_epi8('z' + 1), folded)
+        )
+    );
     space = static_cast<std::uint32_t>(_mm256_movemask_epi8(blank));
     other = ~(static_cast<std::uint32_t>(_mm256_movemask_epi8(letter)) | space);
 }

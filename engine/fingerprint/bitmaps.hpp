@@ -1,5 +1,5 @@
-// One bit per byte of a message: blank, or neither blank nor letter. Found with AVX2 where the machine has it; the scalar path gives
-// the same bits (tested). Internal to this folder.
+// One bit per byte of a message: blank, or neither blank nor letter. Found with AVX2 where the machine has
+// it; the scalar path gives the same bits (tested). Internal to this folder.
 #pragma once
 
 #include <bit>
@@ -11,13 +11,15 @@ namespace heal::fingerprint {
 
 struct Bitmaps {
     static constexpr std::size_t words = 8192 / 64;  ///< scan.hpp's max_message
-    std::uint64_t space[words + 1];  ///< the word behind the last one used is all ones
+    std::uint64_t space[words + 1];                  ///< the word behind the last one used is all ones
     std::uint64_t other[words + 1];
 
     /// First blank at or after p, at most n.
     std::size_t next_space(std::size_t p, std::size_t n) const noexcept { return next(p, n, 0); }
     /// First byte at or after p that is no blank, at most n.
-    std::size_t next_text(std::size_t p, std::size_t n) const noexcept { return next(p, n, ~std::uint64_t{0}); }
+    std::size_t next_text(std::size_t p, std::size_t n) const noexcept {
+        return next(p, n, ~std::uint64_t{0});
+    }
     /// Only letters in b..e?
     bool is_plain(std::size_t b, std::size_t e) const noexcept {
         std::size_t w = b / 64;

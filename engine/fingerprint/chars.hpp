@@ -1,5 +1,6 @@
-// The classes of bytes that the scanner and the header cut share. Bytes, not code points: invalid UTF-8 is input like any
-// other, and the bytes from 0x80 up count as letters. Deliberately without <cctype>: no locale can change an id.
+// The classes of bytes that the scanner and the header cut share. Bytes, not code points: invalid UTF-8 is
+// input like any other, and the bytes from 0x80 up count as letters. Deliberately without <cctype>: no locale
+// can change an id.
 #pragma once
 
 #include <array>
@@ -24,13 +25,20 @@ constexpr std::array<std::uint8_t, 256> make_class_table() {
     std::array<std::uint8_t, 256> table{};
     for (unsigned c = 0; c < 256; ++c) {
         std::uint8_t k = 0;
-        if (c <= 0x20 || c == 0x7f) k = cls_space;
-        else if (c >= '0' && c <= '9') k = cls_digit | cls_hex;
-        else if (c >= 'A' && c <= 'Z') k = c <= 'F' ? cls_upper | cls_hex : cls_upper;
-        else if (c >= 'a' && c <= 'z') k = c <= 'f' ? cls_lower | cls_hex : cls_lower;
-        else if (c >= 0x80) k = cls_lower;
-        else if (c == '_' || c == '-' || c == '.') k = cls_join;
-        else k = cls_punct;
+        if (c <= 0x20 || c == 0x7f)
+            k = cls_space;
+        else if (c >= '0' && c <= '9')
+            k = cls_digit | cls_hex;
+        else if (c >= 'A' && c <= 'Z')
+            k = c <= 'F' ? cls_upper | cls_hex : cls_upper;
+        else if (c >= 'a' && c <= 'z')
+            k = c <= 'f' ? cls_lower | cls_hex : cls_lower;
+        else if (c >= 0x80)
+            k = cls_lower;
+        else if (c == '_' || c == '-' || c == '.')
+            k = cls_join;
+        else
+            k = cls_punct;
         table[c] = k;
     }
     return table;

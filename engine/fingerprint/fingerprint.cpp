@@ -9,8 +9,20 @@
 namespace heal::fingerprint {
 
 const char* to_string(Rule rule) noexcept {
-    static constexpr const char* names[] = {"number", "identifier", "url", "email", "path", "dotted-name", "quoted", "key-value",
-                                            "hex", "constant", "object", "position", "cut"};
+    static constexpr const char* names[] = {
+        "number",
+        "identifier",
+        "url",
+        "email",
+        "path",
+        "dotted-name",
+        "quoted",
+        "key-value",
+        "hex",
+        "constant",
+        "object",
+        "position",
+        "cut"};
     return names[static_cast<std::size_t>(rule)];
 }
 
@@ -47,7 +59,8 @@ private:
     Derived& self() noexcept { return static_cast<Derived&>(*this); }
 
     void separator(char c) noexcept {
-        const bool soft = c == ' ' || c == ',' || c == '|' || c == '/' || c == ':' || c == ';' || c == '.' || c == '-' || c == '_' || c == '+' || c == '&' || c == '=';
+        const bool soft = c == ' ' || c == ',' || c == '|' || c == '/' || c == ':' || c == ';' || c == '.' ||
+                          c == '-' || c == '_' || c == '+' || c == '&' || c == '=';
         if (!soft) {
             flush();
             after_value_ = false;
@@ -72,7 +85,8 @@ private:
 
 class HashSink : public Collapsing<HashSink> {
 public:
-    HashSink(std::uint64_t a, std::uint64_t b) noexcept : low_(a ^ 0x2D358DCCAA6C78A5ULL), high_(b ^ 0x8BB84B93962EACC9ULL) {}
+    HashSink(std::uint64_t a, std::uint64_t b) noexcept
+        : low_(a ^ 0x2D358DCCAA6C78A5ULL), high_(b ^ 0x8BB84B93962EACC9ULL) {}
     void put_text(std::string_view t) noexcept {
         const char* p = t.data();
         std::size_t n = t.size();
@@ -118,7 +132,11 @@ std::string valid_utf8(const std::string& s) {
     const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(s[i]); };
     for (std::size_t i = 0; i < s.size();) {
         const unsigned char c = byte(i);
-        std::size_t n = c < 0x80 ? 1 : c >= 0xC2 && c <= 0xDF ? 2 : (c & 0xF0) == 0xE0 ? 3 : c >= 0xF0 && c <= 0xF4 ? 4 : 0;
+        std::size_t n = c < 0x80                 ? 1
+                        : c >= 0xC2 && c <= 0xDF ? 2
+                        : (c & 0xF0) == 0xE0     ? 3
+                        : c >= 0xF0 && c <= 0xF4 ? 4
+                                                 : 0;
         bool good = n > 0 && i + n <= s.size();
         for (std::size_t j = 1; good && j < n; ++j) good = (byte(i + j) & 0xC0) == 0x80;
         if (good && n == 3) good = !(c == 0xE0 && byte(i + 1) < 0xA0) && !(c == 0xED && byte(i + 1) > 0x9F);
@@ -155,7 +173,8 @@ std::string digest_of(std::string_view service, std::string_view pattern, std::s
 
 std::uint64_t number_of(std::string_view hex) noexcept {
     std::uint64_t v = 0;
-    for (const char c : hex.substr(0, 16)) v = v << 4 | static_cast<std::uint64_t>(c <= '9' ? c - '0' : c - 'a' + 10);
+    for (const char c : hex.substr(0, 16))
+        v = v << 4 | static_cast<std::uint64_t>(c <= '9' ? c - '0' : c - 'a' + 10);
     return v;
 }
 
@@ -275,11 +294,21 @@ void unescape_json(std::string_view text, std::string& out) {
         }
         const char c = text[++i];
         switch (c) {
-            case 'n': out += '\n'; break;
-            case 't': out += '\t'; break;
-            case 'r': out += '\r'; break;
-            case 'b': out += '\b'; break;
-            case 'f': out += '\f'; break;
+            case 'n':
+                out += '\n';
+                break;
+            case 't':
+                out += '\t';
+                break;
+            case 'r':
+                out += '\r';
+                break;
+            case 'b':
+                out += '\b';
+                break;
+            case 'f':
+                out += '\f';
+                break;
             case 'u': {
                 const auto hex4 = [&](std::size_t at) -> long {
                     if (at + 4 > text.size()) return -1;
@@ -305,13 +334,19 @@ void unescape_json(std::string_view text, std::string& out) {
                 }
                 if (v >= 0xD800 && v < 0xE000) v = 0xFFFD;
                 const auto put = [&](long b) { out += static_cast<char>(b); };
-                if (v < 0x80) put(v);
-                else if (v < 0x800) put(0xC0 | v >> 6), put(0x80 | (v & 63));
-                else if (v < 0x10000) put(0xE0 | v >> 12), put(0x80 | (v >> 6 & 63)), put(0x80 | (v & 63));
-                else put(0xF0 | v >> 18), put(0x80 | (v >> 12 & 63)), put(0x80 | (v >> 6 & 63)), put(0x80 | (v & 63));
+                if (v < 0x80)
+                    put(v);
+                else if (v < 0x800)
+                    put(0xC0 | v >> 6), put(0x80 | (v & 63));
+                else if (v < 0x10000)
+                    put(0xE0 | v >> 12), put(0x80 | (v >> 6 & 63)), put(0x80 | (v & 63));
+                else
+                    put(0xF0 | v >> 18), put(0x80 | (v >> 12 & 63)), put(0x80 | (v >> 6 & 63)),
+                        put(0x80 | (v & 63));
                 break;
             }
-            default: out += c;
+            default:
+                out += c;
         }
     }
 }

@@ -1,5 +1,6 @@
-// Computes the stable id of an error from the error alone (D9): no training, no state, no configuration; the same on every
-// machine, thread and release of the mechanism. Deliberately knows nothing of sources, stores or incidents.
+// Computes the stable id of an error from the error alone (D9): no training, no state, no configuration; the
+// same on every machine, thread and release of the mechanism. Deliberately knows nothing of sources, stores
+// or incidents.
 #pragma once
 
 #include "base/level.hpp"
@@ -14,15 +15,16 @@ namespace heal::fingerprint {
 
 /// What the header cut found in a raw line. All views point into the line.
 struct Line {
-    std::string_view message;    ///< the line without its header; never longer than the line
+    std::string_view message;  ///< the line without its header; never longer than the line
     std::string_view timestamp, host, process, thread, component;  ///< empty: not found
     Level level = Level::unknown;
-    bool json = false;           ///< `message` is the text of a JSON string, its escapes still in place
+    bool json = false;  ///< `message` is the text of a JSON string, its escapes still in place
 };
 
-/// Cuts timestamp, level, host, process, thread, component, in any order, none configured. Understands syslog (RFC 3164,
-/// RFC 5424), logcat, glog, log4j-like layouts, web server logs, the kernel's uptime, NDJSON (the message key) and logfmt.
-/// Colours must have been taken out (strip_ansi). Looks at no more than the first 640 bytes, JSON excepted. Never fails. @thread any
+/// Cuts timestamp, level, host, process, thread, component, in any order, none configured. Understands syslog
+/// (RFC 3164, RFC 5424), logcat, glog, log4j-like layouts, web server logs, the kernel's uptime, NDJSON (the
+/// message key) and logfmt. Colours must have been taken out (strip_ansi). Looks at no more than the first
+/// 640 bytes, JSON excepted. Never fails. @thread any
 Line cut_header(std::string_view raw_line) noexcept;
 
 struct Fingerprint {
@@ -32,40 +34,42 @@ struct Fingerprint {
     std::string signature;  ///< normalized stack; "" without one
 };
 
-/// The id of one error. `message` without its header (see cut_header); `stack_trace` may be empty. @thread any
+/// The id of one error. `message` without its header (see cut_header); `stack_trace` may be empty. @thread
+/// any
 Fingerprint compute(std::string_view service, std::string_view message, std::string_view stack_trace);
 
-/// The pattern alone: valid UTF-8 (other bytes as U+FFFD), blanks collapsed, values as <*>. Only the first 8 KiB of the message
-/// decide (scan.hpp). @thread any
+/// The pattern alone: valid UTF-8 (other bytes as U+FFFD), blanks collapsed, values as <*>. Only the first 8
+/// KiB of the message decide (scan.hpp). @thread any
 std::string pattern_of(std::string_view message);
 
 /// A piece of a message that was masked, and why.
 struct Mask {
-    const char* rule = "";   ///< name of the rule, static
-    std::string text;        ///< the masked bytes, at most 200
+    const char* rule = "";  ///< name of the rule, static
+    std::string text;       ///< the masked bytes, at most 200
 };
 
 /// Everything that decided an id, for people.
 struct Explanation {
-    std::shared_ptr<const std::string> plain;  ///< the line without colours when it had any; header points into it then
+    std::shared_ptr<const std::string>
+        plain;  ///< the line without colours when it had any; header points into it then
     Line header;
     Fingerprint fingerprint;
-    std::vector<Mask> masks;           ///< in the order of the message
-    std::vector<std::string> frames;   ///< frames used, "module:function", top first
+    std::vector<Mask> masks;          ///< in the order of the message
+    std::vector<std::string> frames;  ///< frames used, "module:function", top first
 };
 
 /// Explains a raw line (header cut first). The header's views point into `raw_line`, or into `plain`.
 Explanation explain(std::string_view service, std::string_view raw_line, std::string_view stack_trace);
 
-/// 128 bits that stand for a pattern inside one process: equal patterns have equal keys. Keyed by the scanner's seed, so that a
-/// sender cannot aim at a collision; never stored and never shown.
+/// 128 bits that stand for a pattern inside one process: equal patterns have equal keys. Keyed by the
+/// scanner's seed, so that a sender cannot aim at a collision; never stored and never shown.
 struct Key {
     std::uint64_t low = 0, high = 0;
     bool operator==(const Key&) const = default;
 };
 
-/// The hot path: lines to ids, without allocation or lock per line. Holds a bounded cache from keys to public ids; a miss spells
-/// the pattern and hashes it. One per thread; not thread-safe.
+/// The hot path: lines to ids, without allocation or lock per line. Holds a bounded cache from keys to public
+/// ids; a miss spells the pattern and hashes it. One per thread; not thread-safe.
 class Scanner {
 public:
     /// @param service  part of every id; empty for ids of bare lines
@@ -89,13 +93,14 @@ private:
     };
     std::string service_;
     std::uint64_t seed_low_, seed_high_;
-    std::vector<Slot> slots_;    ///< 4-way sets; the newest entry of a full set replaces in turn
+    std::vector<Slot> slots_;  ///< 4-way sets; the newest entry of a full set replaces in turn
     std::uint64_t misses_ = 0;
     std::string buffer_, plain_;  ///< unescaped JSON text; text without colours
 };
 
-/// True when the text holds escape bytes; then strip_ansi copies it without its ANSI sequences (CSI and OSC, ECMA-48) into
-/// `out`, which is cleared first. Scanner, compute and explain do this by themselves; cut_header does not.
+/// True when the text holds escape bytes; then strip_ansi copies it without its ANSI sequences (CSI and OSC,
+/// ECMA-48) into `out`, which is cleared first. Scanner, compute and explain do this by themselves;
+/// cut_header does not.
 bool has_ansi(std::string_view text) noexcept;
 void strip_ansi(std::string_view text, std::string& out);
 

@@ -36,6 +36,11 @@ bool is_name_of(std::string_view names, std::string_view s, std::size_t p) noexc
     if (p + 3 > s.size()) return false;
     const char a = s[p], b = s[p + 1], c = s[p + 2];
     if (a < 'A' || a > 'Z') return false;
+    // First letters of the names of months and of weekdays.
+    constexpr std::uint32_t letters =
+        1U << ('J' - 'A') | 1U << ('F' - 'A') | 1U << ('M' - 'A') | 1U << ('A' - 'A') | 1U << ('S' - 'A') |
+        1U << ('O' - 'A') | 1U << ('N' - 'A') | 1U << ('D' - 'A') | 1U << ('T' - 'A') | 1U << ('W' - 'A');
+    if ((letters >> (a - 'A') & 1U) == 0) return false;
     for (std::size_t i = 0; i < names.size(); i += 3) {
         if (names[i] == a && names[i + 1] == b && names[i + 2] == c) return true;
     }
@@ -54,17 +59,27 @@ std::size_t time_at(std::string_view s, std::size_t p, bool seconds_needed = tru
     const std::size_t sec = digits_at(s, p);
     if (sec < 1 || sec > 2) return 0;
     p += sec;
-    if (p < s.size() && (s[p] == '.' || s[p] == ',' || s[p] == ':') && digits_at(s, p + 1) > 0) p += 1 + digits_at(s, p + 1);
+    if (p < s.size() && (s[p] == '.' || s[p] == ',' || s[p] == ':') && digits_at(s, p + 1) > 0)
+        p += 1 + digits_at(s, p + 1);
     std::size_t z = p;
     if (at(s, z, 'Z')) return z + 1;
     if (at(s, z, ' ')) ++z;
-    if (z < s.size() && (s[z] == '+' || s[z] == '-') && digits_at(s, z + 1) >= 2 && digits_at(s, z + 1) <= 4) {
+    if (z < s.size() && (s[z] == '+' || s[z] == '-') && digits_at(s, z + 1) >= 2 &&
+        digits_at(s, z + 1) <= 4) {
         std::size_t e = z + 1 + digits_at(s, z + 1);
         if (at(s, e, ':') && digits_at(s, e + 1) == 2) e += 3;
-        if (e >= s.size() || is_space(s[e]) || s[e] == ']' || s[e] == ',' || s[e] == '|' || s[e] == '"') return e;
+        if (e >= s.size() || is_space(s[e]) || s[e] == ']' || s[e] == ',' || s[e] == '|' || s[e] == '"')
+            return e;
     }
-    for (const std::string_view zone : {"UTC", "GMT", "CET", "CEST", "PST", "PDT", "EST", "EDT", "AM", "PM", "am", "pm"}) {
-        if (s.substr(z, zone.size()) == zone && (z + zone.size() >= s.size() || !is_alpha(s[z + zone.size()]))) {
+    // Most times have no zone; its first letter decides before any comparison.
+    if (z >= s.size() || !is_alpha(s[z]) || std::string_view{"UGCPEAap"}.find(s[z]) == std::string_view::npos)
+        return p;
+    if (z + 2 < s.size() && is_alpha(s[z + 2]) && z + 3 < s.size() && is_alpha(s[z + 3]) && s[z + 3] != 'T')
+        return p;
+    for (const std::string_view zone :
+         {"UTC", "GMT", "CET", "CEST", "PST", "PDT", "EST", "EDT", "AM", "PM", "am", "pm"}) {
+        if (s.substr(z, zone.size()) == zone &&
+            (z + zone.size() >= s.size() || !is_alpha(s[z + zone.size()]))) {
             return z + zone.size();
         }
     }
@@ -108,22 +123,29 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog) noexce
         int parts = 0;
         if (const std::size_t d = date_at(s, p, parts); d != 0) {
             std::size_t t = d;
-            if (t < s.size() && (s[t] == 'T' || s[t] == ' ' || s[t] == '_' || s[t] == ':' || s[t] == '-' || s[t] == ',')) {
+            if (t < s.size() &&
+                (s[t] == 'T' || s[t] == ' ' || s[t] == '_' || s[t] == ':' || s[t] == '-' || s[t] == ',')) {
                 ++t;
                 while (t < s.size() && (s[t] == ' ' || s[t] == '-') && t < d + 4) ++t;
                 if (const std::size_t e = time_at(s, t, false); e != 0) return e;
                 if (digits_at(s, t) == 6 && parts == 3) {
                     t += 6;
-                    if (t < s.size() && (s[t] == '.' || s[t] == ',') && digits_at(s, t + 1) > 0) t += 1 + digits_at(s, t + 1);
+                    if (t < s.size() && (s[t] == '.' || s[t] == ',') && digits_at(s, t + 1) > 0)
+                        t += 1 + digits_at(s, t + 1);
                     if (t >= s.size() || is_space(s[t]) || s[t] == ']') return t;
                 }
             }
             // A date alone counts when it is complete and stands alone.
-            if (parts == 3 && d - p >= 8 && (d >= s.size() || is_space(s[d]) || s[d] == ']' || s[d] == '|' || s[d] == ',')) return d;
+            if (parts == 3 && d - p >= 8 &&
+                (d >= s.size() || is_space(s[d]) || s[d] == ']' || s[d] == '|' || s[d] == ','))
+                return d;
             return 0;
         }
         if (const std::size_t e = time_at(s, p); e != 0) {
-            return e >= s.size() || is_space(s[e]) || s[e] == ']' || s[e] == '|' || s[e] == ',' || s[e] == ':' || s[e] == ';' ? e : 0;
+            return e >= s.size() || is_space(s[e]) || s[e] == ']' || s[e] == '|' || s[e] == ',' ||
+                           s[e] == ':' || s[e] == ';'
+                       ? e
+                       : 0;
         }
         const std::size_t n = digits_at(s, p);
         // 01 Jan 2020 00:00:00.000
@@ -165,7 +187,8 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog) noexce
         if (digits_at(s, t) == 4 && at(s, t + 4, ' ')) t = skip_blanks(s, t + 4);
         std::size_t e = time_at(s, t);
         if (e == 0) return 0;
-        if (at(s, e, ' ') && digits_at(s, e + 1) == 4 && (e + 5 >= s.size() || s[e + 5] == ' ' || s[e + 5] == ']' || s[e + 5] == ':')) {
+        if (at(s, e, ' ') && digits_at(s, e + 1) == 4 &&
+            (e + 5 >= s.size() || s[e + 5] == ' ' || s[e + 5] == ']' || s[e + 5] == ':')) {
             e += 5;
         } else {
             syslog = true;
@@ -175,19 +198,27 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog) noexce
     return 0;
 }
 
-bool is_name_char(char c) noexcept { return is_alpha(c) || is_digit(c) || c == '_' || c == '-' || c == '.' || c == '/' || c == '$' || c == '@'; }
-
-/// First letters of the level words of each length; most words are told apart without looking at them (level.cpp has the words).
-bool may_be_level(std::string_view word) noexcept {
-    static constexpr std::string_view first[14] = {"", "tvdiwef", "", "dle", "finwc", "tfdaep", "fncsd", "vwf", "c", "e", "", "i", "", "i"};
-    return word.size() < std::size(first) && first[word.size()].find(static_cast<char>(word[0] | 0x20)) != std::string_view::npos;
+bool is_name_char(char c) noexcept {
+    return is_alpha(c) || is_digit(c) || c == '_' || c == '-' || c == '.' || c == '/' || c == '$' || c == '@';
 }
 
-/// Levels in capitals or between marks need no context; lower-case words and single letters only beside other header fields.
+/// First letters of the level words of each length; most words are told apart without looking at them
+/// (level.cpp has the words).
+bool may_be_level(std::string_view word) noexcept {
+    static constexpr std::string_view first[14] = {
+        "", "tvdiwef", "", "dle", "finwc", "tfdaep", "fncsd", "vwf", "c", "e", "", "i", "", "i"};
+    return word.size() < std::size(first) &&
+           first[word.size()].find(static_cast<char>(word[0] | 0x20)) != std::string_view::npos;
+}
+
+/// Levels in capitals or between marks need no context; lower-case words and single letters only beside other
+/// header fields.
 Level level_word(std::string_view word, bool context) noexcept {
     if (word.empty() || word.size() > 13 || !may_be_level(word)) return Level::unknown;
     if (word.size() == 1) {
-        return context && std::string_view{"TVDIWEF"}.find(word[0]) != std::string_view::npos ? parse_level(word) : Level::unknown;
+        return context && std::string_view{"TVDIWEF"}.find(word[0]) != std::string_view::npos
+                   ? parse_level(word)
+                   : Level::unknown;
     }
     bool upper = true;
     for (const char c : word) {
@@ -199,7 +230,8 @@ Level level_word(std::string_view word, bool context) noexcept {
     return parse_level(word);
 }
 
-/// End of the bracket group that opens at p (nested ones counted), or 0 when it does not close within the header's bound.
+/// End of the bracket group that opens at p (nested ones counted), or 0 when it does not close within the
+/// header's bound.
 std::size_t group_end(std::string_view s, std::size_t p) noexcept {
     const char open = s[p];
     const char close = open == '[' ? ']' : open == '(' ? ')' : open == '<' ? '>' : '}';
@@ -215,7 +247,7 @@ struct Cutter {
     std::string_view s;
     Line line;
     std::size_t p = 0;
-    bool dated = false;        ///< a timestamp was cut
+    bool dated = false;  ///< a timestamp was cut
     bool host_follows = false;
 
     std::string_view rest() const noexcept { return s.substr(p); }
@@ -239,8 +271,10 @@ struct Cutter {
             if (e != 0) {
                 const bool epoch = digits_at(s, start) >= 10;
                 const bool only_time = s.size() > start + 2 && (s[start + 2] == ':' || s[start + 1] == ':');
-                if (field > 0 && words > (first_odd ? 3 : 0) ) return false;
-                if (epoch && field == 0 && !bracket && e - start != 13 && e - start != 10 && !at(s, start + 10, '.')) return false;
+                if (field > 0 && words > (first_odd ? 3 : 0)) return false;
+                if (epoch && field == 0 && !bracket && e - start != 13 && e - start != 10 &&
+                    !at(s, start + 10, '.'))
+                    return false;
                 if (only_time && field > 3) return false;
                 if (field > 0 && !first_odd) return false;
                 line.timestamp = s.substr(start, e - start);
@@ -249,7 +283,7 @@ struct Cutter {
                     // [time] or [time, level, …]: what follows inside is cut as fields.
                     if (p < s.size() && (s[p] == ']' || s[p] == ')' || s[p] == '>')) ++p;
                 }
-                if (p < s.size() && (s[p] == ',' || s[p] == ':' || s[p] == ';') ) ++p;
+                if (p < s.size() && (s[p] == ',' || s[p] == ':' || s[p] == ';')) ++p;
                 host_follows = syslog;
                 dated = true;
                 return true;
@@ -258,7 +292,8 @@ struct Cutter {
             const std::string_view token = s.substr(q, end - q);
             const std::uint8_t k = classes_of(token);
             if (field == 0) {
-                first_odd = (k & cls_digit) != 0 || (k & cls_alpha) == 0 || level_word(token, false) != Level::unknown ||
+                first_odd = (k & cls_digit) != 0 || (k & cls_alpha) == 0 ||
+                            level_word(token, false) != Level::unknown ||
                             level_word(trim_marks(token), false) != Level::unknown || token.back() == ',';
                 if (!first_odd) {
                     // `host - user [time]` and `NAME time`: one bare word may lead.
@@ -274,7 +309,8 @@ struct Cutter {
             } else if ((k & ~(cls_alpha | cls_hex)) == 0 && token.size() > 1) {
                 ++words;
             }
-            if (Level l = level_word(trim_marks(token), true); l != Level::unknown && token.size() > 2) line.level = l;
+            if (Level l = level_word(trim_marks(token), true); l != Level::unknown && token.size() > 2)
+                line.level = l;
             q = end;
         }
         return false;
@@ -282,7 +318,9 @@ struct Cutter {
 
     static std::string_view trim_marks(std::string_view t) noexcept {
         while (!t.empty() && (t.front() == '[' || t.front() == '<' || t.front() == '(')) t.remove_prefix(1);
-        while (!t.empty() && (t.back() == ']' || t.back() == '>' || t.back() == ')' || t.back() == ':' || t.back() == ',')) t.remove_suffix(1);
+        while (!t.empty() &&
+               (t.back() == ']' || t.back() == '>' || t.back() == ')' || t.back() == ':' || t.back() == ','))
+            t.remove_suffix(1);
         return t;
     }
 
@@ -306,7 +344,7 @@ struct Cutter {
         }
         const std::size_t e = timestamp_at(s, q, syslog);
         if (e == 0) return false;
-        if (q > p && !at(s, e, ']') && !at(s, e, ')') ) return false;
+        if (q > p && !at(s, e, ']') && !at(s, e, ')')) return false;
         p = q > p ? e + 1 : e;
         if (at(s, p, ',') || at(s, p, ':')) ++p;
         host_follows = syslog;
@@ -314,7 +352,9 @@ struct Cutter {
     }
 
     /// name[pid]: | name(sub)[pid]: | name: with at least one letter; `end` is past the colon.
-    bool component_at(std::size_t q, std::size_t& end, bool& strong, std::string_view& name, std::string_view& process) const noexcept {
+    bool component_at(
+        std::size_t q, std::size_t& end, bool& strong, std::string_view& name, std::string_view& process
+    ) const noexcept {
         const std::size_t start = q;
         while (q < s.size() && is_name_char(s[q])) ++q;
         if (q == start || q - start > 120) return false;
@@ -332,7 +372,8 @@ struct Cutter {
             const std::size_t e = group_end(s, q);
             if (e == 0 || e - q > 24) return false;
             const std::string_view inner = s.substr(q + 1, e - q - 2);
-            if (inner.empty() || (classes_of(inner) & cls_digit) == 0 || (classes_of(inner) & cls_space) != 0) return false;
+            if (inner.empty() || (classes_of(inner) & cls_digit) == 0 || (classes_of(inner) & cls_space) != 0)
+                return false;
             process = inner;
             strong = true;
             q = e;
@@ -390,13 +431,16 @@ struct Cutter {
                 if (c == '(' && !line.component.empty()) return;
                 const std::uint8_t k = classes_of(inner);
                 // After the component a bracket belongs to the message, unless it is a correlation id.
-                if (!line.component.empty() && inner != "-" && !((k & cls_digit) != 0 && (inner.find("- -") != std::string_view::npos ||
-                                                  (inner.find(' ') == std::string_view::npos && inner.find(':') == std::string_view::npos)))) {
+                if (!line.component.empty() && inner != "-" &&
+                    !((k & cls_digit) != 0 && (inner.find("- -") != std::string_view::npos ||
+                                               (inner.find(' ') == std::string_view::npos &&
+                                                inner.find(':') == std::string_view::npos)))) {
                     return;
                 }
                 if (inner.size() > 396) return;
                 if (line.thread.empty()) line.thread = inner;
-                if (const std::size_t colon = inner.find(':'); colon != std::string_view::npos && line.level == Level::unknown) {
+                if (const std::size_t colon = inner.find(':');
+                    colon != std::string_view::npos && line.level == Level::unknown) {
                     line.level = level_word(inner.substr(colon + 1), true);
                 }
                 p = after;
@@ -404,7 +448,8 @@ struct Cutter {
             }
             // Level, alone or with a mark behind it.
             std::string_view bare = token;
-            while (!bare.empty() && (bare.back() == ':' || bare.back() == ',' || bare.back() == '-')) bare.remove_suffix(1);
+            while (!bare.empty() && (bare.back() == ':' || bare.back() == ',' || bare.back() == '-'))
+                bare.remove_suffix(1);
             if (line.level == Level::unknown || !after_level) {
                 const bool columns = p > before_blanks + 1 || end + 1 < s.size();
                 Level l = dated ? level_word(bare, columns) : Level::unknown;
@@ -428,12 +473,16 @@ struct Cutter {
             const std::uint8_t k = classes_of(token);
             if (line.component.empty()) {
                 // pid, tid, line number, counters: 123, 12#34:, 0x7f12
-                const bool number = (k & cls_digit) != 0 && (k & (cls_upper | cls_lower)) == 0 && token.size() <= 24 && token.find('=') == std::string_view::npos &&
-                                    token[0] != '"' && token.find('.') == std::string_view::npos && token.find('%') == std::string_view::npos;
+                const bool number = (k & cls_digit) != 0 && (k & (cls_upper | cls_lower)) == 0 &&
+                                    token.size() <= 24 && token.find('=') == std::string_view::npos &&
+                                    token[0] != '"' && token.find('.') == std::string_view::npos &&
+                                    token.find('%') == std::string_view::npos;
                 if (number && line.component.empty() && numbers_ < 3) {
                     ++numbers_;
-                    if (line.process.empty()) line.process = token;
-                    else if (line.thread.empty()) line.thread = token;
+                    if (line.process.empty())
+                        line.process = token;
+                    else if (line.thread.empty())
+                        line.thread = token;
                     p = end;
                     continue;
                 }
@@ -460,8 +509,8 @@ struct Cutter {
                     continue;
                 }
                 // `logger - text`, `logger : text`
-                if ((k & cls_alpha) != 0 && (k & cls_space) == 0 && next + 1 < s.size() && (s[next] == '-' || s[next] == ':' ) && is_space(s[next + 1]) &&
-                    all_name(token)) {
+                if ((k & cls_alpha) != 0 && (k & cls_space) == 0 && next + 1 < s.size() &&
+                    (s[next] == '-' || s[next] == ':') && is_space(s[next + 1]) && all_name(token)) {
                     line.component = token;
                     p = next + 1;
                     level_column();
@@ -469,14 +518,18 @@ struct Cutter {
                 }
                 // Two blanks or a tab on both sides make a column.
                 const std::size_t gap = skip_blanks(s, end) - end;
-                const bool column = all_name(token) && after_level && gap >= 1 && ((p - before_blanks >= 2 && gap >= 2) || (end < s.size() && s[end] == '\t') || s.substr(p > 0 ? p - 1 : 0, 1) == "|");
+                const bool column =
+                    all_name(token) && after_level && gap >= 1 &&
+                    ((p - before_blanks >= 2 && gap >= 2) || (end < s.size() && s[end] == '\t') ||
+                     s.substr(p > 0 ? p - 1 : 0, 1) == "|");
                 if (column) {
                     line.component = token;
                     p = end;
                     continue;
                 }
                 // a.b.c.Logger text: dotted names of three parts right after the level are loggers.
-                if (after_level && all_name(token) && std::count(token.begin(), token.end(), '.') >= 2 && !is_digit(token[0])) {
+                if (after_level && all_name(token) && std::count(token.begin(), token.end(), '.') >= 2 &&
+                    !is_digit(token[0])) {
                     line.component = token;
                     p = end;
                     continue;
@@ -500,14 +553,18 @@ struct Cutter {
         const std::size_t e = token_end(s, b);
         const Level l = level_word(s.substr(b, e - b), false);
         const std::size_t mark = skip_blanks(s, e);
-        if (l != Level::unknown && (at(s, mark, '-') || at(s, mark, ':') || at(s, mark, '|')) && mark + 1 < s.size() && is_space(s[mark + 1])) {
+        if (l != Level::unknown && (at(s, mark, '-') || at(s, mark, ':') || at(s, mark, '|')) &&
+            mark + 1 < s.size() && is_space(s[mark + 1])) {
             line.level = l;
             p = skip_blanks(s, mark + 1);
         }
     }
 
     static bool all_name(std::string_view t) noexcept {
-        return std::all_of(t.begin(), t.end(), [](char c) { return is_name_char(c) || c == ':' || c == '#'; }) && t.back() != ':' && t.back() != '.';
+        return std::all_of(
+                   t.begin(), t.end(), [](char c) { return is_name_char(c) || c == ':' || c == '#'; }
+               ) &&
+               t.back() != ':' && t.back() != '.';
     }
 
     void take_component(std::size_t e, std::string_view name, std::string_view process) noexcept {
@@ -521,7 +578,9 @@ struct Cutter {
 
 /// glog and klog: I0102 15:04:05.000000    1234 file.cc:12] text
 bool cut_glog(std::string_view s, Line& line) noexcept {
-    if (s.size() < 22 || std::string_view{"IWEFD"}.find(s[0]) == std::string_view::npos || digits_at(s, 1) != 4 || s[5] != ' ') return false;
+    if (s.size() < 22 || std::string_view{"IWEFD"}.find(s[0]) == std::string_view::npos ||
+        digits_at(s, 1) != 4 || s[5] != ' ')
+        return false;
     const std::size_t t = time_at(s, 6);
     if (t == 0) return false;
     const std::size_t close = s.substr(0, max_header).find("] ", t);
@@ -538,7 +597,8 @@ bool cut_glog(std::string_view s, Line& line) noexcept {
 
 /// logcat's brief form: D/Tag( 123): text
 bool cut_brief(std::string_view s, Line& line) noexcept {
-    if (s.size() < 8 || s[1] != '/' || std::string_view{"VDIWEF"}.find(s[0]) == std::string_view::npos) return false;
+    if (s.size() < 8 || s[1] != '/' || std::string_view{"VDIWEF"}.find(s[0]) == std::string_view::npos)
+        return false;
     const std::size_t open = s.substr(0, 80).find('(');
     if (open == std::string_view::npos) return false;
     const std::size_t id = skip_blanks(s, open + 1);
@@ -556,7 +616,8 @@ bool cut_python(std::string_view s, Line& line) noexcept {
     const std::size_t colon = s.substr(0, 9).find(':');
     if (colon == std::string_view::npos || colon < 4) return false;
     const std::string_view word = s.substr(0, colon);
-    if (word != "DEBUG" && word != "INFO" && word != "WARNING" && word != "ERROR" && word != "CRITICAL") return false;
+    if (word != "DEBUG" && word != "INFO" && word != "WARNING" && word != "ERROR" && word != "CRITICAL")
+        return false;
     const std::size_t second = s.substr(0, 160).find(':', colon + 1);
     if (second == std::string_view::npos || second == colon + 1) return false;
     const std::string_view name = s.substr(colon + 1, second - colon - 1);
@@ -611,7 +672,10 @@ bool cut_json(std::string_view s, Line& line) noexcept {
             for (; p < s.size(); ++p) {
                 if (s[p] == '"') {
                     const std::size_t e = string_end(s, p + 1);
-                    if (e == std::string_view::npos) { p = s.size(); break; }
+                    if (e == std::string_view::npos) {
+                        p = s.size();
+                        break;
+                    }
                     p = e;
                 } else if (s[p] == '{' || s[p] == '[') {
                     ++depth;
@@ -626,15 +690,28 @@ bool cut_json(std::string_view s, Line& line) noexcept {
             while (p < s.size() && s[p] != ',' && s[p] != '}' && !is_space(s[p])) ++p;
             value = s.substr(start, p - start);
         }
-        const auto is = [&](std::initializer_list<std::string_view> names) { return std::find(names.begin(), names.end(), key) != names.end(); };
+        const auto is = [&](std::initializer_list<std::string_view> names) {
+            return std::find(names.begin(), names.end(), key) != names.end();
+        };
         if (text) {
-            int rank = is({"message", "msg", "@message", "Message", "MESSAGE", "short_message", "@m", "@mt"}) ? 3 : is({"log", "event", "text", "body", "textPayload"}) ? 2 : is({"error", "err", "exception", "reason"}) ? 1 : 0;
+            int rank = is({"message", "msg", "@message", "Message", "MESSAGE", "short_message", "@m", "@mt"})
+                           ? 3
+                       : is({"log", "event", "text", "body", "textPayload"}) ? 2
+                       : is({"error", "err", "exception", "reason"})         ? 1
+                                                                             : 0;
             if (rank > best) {
                 best = rank;
                 line.message = value;
             } else if (is({"time", "timestamp", "ts", "@timestamp", "@t", "date", "datetime"})) {
                 line.timestamp = value;
-            } else if (is({"level", "severity", "lvl", "loglevel", "log.level", "@l", "levelname", "level_name"})) {
+            } else if (is({"level",
+                           "severity",
+                           "lvl",
+                           "loglevel",
+                           "log.level",
+                           "@l",
+                           "levelname",
+                           "level_name"})) {
                 line.level = parse_level(value);
             } else if (is({"logger", "logger_name", "name", "component", "module", "target"})) {
                 line.component = value;
@@ -647,7 +724,8 @@ bool cut_json(std::string_view s, Line& line) noexcept {
             line.timestamp = value;
         } else if (is({"level", "severity"}) && !value.empty() && is_digit(value[0])) {
             long number = 0;
-            for (const char c : value.substr(0, 3)) if (is_digit(c)) number = number * 10 + (c - '0');
+            for (const char c : value.substr(0, 3))
+                if (is_digit(c)) number = number * 10 + (c - '0');
             line.level = number >= 10 ? level_of_pino(number) : level_of_syslog(static_cast<int>(number));
         } else if (is({"pid"})) {
             line.process = value;
@@ -660,7 +738,8 @@ bool cut_json(std::string_view s, Line& line) noexcept {
     return best > 0;
 }
 
-/// logfmt: the leading pairs that are header (time, level, caller, logger) are cut; the rest stays with its keys.
+/// logfmt: the leading pairs that are header (time, level, caller, logger) are cut; the rest stays with its
+/// keys.
 bool cut_logfmt(std::string_view s, Line& line) noexcept {
     std::size_t p = 0;
     bool any = false;
@@ -668,7 +747,8 @@ bool cut_logfmt(std::string_view s, Line& line) noexcept {
         p = skip_blanks(s, p);
         const std::size_t key_start = p;
         while (p < s.size() && (is_alpha(s[p]) || s[p] == '_' || s[p] == '.' || s[p] == '@')) ++p;
-        if (p == key_start || !at(s, p, '=') || p - key_start > 20) return any ? (line.message = s.substr(key_start), true) : false;
+        if (p == key_start || !at(s, p, '=') || p - key_start > 20)
+            return any ? (line.message = s.substr(key_start), true) : false;
         const std::string_view key = s.substr(key_start, p - key_start);
         ++p;
         std::string_view value;
@@ -778,7 +858,8 @@ Line cut_header(std::string_view raw_line) noexcept {
             const std::string_view bare = Cutter::trim_marks(token);
             const bool marked = !token.empty() && (token.front() == '[' || token.front() == '<');
             const Level l = level_word(bare, marked);
-            if (l == Level::unknown || bare.size() < 3 || (!marked && l == Level::info && token.back() != ':' && bare != "INFO")) {
+            if (l == Level::unknown || bare.size() < 3 ||
+                (!marked && l == Level::info && token.back() != ':' && bare != "INFO")) {
                 line.level = cutter.line.level;
                 return line;
             }

@@ -55,7 +55,9 @@ std::string id_of(std::string_view service, const std::string& pattern) {
 
 }  // namespace
 
-std::vector<Merge> suggest_merges(std::string_view service, const std::set<std::string>& patterns, const Decisions& decisions) {
+std::vector<Merge> suggest_merges(
+    std::string_view service, const std::set<std::string>& patterns, const Decisions& decisions
+) {
     std::vector<Merge> out;
     std::set<std::string> decided = decisions.apart;
     for (const auto& group : decisions.joined) {
@@ -66,7 +68,9 @@ std::vector<Merge> suggest_merges(std::string_view service, const std::set<std::
         }
         if (members.size() < 2) continue;
         const std::string& first = *members.begin();
-        out.push_back({first, id_of(service, first), {members.begin(), members.end()}, "joined by people", true});
+        out.push_back(
+            {first, id_of(service, first), {members.begin(), members.end()}, "joined by people", true}
+        );
     }
     // Canonical pattern -> fine patterns; positions open step by step until nothing changes.
     std::map<std::string, std::set<std::string>> groups;
@@ -87,7 +91,8 @@ std::vector<Merge> suggest_merges(std::string_view service, const std::set<std::
         for (const auto& [canonical, members] : groups) {
             std::vector<std::string> words = words_of(canonical);
             if (words.size() < 2 || words.size() > max_words) continue;
-            const auto constants = static_cast<std::size_t>(std::count_if(words.begin(), words.end(), is_constant_word));
+            const auto constants =
+                static_cast<std::size_t>(std::count_if(words.begin(), words.end(), is_constant_word));
             for (auto& word : words) {
                 if (!is_constant_word(word)) continue;
                 std::string old = word;
@@ -123,8 +128,14 @@ std::vector<Merge> suggest_merges(std::string_view service, const std::set<std::
     }
     for (const auto& [canonical, members] : groups) {
         if (members.size() < 2) continue;
-        out.push_back({canonical, id_of(service, canonical), {members.begin(), members.end()},
-                       std::to_string(seen_words[canonical]) + " different words were seen at one position of otherwise equal texts", false});
+        out.push_back(
+            {canonical,
+             id_of(service, canonical),
+             {members.begin(), members.end()},
+             std::to_string(seen_words[canonical]) +
+                 " different words were seen at one position of otherwise equal texts",
+             false}
+        );
     }
     return out;
 }

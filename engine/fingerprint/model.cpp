@@ -7,32 +7,46 @@ namespace heal::fingerprint {
 namespace {
 
 constexpr std::string_view extensions[] = {
-    "avi", "bak", "bat", "bin", "biz", "bz2", "c", "cc", "cfg", "class", "cnf", "com", "conf", "cpp", "crt", "css", "csv", "cxx", "dat", "db",
-    "deb", "dll", "dmg", "doc", "docx", "edu", "exe", "gif", "go", "gov", "gz", "h", "hpp", "htm", "html", "ini", "io", "iso", "jar", "java",
-    "jpeg", "jpg", "js", "json", "jsp", "key", "ko", "kt", "lan", "lck", "local", "localdomain", "lock", "log", "lua", "mdb", "mjs", "mov", "net", "o",
-    "old", "org", "out", "pdf", "pem", "php", "pid", "pl", "plist", "png", "pp", "properties", "ps", "py", "rb", "rpm", "rs", "rules", "service", "sh",
-    "so", "sock", "socket", "sql", "sqlite", "svc", "sys", "target", "tar", "tgz", "timer", "tmp", "toml", "ts", "txt", "vue", "wav", "xls", "xlsx", "xml",
-    "xz", "yaml", "yml", "zip"};
+    "avi",   "bak",         "bat",    "bin",  "biz",    "bz2", "c",   "cc",     "cfg",     "class",
+    "cnf",   "com",         "conf",   "cpp",  "crt",    "css", "csv", "cxx",    "dat",     "db",
+    "deb",   "dll",         "dmg",    "doc",  "docx",   "edu", "exe", "gif",    "go",      "gov",
+    "gz",    "h",           "hpp",    "htm",  "html",   "ini", "io",  "iso",    "jar",     "java",
+    "jpeg",  "jpg",         "js",     "json", "jsp",    "key", "ko",  "kt",     "lan",     "lck",
+    "local", "localdomain", "lock",   "log",  "lua",    "mdb", "mjs", "mov",    "net",     "o",
+    "old",   "org",         "out",    "pdf",  "pem",    "php", "pid", "pl",     "plist",   "png",
+    "pp",    "properties",  "ps",     "py",   "rb",     "rpm", "rs",  "rules",  "service", "sh",
+    "so",    "sock",        "socket", "sql",  "sqlite", "svc", "sys", "target", "tar",     "tgz",
+    "timer", "tmp",         "toml",   "ts",   "txt",    "vue", "wav", "xls",    "xlsx",    "xml",
+    "xz",    "yaml",        "yml",    "zip"};
 
 constexpr std::string_view with_digits[] = {
-    "a2dp", "base64", "bzip2", "crc32", "crypt32", "ed25519", "ext2", "ext3", "ext4", "gzip2", "http2", "http3", "i18n", "i386", "i686", "ipv4",
-    "ipv6", "iso8859", "k8s", "l10n", "md5", "net6", "nfs3", "nfs4", "oauth2", "oauth1", "p2p", "pkcs11", "pkcs12", "s3", "sha1", "sha256", "sha384",
-    "sha512", "sqlite3", "ssh1", "ssh2", "tls1", "utf-16", "utf-32", "utf-8", "utf16", "utf32", "utf8", "win32", "win64", "x11", "x509", "x86", "x86_64"};
+    "a2dp",  "base64", "bzip2",  "crc32",  "crypt32", "ed25519", "ext2", "ext3",    "ext4",   "gzip2",
+    "http2", "http3",  "i18n",   "i386",   "i686",    "ipv4",    "ipv6", "iso8859", "k8s",    "l10n",
+    "md5",   "net6",   "nfs3",   "nfs4",   "oauth2",  "oauth1",  "p2p",  "pkcs11",  "pkcs12", "s3",
+    "sha1",  "sha256", "sha384", "sha512", "sqlite3", "ssh1",    "ssh2", "tls1",    "utf-16", "utf-32",
+    "utf-8", "utf16",  "utf32",  "utf8",   "win32",   "win64",   "x11",  "x509",    "x86",    "x86_64"};
 
 }  // namespace
 
-bool is_extension(std::string_view lower) noexcept { return std::binary_search(std::begin(extensions), std::end(extensions), lower); }
+bool is_extension(std::string_view lower) noexcept {
+    return std::binary_search(std::begin(extensions), std::end(extensions), lower);
+}
 
 bool is_known_with_digits(std::string_view w) noexcept {
     if (w.size() > 9) return false;
     char low[9];
-    for (std::size_t i = 0; i < w.size(); ++i) low[i] = w[i] >= 'A' && w[i] <= 'Z' ? static_cast<char>(w[i] + 32) : w[i];
-    return std::binary_search(std::begin(with_digits), std::end(with_digits), std::string_view{low, w.size()});
+    for (std::size_t i = 0; i < w.size(); ++i)
+        low[i] = w[i] >= 'A' && w[i] <= 'Z' ? static_cast<char>(w[i] + 32) : w[i];
+    return std::binary_search(
+        std::begin(with_digits), std::end(with_digits), std::string_view{low, w.size()}
+    );
 }
 
 bool is_device_stem(std::string_view lower) noexcept {
-    static constexpr std::string_view stems[] = {"alt", "awdl", "bond", "br", "docker", "dummy", "em", "en", "eth", "fw", "gif", "ib", "ifb", "lo", "ppp", "sit",
-                                                 "stf", "tap", "team", "tun", "utun", "veth", "virbr", "vlan", "wlan", "wwan"};
+    static constexpr std::string_view stems[] = {"alt",  "awdl",  "bond", "br",   "docker", "dummy", "em",
+                                                 "en",   "eth",   "fw",   "gif",  "ib",     "ifb",   "lo",
+                                                 "ppp",  "sit",   "stf",  "tap",  "team",   "tun",   "utun",
+                                                 "veth", "virbr", "vlan", "wlan", "wwan"};
     return std::binary_search(std::begin(stems), std::end(stems), lower);
 }
 
@@ -40,12 +54,18 @@ namespace {
 
 constexpr std::size_t slots = std::size_t{1} << 18;
 constexpr int threshold = 6;
-enum Kind : std::uint64_t { word_kind = 0x1111, after_kind = 0x2222, after_two_kind = 0x3333, pair_kind = 0x4444 };
+enum Kind : std::uint64_t {
+    word_kind = 0x1111,
+    after_kind = 0x2222,
+    after_two_kind = 0x3333,
+    pair_kind = 0x4444
+};
 
 }  // namespace
 }  // namespace heal::fingerprint
 
-// The table is data, not code: 2^18 little-endian words of 28 bits of hash and 4 bits of value (build_model.py).
+// The table is data, not code: 2^18 little-endian words of 28 bits of hash and 4 bits of value
+// (build_model.py).
 extern "C" {
 extern const std::uint32_t heal_fingerprint_model[];
 }
@@ -54,7 +74,8 @@ asm(".pushsection .rodata.heal_fingerprint_model,\"a\",@progbits\n"
     ".hidden heal_fingerprint_model\n"
     ".globl heal_fingerprint_model\n"
     "heal_fingerprint_model:\n"
-    ".incbin \"" HEAL_MODEL_FILE "\"\n"
+    ".incbin \"" HEAL_MODEL_FILE
+    "\"\n"
     ".popsection\n");
 
 namespace heal::fingerprint {
@@ -72,7 +93,9 @@ unsigned find(std::uint64_t hash, std::uint64_t kind) noexcept {
     }
 }
 
-std::uint64_t pair_hash(std::uint64_t a, std::uint64_t b) noexcept { return detail::fold_multiply(a ^ 0x589965CC75374CC3ULL, b); }
+std::uint64_t pair_hash(std::uint64_t a, std::uint64_t b) noexcept {
+    return detail::fold_multiply(a ^ 0x589965CC75374CC3ULL, b);
+}
 
 }  // namespace
 
@@ -87,7 +110,9 @@ Evidence evidence_of(std::uint64_t before, std::uint64_t previous, char glue, st
     return e;
 }
 
-bool model_says_value(std::uint64_t before, std::uint64_t previous, char glue, std::string_view w, std::uint64_t hash) noexcept {
+bool model_says_value(
+    std::uint64_t before, std::uint64_t previous, char glue, std::string_view w, std::uint64_t hash
+) noexcept {
     if (glue == '[') {
         // An index in capitals that no message has as text: [LNKF].
         bool capitals = w.size() >= 3;

@@ -1,5 +1,6 @@
-// What is known beforehand about words: which are ever literal text of log statements, after which words arguments stand.
-// Frozen and compiled in; made off-line by tools/fingerprint_model. Deliberately without any state that learns.
+// What is known beforehand about words: which are ever literal text of log statements, after which words
+// arguments stand. Frozen and compiled in; made off-line by tools/fingerprint_model. Deliberately without any
+// state that learns.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +25,9 @@ inline std::uint64_t load(const char* p, std::size_t n) noexcept {
         return a | static_cast<std::uint64_t>(b) << (8 * (n - 4));
     }
     if (n == 0) return 0;
-    const auto byte = [p](std::size_t i) { return static_cast<std::uint64_t>(static_cast<unsigned char>(p[i])); };
+    const auto byte = [p](std::size_t i) {
+        return static_cast<std::uint64_t>(static_cast<unsigned char>(p[i]));
+    };
     return byte(0) | byte(n / 2) << (8 * (n / 2)) | byte(n - 1) << (8 * (n - 1));
 }
 
@@ -36,7 +39,8 @@ inline std::uint64_t fold_multiply(std::uint64_t a, std::uint64_t b) noexcept {
 
 }  // namespace detail
 
-/// Hash of a word, letter case folded (bit 0x20 set in each byte). Part of the mechanism: the tables are keyed by it. Never 0.
+/// Hash of a word, letter case folded (bit 0x20 set in each byte). Part of the mechanism: the tables are
+/// keyed by it. Never 0.
 inline std::uint64_t folded_hash(std::string_view w) noexcept {
     constexpr std::uint64_t low = 0x2020202020202020ULL;
     std::uint64_t h = 0x9E3779B97F4A7C15ULL ^ w.size();
@@ -69,7 +73,8 @@ consteval std::uint64_t word_hash(std::string_view w) {
     };
     const auto load = [&](std::size_t p, std::size_t n) {
         std::uint64_t v = 0;
-        for (std::size_t i = 0; i < n; ++i) v |= static_cast<std::uint64_t>(static_cast<unsigned char>(w[p + i])) << (8 * i);
+        for (std::size_t i = 0; i < n; ++i)
+            v |= static_cast<std::uint64_t>(static_cast<unsigned char>(w[p + i])) << (8 * i);
         return v | 0x2020202020202020ULL;
     };
     std::uint64_t h = 0x9E3779B97F4A7C15ULL ^ w.size();
@@ -81,7 +86,9 @@ consteval std::uint64_t word_hash(std::string_view w) {
 /// True when `w` stands where an argument stands and is not known as text there.
 /// @param before, previous  folded hashes of the two words to the left, 0: none
 /// @param glue              the last mark between the previous word and w; a blank when there was none
-bool model_says_value(std::uint64_t before, std::uint64_t previous, char glue, std::string_view w, std::uint64_t hash) noexcept;
+bool model_says_value(
+    std::uint64_t before, std::uint64_t previous, char glue, std::string_view w, std::uint64_t hash
+) noexcept;
 
 /// Names with digits that are text wherever they occur: ipv4, utf8, sha256, x86_64, …
 bool is_known_with_digits(std::string_view w) noexcept;

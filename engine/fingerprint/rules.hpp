@@ -1,5 +1,6 @@
-// Rules by people: which errors are one, beyond what the text says. Ordered; the first rule that matches decides. Pure functions of
-// the event and the rules; deliberately no reading of configuration and no storing.
+// Rules by people: which errors are one, beyond what the text says. Ordered; the first rule that matches
+// decides. Pure functions of the event and the rules; deliberately no reading of configuration and no
+// storing.
 #pragma once
 
 #include "base/error.hpp"
@@ -20,10 +21,13 @@ struct RuleSpec {
     std::string type{};           ///< glob over the exception type of the innermost cause
     std::string message{};        ///< glob over the whole message
     std::string message_regex{};  ///< RE2, found anywhere in the message
-    /// What makes the id: text and {{ default }}, {{ service }}, {{ component }}, {{ type }}, {{ message }} (masked), {{ module }},
-    /// {{ function }} (topmost in-app frame), {{ 1 }} … {{ 9 }} (groups of message_regex). Empty: {"{{ default }}"}.
+    /// What makes the id: text and {{ default }}, {{ service }}, {{ component }}, {{ type }}, {{ message }}
+    /// (masked), {{ module }},
+    /// {{ function }} (topmost in-app frame), {{ 1 }} … {{ 9 }} (groups of message_regex). Empty: {"{{
+    /// default }}"}.
     std::vector<std::string> fingerprint{};
-    std::vector<std::string> ignore_frames{};  ///< globs over "module:function": helper frames that are stepped over
+    std::vector<std::string>
+        ignore_frames{};  ///< globs over "module:function": helper frames that are stepped over
 };
 
 /// What rules look at.
@@ -44,8 +48,8 @@ public:
     Rules(Rules&&) noexcept;
     Rules& operator=(Rules&&) noexcept;
 
-    /// errc::invalid_input names the rule and what is wrong with it: a missing or doubled name, an expression that RE2 refuses,
-    /// an unknown placeholder, no condition at all. At most 1000 rules.
+    /// errc::invalid_input names the rule and what is wrong with it: a missing or doubled name, an expression
+    /// that RE2 refuses, an unknown placeholder, no condition at all. At most 1000 rules.
     static result<Rules> create(std::vector<RuleSpec> specs);
 
     /// The fingerprint of an event under these rules; compute's when none matches. @thread any

@@ -1,6 +1,6 @@
-// The one pass over a message that decides which of its bytes are text of the log statement and which are values. Written
-// once, as a template over what is done with the decisions: hash them (each line) or spell and explain them (each new
-// pattern), so that both always agree. Internal to this folder.
+// The one pass over a message that decides which of its bytes are text of the log statement and which are
+// values. Written once, as a template over what is done with the decisions: hash them (each line) or spell
+// and explain them (each new pattern), so that both always agree. Internal to this folder.
 #pragma once
 
 #include "fingerprint/bitmaps.hpp"
@@ -15,8 +15,8 @@
 
 namespace heal::fingerprint {
 
-/// Bytes of a message that decide the id; the rest is the same value whatever it holds. Longest message of the development
-/// sets: 2.1 KiB. It bounds the work per line.
+/// Bytes of a message that decide the id; the rest is the same value whatever it holds. Longest message of
+/// the development sets: 2.1 KiB. It bounds the work per line.
 inline constexpr std::size_t max_message = 8192;
 
 template <std::size_t N>
@@ -29,7 +29,19 @@ consteval std::array<std::uint64_t, N> sorted_hashes(const std::string_view (&wo
 
 /// Why a piece of text was masked.
 enum class Rule : std::uint8_t {
-    number, identifier, url, email, path, dotted_name, quoted, key_value, hex, constant, object, position, cut
+    number,
+    identifier,
+    url,
+    email,
+    path,
+    dotted_name,
+    quoted,
+    key_value,
+    hex,
+    constant,
+    object,
+    position,
+    cut
 };
 
 /// Name of a rule as explain prints it.
@@ -118,30 +130,120 @@ private:
 
     bool is_position(std::string_view w, std::uint64_t h) const noexcept;
 
-    /// `user X`, `password for X`, `failures for X`: names of accounts are words of every kind, so that only a list of what is text there helps.
+    /// `user X`, `password for X`, `failures for X`: names of accounts are words of every kind, so that only
+    /// a list of what is text there helps.
     bool is_user_name(std::string_view w, std::uint64_t h) const noexcept {
-        static constexpr std::uint64_t user = word_hash("user"), for_ = word_hash("for"), password = word_hash("password"), failures = word_hash("failures"),
-                                   failure = word_hash("failure"), account = word_hash("account"), login = word_hash("login");
+        static constexpr std::uint64_t user = word_hash("user"), for_ = word_hash("for"),
+                                       password = word_hash("password"), failures = word_hash("failures"),
+                                       failure = word_hash("failure"), account = word_hash("account"),
+                                       login = word_hash("login");
         if (previous_ == no_word) return false;
         if (previous_ == user) {
             // Sorted by hash: one comparison per step instead of a string's.
-            static constexpr auto text = sorted_hashes({
-                "a", "access", "account", "accounts", "action", "agent", "already", "and", "are", "as", "at", "authenticated",
-                "authentication", "authorization", "by", "can", "cannot", "canceled", "cancelled", "command", "configuration",
-                "context", "could", "credentials", "data", "database", "defined", "did", "directory", "disconnected", "does",
-                "doesn't", "entry", "error", "exists", "file", "for", "from", "group", "groups", "has", "home", "id", "in",
-                "info", "information", "input", "interface", "interrupt", "is", "list", "logged", "login", "may", "mode",
-                "must", "name", "names", "namespace", "no", "not", "of", "on", "or", "password", "permissions", "process",
-                "processes", "profile", "record", "request", "requested", "running", "service", "session", "sessions",
-                "settings", "space", "specified", "supplied", "table", "time", "to", "token", "unknown", "using", "was",
-                "when", "with", "without"});
+            static constexpr auto text = sorted_hashes(
+                {"a",
+                 "access",
+                 "account",
+                 "accounts",
+                 "action",
+                 "agent",
+                 "already",
+                 "and",
+                 "are",
+                 "as",
+                 "at",
+                 "authenticated",
+                 "authentication",
+                 "authorization",
+                 "by",
+                 "can",
+                 "cannot",
+                 "canceled",
+                 "cancelled",
+                 "command",
+                 "configuration",
+                 "context",
+                 "could",
+                 "credentials",
+                 "data",
+                 "database",
+                 "defined",
+                 "did",
+                 "directory",
+                 "disconnected",
+                 "does",
+                 "doesn't",
+                 "entry",
+                 "error",
+                 "exists",
+                 "file",
+                 "for",
+                 "from",
+                 "group",
+                 "groups",
+                 "has",
+                 "home",
+                 "id",
+                 "in",
+                 "info",
+                 "information",
+                 "input",
+                 "interface",
+                 "interrupt",
+                 "is",
+                 "list",
+                 "logged",
+                 "login",
+                 "may",
+                 "mode",
+                 "must",
+                 "name",
+                 "names",
+                 "namespace",
+                 "no",
+                 "not",
+                 "of",
+                 "on",
+                 "or",
+                 "password",
+                 "permissions",
+                 "process",
+                 "processes",
+                 "profile",
+                 "record",
+                 "request",
+                 "requested",
+                 "running",
+                 "service",
+                 "session",
+                 "sessions",
+                 "settings",
+                 "space",
+                 "specified",
+                 "supplied",
+                 "table",
+                 "time",
+                 "to",
+                 "token",
+                 "unknown",
+                 "using",
+                 "was",
+                 "when",
+                 "with",
+                 "without"}
+            );
             return !std::binary_search(text.begin(), text.end(), h);
         }
-        if (previous_ != for_ || (before_previous_ != password && before_previous_ != failures && before_previous_ != failure && before_previous_ != account && before_previous_ != login)) return false;
-        return w != "invalid" && w != "user" && w != "the" && w != "a" && w != "unknown" && w != "illegal" && w != "this" && w != "all";
+        if (previous_ != for_ ||
+            (before_previous_ != password && before_previous_ != failures && before_previous_ != failure &&
+             before_previous_ != account && before_previous_ != login))
+            return false;
+        return w != "invalid" && w != "user" && w != "the" && w != "a" && w != "unknown" && w != "illegal" &&
+               w != "this" && w != "all";
     }
 
-    /// Bytes p..e hold no blank, but something else than letters. Returns where the scan goes on: e, or later when a quote with blanks was taken whole.
+    /// Bytes p..e hold no blank, but something else than letters. Returns where the scan goes on: e, or later
+    /// when a quote with blanks was taken whole.
     std::size_t chunk(std::size_t p, std::size_t e) noexcept {
         // Opening marks.
         while (p < e) {
@@ -202,15 +304,16 @@ private:
     }
 
     static bool is_closing(char c) noexcept {
-        return c == ')' || c == ']' || c == '}' || c == '>' || c == '"' || c == '\'' || c == '`' || c == ',' || c == ';' || c == ':' ||
-               c == '.' || c == '!' || c == '?';
+        return c == ')' || c == ']' || c == '}' || c == '>' || c == '"' || c == '\'' || c == '`' ||
+               c == ',' || c == ';' || c == ':' || c == '.' || c == '!' || c == '?';
     }
 
     void marks(std::size_t p, std::size_t e) noexcept {
         for (; p < e; ++p) mark(s_[p]);
     }
 
-    /// A quote that opens at p: one word inside, or a path, is a value; returns past the closing quote, or p when the quote holds text.
+    /// A quote that opens at p: one word inside, or a path, is a value; returns past the closing quote, or p
+    /// when the quote holds text.
     std::size_t quote(std::size_t p, std::size_t) noexcept {
         const char c = s_[p];
         std::size_t q = p + 1;
@@ -226,7 +329,9 @@ private:
         if (c == '\'' && q + 1 < s_.size() && is_alpha(s_[q + 1])) return p;
         const std::string_view inner = sub(p + 1, q);
         static constexpr std::uint64_t state = word_hash("state"), status = word_hash("status");
-        if (!blanks && (previous_ == state || previous_ == status) && (classes_of(inner) & ~(cls_alpha | cls_hex)) == 0) return p;  // states tell apart
+        if (!blanks && (previous_ == state || previous_ == status) &&
+            (classes_of(inner) & ~(cls_alpha | cls_hex)) == 0)
+            return p;  // states tell apart
         if (!blanks || is_path_start(inner)) {
             mark(c);
             if (!inner.empty()) value(Rule::quoted, inner);
@@ -237,9 +342,11 @@ private:
     }
 
     static bool is_path_start(std::string_view t) noexcept {
-        return (t.size() > 1 && t[0] == '/' && (is_alpha(t[1]) || is_digit(t[1]) || t[1] == '.' || t[1] == '_')) ||
+        return (t.size() > 1 && t[0] == '/' &&
+                (is_alpha(t[1]) || is_digit(t[1]) || t[1] == '.' || t[1] == '_')) ||
                (t.size() > 2 && is_alpha(t[0]) && t[1] == ':' && (t[2] == '\\' || t[2] == '/')) ||
-               (t.size() > 2 && t[0] == '\\' && t[1] == '\\') || (t.size() > 2 && t[0] == '~' && t[1] == '/') ||
+               (t.size() > 2 && t[0] == '\\' && t[1] == '\\') ||
+               (t.size() > 2 && t[0] == '~' && t[1] == '/') ||
                (t.size() > 3 && t[0] == '.' && (t[1] == '/' || (t[1] == '.' && t[2] == '/')));
     }
 
@@ -257,12 +364,16 @@ private:
         char low[5];
         for (std::size_t i = 0; i < w.size(); ++i) low[i] = static_cast<char>(w[i] | 0x20);
         switch (low[0]) {
-            case 't': return w.size() == 4 && low[1] == 'r' && low[2] == 'u' && low[3] == 'e';
-            case 'f': return w.size() == 5 && low[1] == 'a' && low[2] == 'l' && low[3] == 's' && low[4] == 'e';
+            case 't':
+                return w.size() == 4 && low[1] == 'r' && low[2] == 'u' && low[3] == 'e';
+            case 'f':
+                return w.size() == 5 && low[1] == 'a' && low[2] == 'l' && low[3] == 's' && low[4] == 'e';
             case 'n':
                 return (w.size() == 3 && low[1] == 'a' && low[2] == 'n') ||
-                       (w.size() == 4 && ((low[1] == 'u' && low[2] == 'l' && low[3] == 'l') || (low[1] == 'o' && low[2] == 'n' && low[3] == 'e')));
-            default: return false;
+                       (w.size() == 4 && ((low[1] == 'u' && low[2] == 'l' && low[3] == 'l') ||
+                                          (low[1] == 'o' && low[2] == 'n' && low[3] == 'e')));
+            default:
+                return false;
         }
     }
 
@@ -282,29 +393,38 @@ private:
             name(t);
             return b;
         }
-        if ((k & cls_digit) != 0 && previous_ == to_ && glue_ == ' ' && t.find('(') != std::string_view::npos && t.find('=') == std::string_view::npos) {
+        if ((k & cls_digit) != 0 && previous_ == to_ && glue_ == ' ' &&
+            t.find('(') != std::string_view::npos && t.find('=') == std::string_view::npos) {
             const std::size_t close = b < e && s_[b] == ')' ? b + 1 : b;
             value(Rule::object, sub(p, close));
             return close;
         }
         // Marks inside. Whole forms first.
-        const std::size_t equals = t.find('=');
-        const std::size_t scheme = t.find("://");
-        if (scheme != std::string_view::npos && scheme > 0 && scheme < 24 && equals > scheme && all_scheme(t.substr(0, scheme))) {
+        std::size_t equals = std::string_view::npos, scheme = std::string_view::npos;
+        bool at_sign = false;
+        for (std::size_t i = 0; i < t.size(); ++i) {
+            if (t[i] == '=' && equals == std::string_view::npos) equals = i;
+            if (t[i] == ':' && scheme == std::string_view::npos && i + 2 < t.size() && t[i + 1] == '/' &&
+                t[i + 2] == '/')
+                scheme = i;
+            at_sign = at_sign || t[i] == '@';
+        }
+        if (scheme != std::string_view::npos && scheme > 0 && scheme < 24 && equals > scheme &&
+            all_scheme(t.substr(0, scheme))) {
             value(Rule::url, t);
             return b;
         }
-        if (is_path_start(t) && t.find('=') == std::string_view::npos) {
-            const std::size_t stop = t.find_first_of("(){}<>,;|\"'[]");
-            if (stop == std::string_view::npos) {
+        if (equals == std::string_view::npos && is_path_start(t)) {
+            const std::size_t stop = hard_at(t);
+            if (stop == t.size()) {
                 value(Rule::path, t);
                 return b;
             }
             value(Rule::path, t.substr(0, stop));
             return inside(p + stop, b, e);
         }
-        if (equals == std::string_view::npos && t.find('@') != std::string_view::npos && t.find_first_of("(){}[]<>,;|\"'") == std::string_view::npos &&
-            t.find('@') > 0 && t.find('@') + 1 < t.size()) {
+        if (equals == std::string_view::npos && at_sign && hard_at(t) == t.size() && t.find('@') > 0 &&
+            t.find('@') + 1 < t.size()) {
             value((k & cls_digit) != 0 ? Rule::object : Rule::email, t);
             return b;
         }
@@ -318,12 +438,20 @@ private:
         return true;
     }
 
+    static constexpr std::array<bool, 256> make_hard() {
+        std::array<bool, 256> out{};
+        for (const char c : std::string_view{"()[]{}<>\"'`,;=|"}) out[static_cast<unsigned char>(c)] = true;
+        return out;
+    }
     static bool is_hard(char c) noexcept {
-        switch (c) {
-            case '(': case ')': case '[': case ']': case '{': case '}': case '<': case '>': case '"': case '\'': case '`': case ',': case ';':
-            case '=': case '|': return true;
-            default: return false;
-        }
+        static constexpr std::array<bool, 256> table = make_hard();
+        return table[static_cast<unsigned char>(c)];
+    }
+
+    static std::size_t hard_at(std::string_view t) noexcept {
+        std::size_t i = 0;
+        while (i < t.size() && !is_hard(t[i])) ++i;
+        return i;
     }
 
     /// Splits p..b at hard marks; `key=` masks what follows it.
@@ -361,7 +489,8 @@ private:
         return p;
     }
 
-    /// The value of a tight `key=`; p is past the sign. Returns its end, or p when it is a structure to look into.
+    /// The value of a tight `key=`; p is past the sign. Returns its end, or p when it is a structure to look
+    /// into.
     std::size_t assigned(std::size_t p, std::size_t e) noexcept {
         if (p >= e) return p;
         const char c = s_[p];
@@ -383,19 +512,24 @@ private:
             }
         }
         std::size_t q = p;
-        while (q < e && s_[q] != ',' && s_[q] != ';' && s_[q] != ')' && s_[q] != ']' && s_[q] != '}' && s_[q] != '>' && s_[q] != '"' &&
-               s_[q] != '(' && s_[q] != '{' && s_[q] != '[' && s_[q] != '|') ++q;
+        while (q < e && s_[q] != ',' && s_[q] != ';' && s_[q] != ')' && s_[q] != ']' && s_[q] != '}' &&
+               s_[q] != '>' && s_[q] != '"' && s_[q] != '(' && s_[q] != '{' && s_[q] != '[' && s_[q] != '|')
+            ++q;
         std::size_t end = q;
         if (end == e) {
-            while (end > p && (s_[end - 1] == '.' || s_[end - 1] == ':' || s_[end - 1] == '!' || s_[end - 1] == '\'')) --end;
+            while (end > p &&
+                   (s_[end - 1] == '.' || s_[end - 1] == ':' || s_[end - 1] == '!' || s_[end - 1] == '\''))
+                --end;
         }
         if (end == p) return p;
         const std::string_view v = sub(p, end);
         // Class{…}, f(…): the name is text, what it holds is looked into.
-        if (q < e && (s_[q] == '(' || s_[q] == '{' || s_[q] == '[') && (classes_of(v) & (cls_digit | cls_punct)) == 0) {
+        if (q < e && (s_[q] == '(' || s_[q] == '{' || s_[q] == '[') &&
+            (classes_of(v) & (cls_digit | cls_punct)) == 0) {
             const std::size_t close = group_close(q + 1, s_[q]);
             // An object printed with its number alone is one value.
-            if (close == 0 || close >= e || (classes_of(sub(q + 1, close)) & (cls_punct | cls_space)) != 0) return p;
+            if (close == 0 || close >= e || (classes_of(sub(q + 1, close)) & (cls_punct | cls_space)) != 0)
+                return p;
             value(Rule::object, sub(p, close + 1));
             return close + 1;
         }
@@ -415,13 +549,17 @@ private:
             }
         }
         if ((k & (cls_punct | cls_join | cls_digit)) == 0) {
-            if (is_constant(t)) value(Rule::constant, t);
-            else word(t);
+            if (is_constant(t))
+                value(Rule::constant, t);
+            else
+                word(t);
             return;
         }
         if ((k & cls_alpha) == 0) {
-            if ((k & cls_digit) != 0) value(Rule::number, t);
-            else for (const char c : t) mark(c);
+            if ((k & cls_digit) != 0)
+                value(Rule::number, t);
+            else
+                for (const char c : t) mark(c);
             return;
         }
         if ((k & cls_punct) == 0) {
@@ -450,7 +588,8 @@ private:
         if (slashes >= 2 || (backs >= 2 && (k & cls_digit) == 0)) {
             // label:/path keeps its label.
             const std::size_t colon = t.find(":/");
-            if (colon != std::string_view::npos && colon > 0 && (classes_of(t.substr(0, colon)) & ~(cls_alpha | cls_hex)) == 0) {
+            if (colon != std::string_view::npos && colon > 0 &&
+                (classes_of(t.substr(0, colon)) & ~(cls_alpha | cls_hex)) == 0) {
                 word(t.substr(0, colon));
                 mark(':');
                 value(Rule::path, t.substr(colon + 1));
@@ -460,10 +599,13 @@ private:
             return;
         }
         const std::size_t scope = t.find("::");
-        if (scope != std::string_view::npos && scope > 0 && is_alpha(t[0]) && scope + 2 < t.size() && is_alpha(t[scope + 2])) {
+        if (scope != std::string_view::npos && scope > 0 && is_alpha(t[0]) && scope + 2 < t.size() &&
+            is_alpha(t[scope + 2])) {
             // A qualified function is text even when digits occur in its name.
             std::size_t stop = scope;
-            while (stop < t.size() && (is_alpha(t[stop]) || is_digit(t[stop]) || t[stop] == '_' || t[stop] == ':' || t[stop] == '~')) ++stop;
+            while (stop < t.size() && (is_alpha(t[stop]) || is_digit(t[stop]) || t[stop] == '_' ||
+                                       t[stop] == ':' || t[stop] == '~'))
+                ++stop;
             while (stop > 0 && t[stop - 1] == ':') --stop;
             sink_.text(t.substr(0, stop));
             previous_ = no_word;
@@ -481,9 +623,12 @@ private:
             if (!head.empty() && (hk & (cls_digit | cls_punct)) == 0 && (hk & cls_alpha) != 0) {
                 const std::string_view tail = t.substr(colon + 1);
                 const std::uint8_t tk = classes_of(tail);
-                if ((hk & cls_join) == 0 || (tk & cls_digit) == 0 || head.find('.') == std::string_view::npos) {
-                    if ((hk & cls_join) != 0) name(head);
-                    else word(head);
+                if ((hk & cls_join) == 0 || (tk & cls_digit) == 0 ||
+                    head.find('.') == std::string_view::npos) {
+                    if ((hk & cls_join) != 0)
+                        name(head);
+                    else
+                        word(head);
                     mark(':');
                     if (!tail.empty()) piece(tail, tk, false);
                     return;
@@ -499,10 +644,13 @@ private:
         while (p < t.size()) {
             std::size_t q = p;
             std::uint8_t wk = 0;
-            while (q < t.size() && (class_of(t[q]) & cls_punct) == 0) wk = static_cast<std::uint8_t>(wk | class_of(t[q++]));
+            while (q < t.size() && (class_of(t[q]) & cls_punct) == 0)
+                wk = static_cast<std::uint8_t>(wk | class_of(t[q++]));
             if (q > p) {
-                if ((wk & cls_join) != 0) name(t.substr(p, q - p));
-                else word(t.substr(p, q - p));
+                if ((wk & cls_join) != 0)
+                    name(t.substr(p, q - p));
+                else
+                    word(t.substr(p, q - p));
             }
             for (; q < t.size() && (class_of(t[q]) & cls_punct) != 0; ++q) mark(t[q]);
             p = q;
@@ -513,8 +661,10 @@ private:
     void name(std::string_view t) noexcept {
         const std::uint8_t k = classes_of(t);
         if ((k & cls_alpha) == 0) {
-            if ((k & cls_digit) != 0) value(Rule::number, t);
-            else for (const char c : t) mark(c);
+            if ((k & cls_digit) != 0)
+                value(Rule::number, t);
+            else
+                for (const char c : t) mark(c);
             return;
         }
         if ((k & cls_digit) != 0) {
@@ -536,7 +686,8 @@ private:
             return;
         }
         std::size_t dots = 0;
-        for (std::size_t i = 1; i + 1 < t.size(); ++i) dots += t[i] == '.' && t[i - 1] != '.' && t[i + 1] != '.';
+        for (std::size_t i = 1; i + 1 < t.size(); ++i)
+            dots += t[i] == '.' && t[i - 1] != '.' && t[i + 1] != '.';
         if (dots >= 2 || (dots == 1 && is_file_or_host(t))) {
             if (!is_error_name(t)) {
                 value(Rule::dotted_name, t);
@@ -557,10 +708,13 @@ private:
         return previous_ == interface || is_device_stem(t.substr(0, n)) ? n : 0;
     }
 
-    static bool ends_with(std::string_view t, std::string_view e) noexcept { return t.size() > e.size() && t.substr(t.size() - e.size()) == e; }
+    static bool ends_with(std::string_view t, std::string_view e) noexcept {
+        return t.size() > e.size() && t.substr(t.size() - e.size()) == e;
+    }
 
     static bool is_error_name(std::string_view t) noexcept {
-        return ends_with(t, "Exception") || ends_with(t, "Error") || ends_with(t, "Failure") || ends_with(t, "Fault") || ends_with(t, "Warning");
+        return ends_with(t, "Exception") || ends_with(t, "Error") || ends_with(t, "Failure") ||
+               ends_with(t, "Fault") || ends_with(t, "Warning");
     }
 
     static bool is_file_or_host(std::string_view t) noexcept {
@@ -574,8 +728,9 @@ private:
 
     std::string_view s_;
     Sink& sink_;
-    std::uint64_t previous_ = no_word, before_previous_ = no_word;  ///< folded hashes of the words to the left
-    char glue_ = ' ';              ///< last mark since the previous word
+    std::uint64_t previous_ = no_word,
+                  before_previous_ = no_word;  ///< folded hashes of the words to the left
+    char glue_ = ' ';                          ///< last mark since the previous word
     bool key_before_ = false, text_key_ = false, after_position_ = false, label_ = false;
 };
 

@@ -1,5 +1,6 @@
-// libFuzzer: header cut, scanner, JSON escapes and each stack trace parser. Checks what must hold for any bytes; a crash, a hang
-// or a broken promise ends the run. Build with preset fuzz; nightly: -max_total_time=600, in tests: -runs=20000.
+// libFuzzer: header cut, scanner, JSON escapes and each stack trace parser. Checks what must hold for any
+// bytes; a crash, a hang or a broken promise ends the run. Build with preset fuzz; nightly:
+// -max_total_time=600, in tests: -runs=20000.
 #include "fingerprint/bitmaps.hpp"
 #include "fingerprint/fingerprint.hpp"
 #include "fingerprint/traces.hpp"
@@ -17,7 +18,8 @@ void must(bool holds) {
 }
 
 bool inside(std::string_view part, std::string_view whole) {
-    return part.empty() || (part.data() >= whole.data() && part.data() + part.size() <= whole.data() + whole.size());
+    return part.empty() ||
+           (part.data() >= whole.data() && part.data() + part.size() <= whole.data() + whole.size());
 }
 
 }  // namespace
@@ -27,7 +29,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     static fp::Scanner scanner{{}, 5, 6};
 
     const fp::Line line = fp::cut_header(text);
-    for (const auto part : {line.message, line.timestamp, line.host, line.process, line.thread, line.component}) must(inside(part, text));
+    for (const auto part :
+         {line.message, line.timestamp, line.host, line.process, line.thread, line.component})
+        must(inside(part, text));
 
     // One pass, two sinks: equal patterns have equal keys, and the id is the one of compute.
     const std::string pattern = fp::pattern_of(text);
@@ -43,7 +47,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         fp::Bitmaps a, b;
         fp::fill_bitmaps(text, a);
         fp::fill_bitmaps_scalar(text, b);
-        for (std::size_t w = 0; w * 64 < size; ++w) must(a.space[w] == b.space[w] && a.other[w] == b.other[w]);
+        for (std::size_t w = 0; w * 64 < size; ++w)
+            must(a.space[w] == b.space[w] && a.other[w] == b.other[w]);
     }
 
     std::string out;
@@ -53,9 +58,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     must(out.size() <= size);
 
     // A first line of each language leads into its parser.
-    static constexpr std::string_view openings[] = {"", "Traceback (most recent call last):\n", "java.lang.E: x\n\tat a.B.c(D.java:1)\n", "Error: x\n    at f (/a.js:1:2)\n",
-                                                    "goroutine 1 [running]:\n", "thread 'main' panicked at a.rs:1:2:\n", "   at A.B.C() in /a.cs:line 1\n", "a.rb:1:in `f': m (E)\n", "#0 /a.php(1): f()\n",
-                                                    "==1==ERROR: AddressSanitizer: heap-use-after-free on\n", "Call Trace:\n"};
+    static constexpr std::string_view openings[] = {
+        "",
+        "Traceback (most recent call last):\n",
+        "java.lang.E: x\n\tat a.B.c(D.java:1)\n",
+        "Error: x\n    at f (/a.js:1:2)\n",
+        "goroutine 1 [running]:\n",
+        "thread 'main' panicked at a.rs:1:2:\n",
+        "   at A.B.C() in /a.cs:line 1\n",
+        "a.rb:1:in `f': m (E)\n",
+        "#0 /a.php(1): f()\n",
+        "==1==ERROR: AddressSanitizer: heap-use-after-free on\n",
+        "Call Trace:\n"};
     const std::string trace = std::string{openings[size == 0 ? 0 : data[0] % std::size(openings)]} + text;
     const fp::Signature s = fp::signature_of(fp::parse_trace(trace));
     must(s.app5.empty() == s.frames.empty());

@@ -13,8 +13,10 @@ Rules rules(std::vector<RuleSpec> specs) {
 }
 
 TEST(Rules, TheFirstThatMatchesDecides) {
-    const Rules r = rules({{.name = "timeouts", .message = "*timed out*", .fingerprint = {"timeout", "{{ service }}"}},
-                           {.name = "late", .message = "*timed out*", .fingerprint = {"never"}}});
+    const Rules r = rules(
+        {{.name = "timeouts", .message = "*timed out*", .fingerprint = {"timeout", "{{ service }}"}},
+         {.name = "late", .message = "*timed out*", .fingerprint = {"never"}}}
+    );
     const Ruled a = r.apply({"shop", "", "read timed out after 3 s", ""});
     EXPECT_EQ(a.rule, "timeouts");
     EXPECT_EQ(a.fingerprint.pattern, "timeout|shop");
@@ -24,7 +26,11 @@ TEST(Rules, TheFirstThatMatchesDecides) {
 }
 
 TEST(Rules, DefaultMixesWithParts) {
-    const Rules r = rules({{.name = "per tenant", .message_regex = "tenant=(\\w+)", .fingerprint = {"{{ default }}", "{{ 1 }}"}}});
+    const Rules r = rules(
+        {{.name = "per tenant",
+          .message_regex = "tenant=(\\w+)",
+          .fingerprint = {"{{ default }}", "{{ 1 }}"}}}
+    );
     const auto id = [&](std::string_view m) { return r.apply({"s", "", m, ""}).fingerprint.id; };
     EXPECT_NE(id("failed for tenant=a 1"), id("failed for tenant=b 1"));
     EXPECT_EQ(id("failed for tenant=a 1"), id("failed for tenant=a 2"));
@@ -37,10 +43,16 @@ TEST(Rules, DefaultAloneIsTheDefaultId) {
 
 TEST(Rules, HelperFramesAreIgnored) {
     const auto trace = [](const char* helper) {
-        return std::string{"Traceback (most recent call last):\n  File \"/a/m.py\", line 1, in main\n  File \"/a/w.py\", line 2, in work\n  File \"/a/u.py\", line 3, in "} + helper + "\nValueError: x\n";
+        return std::string{
+                   "Traceback (most recent call last):\n  File \"/a/m.py\", line 1, in main\n  File "
+                   "\"/a/w.py\", line 2, in work\n  File \"/a/u.py\", line 3, in "} +
+               helper + "\nValueError: x\n";
     };
     const Rules r = rules({{.name = "helpers", .service = "*", .ignore_frames = {"u.py:*"}}});
-    EXPECT_EQ(r.apply({"s", "", "m", trace("one")}).fingerprint.id, r.apply({"s", "", "m", trace("two")}).fingerprint.id);
+    EXPECT_EQ(
+        r.apply({"s", "", "m", trace("one")}).fingerprint.id,
+        r.apply({"s", "", "m", trace("two")}).fingerprint.id
+    );
 }
 
 TEST(Rules, MistakesAreNamed) {
@@ -79,7 +91,8 @@ TEST(Merges, ManyWordsAtOnePositionAreOneStatement) {
 
 TEST(Merges, StatesInCapitalsNeedMoreEvidence) {
     std::set<std::string> states;
-    for (const char* w : {"NEW", "INITED", "RUNNING", "DONE", "FAILED", "KILLED"}) states.insert(std::string{"job went to "} + w + " state now");
+    for (const char* w : {"NEW", "INITED", "RUNNING", "DONE", "FAILED", "KILLED"})
+        states.insert(std::string{"job went to "} + w + " state now");
     EXPECT_TRUE(suggest_merges("s", states).empty());
 }
 
@@ -92,7 +105,8 @@ TEST(Merges, GrowWithTheSet) {
     ASSERT_EQ(a.size(), 1u);
     ASSERT_EQ(b.size(), 1u);
     EXPECT_EQ(a[0].canonical_id, b[0].canonical_id);
-    for (const auto& p : a[0].patterns) EXPECT_NE(std::find(b[0].patterns.begin(), b[0].patterns.end(), p), b[0].patterns.end());
+    for (const auto& p : a[0].patterns)
+        EXPECT_NE(std::find(b[0].patterns.begin(), b[0].patterns.end(), p), b[0].patterns.end());
 }
 
 TEST(Merges, PeopleWin) {

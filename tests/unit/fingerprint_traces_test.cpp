@@ -1,5 +1,5 @@
-// The labelled set: real traces (tests/fingerprint/traces), mutated. What a release, another machine or a generator changes must
-// keep the id; another place or kind of failure must change it.
+// The labelled set: real traces (tests/fingerprint/traces), mutated. What a release, another machine or a
+// generator changes must keep the id; another place or kind of failure must change it.
 #include "fingerprint/fingerprint.hpp"
 #include "fingerprint/traces.hpp"
 
@@ -33,7 +33,8 @@ std::string replaced(std::string text, const std::string& what, const std::strin
 }
 
 TEST(Traces, EveryLanguageIsRecognizedAndHasFrames) {
-    const std::set<std::string> languages = {"python", "java", "javascript", "go", "rust", "csharp", "ruby", "php", "native", "kernel"};
+    const std::set<std::string> languages = {
+        "python", "java", "javascript", "go", "rust", "csharp", "ruby", "php", "native", "kernel"};
     std::set<std::string> seen;
     for (const auto& [name, text] : traces()) {
         const Trace trace = parse_trace(text);
@@ -79,7 +80,10 @@ TEST(Traces, WhatAReleaseChangesKeepsTheId) {
     for (const auto& [name, text] : traces()) {
         const std::string id = app5(text);
         const std::vector<std::pair<std::string, std::string>> mutants = {
-            {"lines", replaced(text, R"((\.(?:py|js|java|kt|go|rs|cpp|rb|cs)\b"?(?:, line |:line |:)?)(\d+))", "$019$2")},
+            {"lines",
+             replaced(
+                 text, R"((\.(?:py|js|java|kt|go|rs|cpp|rb|cs)\b"?(?:, line |:line |:)?)(\d+))", "$019$2"
+             )},
             {"columns", replaced(text, R"((\.(?:js|rs|cpp):\d+:)(\d+))", "$017$2")},
             {"php lines", replaced(text, R"(\.php\((\d+)\))", ".php(9$1)")},
             {"addresses", replaced(text, R"(0x[0-9a-f]{6,})", "0x7f00aa11bb")},
@@ -88,7 +92,8 @@ TEST(Traces, WhatAReleaseChangesKeepsTheId) {
             {"process", replaced(text, R"(==\d+==)", "==99==")},
             {"uptime", replaced(text, R"(\[ *\d+\.\d+\])", "[99.123456]")},
             {"lambdas", replaced(text, R"(lambda\$(\w+)\$\d+)", "lambda$$$1$$9")},
-            {"proxies", replaced(text, R"(GeneratedMethodAccessor\d+|CGLIB\$\$[0-9a-f]+|Lambda\$\d+/0x[0-9a-f]+)", "")},
+            {"proxies",
+             replaced(text, R"(GeneratedMethodAccessor\d+|CGLIB\$\$[0-9a-f]+|Lambda\$\d+/0x[0-9a-f]+)", "")},
             {"bundle", replaced(replaced(text, "4f3a2b1c9d", "99aa88bb77"), "8Xk2Lq0p", "Zq1r9TTx")},
             {"closures", replaced(text, R"(func1\b)", "func3")},
             {"goroutine", replaced(text, "goroutine 1 ", "goroutine 77 ")},
@@ -115,17 +120,26 @@ TEST(Traces, AnotherPlaceOrKindOfFailureChangesTheId) {
         for (const Frame& frame : cause.frames) {
             if (!frame.in_app) continue;
             std::string function = frame.function;
-            if (const std::size_t mark = function.find_last_of("->."); mark != std::string::npos) function = function.substr(mark + 1);
+            if (const std::size_t mark = function.find_last_of("->."); mark != std::string::npos)
+                function = function.substr(mark + 1);
             function = function.substr(0, function.find_first_of("#$"));
-            if (function.size() < 3 || function.front() == '(' || function.front() == '<' || text.find(function) == std::string::npos) break;
+            if (function.size() < 3 || function.front() == '(' || function.front() == '<' ||
+                text.find(function) == std::string::npos)
+                break;
             const std::string mutant = replaced(text, function, "another_" + function);
             ++all;
             changed += app5(mutant) != id;
             EXPECT_NE(app5(mutant), id) << name << ": " << function;
             break;
         }
-        if (!cause.type.empty() && cause.type.find(' ') == std::string::npos && text.find(cause.type) != std::string::npos && cause.type != "panic" && cause.type.rfind("SIG", 0) != 0 && cause.type.find('-') == std::string::npos) {
-            const std::string mutant = replaced(text, replaced(cause.type, R"(\.)", "\\."), cause.type.find('.') != std::string::npos ? "org.example.OtherException" : "OtherError");
+        if (!cause.type.empty() && cause.type.find(' ') == std::string::npos &&
+            text.find(cause.type) != std::string::npos && cause.type != "panic" &&
+            cause.type.rfind("SIG", 0) != 0 && cause.type.find('-') == std::string::npos) {
+            const std::string mutant = replaced(
+                text,
+                replaced(cause.type, R"(\.)", "\\."),
+                cause.type.find('.') != std::string::npos ? "org.example.OtherException" : "OtherError"
+            );
             ++all;
             changed += app5(mutant) != id;
             EXPECT_NE(app5(mutant), id) << name << ": " << cause.type;
@@ -141,8 +155,12 @@ TEST(Traces, AnotherPlaceOrKindOfFailureChangesTheId) {
 
 TEST(Traces, RecursionCountsOnce) {
     const auto trace = [](int depth) {
-        std::string text = "Traceback (most recent call last):\n  File \"/a/x.py\", line 9, in main\n    f()\n";
-        for (int i = 0; i < depth; ++i) text += "  File \"/a/x.py\", line 2, in even\n    odd()\n  File \"/a/x.py\", line 3, in odd\n    even()\n";
+        std::string text =
+            "Traceback (most recent call last):\n  File \"/a/x.py\", line 9, in main\n    f()\n";
+        for (int i = 0; i < depth; ++i)
+            text +=
+                "  File \"/a/x.py\", line 2, in even\n    odd()\n  File \"/a/x.py\", line 3, in odd\n    "
+                "even()\n";
         return text + "  File \"/a/x.py\", line 4, in boom\n    raise\nValueError: x\n";
     };
     EXPECT_EQ(app5(trace(2)), app5(trace(40)));
@@ -150,7 +168,15 @@ TEST(Traces, RecursionCountsOnce) {
 }
 
 TEST(Traces, AnEmptyFrameListNeverMakesAnId) {
-    for (const std::string text : {"", "\n\n", "Traceback (most recent call last):\nValueError: x\n", "java.lang.Error: x\n", "goroutine 1 [running]:\n", "plain words", "#0 {main}\n", "stack backtrace:\n"}) {
+    for (const std::string text :
+         {"",
+          "\n\n",
+          "Traceback (most recent call last):\nValueError: x\n",
+          "java.lang.Error: x\n",
+          "goroutine 1 [running]:\n",
+          "plain words",
+          "#0 {main}\n",
+          "stack backtrace:\n"}) {
         const Signature s = signature_of(parse_trace(text));
         EXPECT_TRUE(s.exact.empty()) << text;
         EXPECT_TRUE(s.app5.empty()) << text;
@@ -167,7 +193,9 @@ TEST(Traces, HelperFramesOfTheUserAreSteppedOver) {
 
 TEST(Traces, ThrowersDoNotJoinDifferentErrors) {
     const auto trace = [](const std::string& message) {
-        return "Traceback (most recent call last):\n  File \"/a/x.py\", line 9, in caller\n  File \"/a/h.py\", line 2, in check\nValueError: " + message + "\n";
+        return "Traceback (most recent call last):\n  File \"/a/x.py\", line 9, in caller\n  File "
+               "\"/a/h.py\", line 2, in check\nValueError: " +
+               message + "\n";
     };
     EXPECT_NE(app5(trace("disk is full")), app5(trace("user is unknown")));
     EXPECT_EQ(app5(trace("disk 1 is full")), app5(trace("disk 2 is full")));
