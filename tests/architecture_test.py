@@ -10,7 +10,7 @@ LAYERS = {"base": 1, "core": 2, "fingerprint": 2, "store": 3, "wire": 3, "host":
 OWNED = {  # header prefix -> folders that may include it
     "sqlite3.h": {"store"}, "pqxx": {"store"}, "libpq": {"store"}, "boost/beast": {"http", "cli"}, "boost/dll": {"host"},
     "lua": {"host"}, "CLI/": {"cli", ""}, "yaml-cpp": {"service"}, "simdjson": {"ingest", "cli"}, "curl/": {"host", "service", "ai", "vcs", "notify", "cli"},
-    "sys/inotify.h": {"ingest", "runner", "service"}, "spawn.h": {"host", "runner", "service", "vcs"},
+    "sys/inotify.h": {"ingest", "runner", "service"}, "spawn.h": {"host", "runner", "service", "vcs", "cli"},
 }
 CORE_FORBIDDEN = ["boost/asio", "thread", "mutex", "unistd.h", "time.h", "fstream", "sys/"]
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^">]+)[">]', re.M)
