@@ -16,6 +16,9 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+from live import Live  # noqa: E402
+
 ROOT = HERE.parent.parent
 TIMEOUT_MS = 300
 LATENESS_MS = 50
@@ -82,7 +85,7 @@ LIBRARIES = [
     ("unresolved_symbol", "load", refused("this_symbol_exists_nowhere.*link the library"), "c", ["-DWITH_UNRESOLVED"]),
 ]
 
-BODY = "return { name = 'hostile', timeout_ms = 300, execute = function(request, call) %s end%s }"
+BODY = "return { name = 'hostile', timeout_ms = 300, matches = {{}}, execute = function(request, call) %s end%s }"
 
 
 def script(execute="return true", more=""):
@@ -231,7 +234,8 @@ class Suite:
             faults.append(f"escaped: {answer['text']}")
         if answer.get("took_ms", 0) > TIMEOUT_MS + 1000:
             faults.append(f"settled after {answer['took_ms']} ms, more than 1 s after its deadline")
-        if answer["worst_lateness_ms"] >= LATENESS_MS:
+        # Among all the other tests of a build machine the loop may have to wait for its turn; the bar holds for the suite alone.
+        if answer["worst_lateness_ms"] >= (10 * LATENESS_MS if self.options.quick else LATENESS_MS):
             faults.append(f"the event loop was held for {answer['worst_lateness_ms']:.1f} ms")
         if not answer["next_heals"]:
             faults.append(f"the next candidate did not heal: {answer.get('next_text')}")
@@ -243,6 +247,33 @@ class Suite:
             faults.append("a file was written outside")
             os.unlink("/tmp/heal-hostile-escape")
         self.note(name, call, faults, answer, started)
+
+    def run_live(self, chosen):
+        """Every execute and assess case once more, in a running heald."""
+        cases = [("live/" + name, lambda n=name, h=how: self.build(n, (h + ["c"])[0], h[1] if len(h) > 1 else []))
+                 for name, call, _, *how in LIBRARIES if call in ("execute", "assess") and chosen(name)]
+
+        def written(name, text):
+            path = self.work / f"live-{name}.lua"
+            path.write_bytes(text.encode("latin-1"))
+            return path
+        cases += [("live/lua/" + name, lambda n=name, t=text: written(n, t)) for name, text, call, expected in SCRIPTS
+                  if call in ("execute", "assess") and expected is not FINE and chosen("lua/" + name)]
+        if not cases:
+            return
+        live = Live(self.build_folder)
+        try:
+            descriptors = len(os.listdir(f"/proc/{live.heald.process.pid}/fd"))
+            for name, make in cases:
+                started = time.monotonic()
+                faults, slowest = live.case(make(), 10 * LATENESS_MS if self.options.quick else LATENESS_MS)
+                self.note(name, "live", faults, {"worst_health_ms": round(slowest, 1)}, started)
+            started = time.monotonic()
+            processes, now = live.left_over()
+            faults = [f"{now - descriptors} descriptors are left"] if now > descriptors + 2 else []
+            self.note("live/nothing_left", "live", faults, {"processes": len(processes)}, started)
+        finally:
+            live.close()
 
     def note(self, name, call, faults, answer, started):
         self.results.append({"name": name, "call": call, "passed": not faults, "faults": faults, "answer": answer, "seconds": round(time.monotonic() - started, 3)})
@@ -276,15 +307,17 @@ class Suite:
                 path = self.work / name
                 make(path)
                 self.drive("file/" + name, path, "load", expected)
+        self.run_live(chosen)
         victim.unlink(missing_ok=True)
         shutil.rmtree(self.work)
         left = [p for p in pathlib.Path(tempfile.gettempdir()).glob("heal-test-*")]
         passed = sum(r["passed"] for r in self.results)
         report = self.build_folder.parent / "reports" / "hostile.json"
         report.parent.mkdir(exist_ok=True)
+        worst_health = max((r["answer"].get("worst_health_ms", 0) for r in self.results if r["answer"]), default=0)
         worst = max((r["answer"].get("worst_lateness_ms", 0) for r in self.results if r["answer"]), default=0)
-        report.write_text(json.dumps({"cases": len(self.results), "passed": passed, "failed": len(self.results) - passed, "worst_lateness_ms": worst, "folders_left": len(left), "results": self.results}, indent=1))
-        print(f"worst lateness of the event loop: {worst:.1f} ms; report: {report}")
+        report.write_text(json.dumps({"cases": len(self.results), "passed": passed, "failed": len(self.results) - passed, "worst_lateness_ms": worst, "worst_health_ms": worst_health, "folders_left": len(left), "results": self.results}, indent=1))
+        print(f"worst lateness of the event loop: {worst:.1f} ms; slowest /health: {worst_health:.1f} ms; report: {report}")
         print(f"{passed} passed, {len(self.results) - passed} failed")
         return 0 if passed == len(self.results) else 1
 
