@@ -5,18 +5,19 @@
 #include "service/notify.hpp"
 #include "service/settings.hpp"
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <fmt/format.h>
 
+#include <fmt/format.h>
+#include <malloc.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
 #include <csignal>
 #include <cstdio>
-#include <malloc.h>
 
 namespace {
 
@@ -38,7 +39,12 @@ asio::awaitable<void> life(asio::io_context& io, Engine& engine, int& ret_code) 
         ret_code = 1;
         co_return;
     }
-    log::info("heald {} is ready on port {}, state in {}", HEAL_VERSION, (*server)->port(), engine.settings().state_dir);
+    log::info(
+        "heald {} is ready on port {}, state in {}",
+        HEAL_VERSION,
+        (*server)->port(),
+        engine.settings().state_dir
+    );
     ServiceManager manager{io};
     manager.ready(fmt::format("ready on port {}", (*server)->port()));
 
@@ -47,7 +53,8 @@ asio::awaitable<void> life(asio::io_context& io, Engine& engine, int& ret_code) 
         const int signal = co_await signals.async_wait(asio::use_awaitable);
         if (signal != SIGHUP) break;
         manager.reloading();
-        if (auto outcome = engine.reload("signal SIGHUP"); !outcome) log::error("reload: {}", outcome.error().text);
+        if (auto outcome = engine.reload("signal SIGHUP"); !outcome)
+            log::error("reload: {}", outcome.error().text);
         manager.ready("ready");
     }
     // Stop order: accept nothing, end hearing, let attempts finish, end children, flush, leave.
@@ -93,7 +100,13 @@ int main(int argc, char** argv) {
         return 1;
     }
     const auto& s = *loaded.settings;
-    log::set_up("heald", s.log_level, s.log_format == "plain" ? log::Format::plain : s.log_format == "json" ? log::Format::json : log::Format::automatic);
+    log::set_up(
+        "heald",
+        s.log_level,
+        s.log_format == "plain"  ? log::Format::plain
+        : s.log_format == "json" ? log::Format::json
+                                 : log::Format::automatic
+    );
 
     int code = 0;
     try {

@@ -1,14 +1,13 @@
 #include "base/clock.hpp"
 
 #include <fmt/format.h>
-
 #include <time.h>
 
 namespace heal {
 namespace {
 
-// Days since 1970-01-01 of a proleptic Gregorian date, and back; H. Hinnant, "chrono-Compatible Low-Level Date
-// Algorithms". std::chrono's calendar does the work.
+// Days since 1970-01-01 of a proleptic Gregorian date, and back; H. Hinnant, "chrono-Compatible Low-Level
+// Date Algorithms". std::chrono's calendar does the work.
 Duration read(clockid_t id) {
     timespec ts{};
     ::clock_gettime(id, &ts);
@@ -38,8 +37,13 @@ std::string to_rfc3339(Time t) {
     const ch::year_month_day date{day};
     const ch::hh_mm_ss clock{at - day};
     return fmt::format(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z", static_cast<int>(date.year()), static_cast<unsigned>(date.month()),
-        static_cast<unsigned>(date.day()), clock.hours().count(), clock.minutes().count(), clock.seconds().count(),
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
+        static_cast<int>(date.year()),
+        static_cast<unsigned>(date.month()),
+        static_cast<unsigned>(date.day()),
+        clock.hours().count(),
+        clock.minutes().count(),
+        clock.seconds().count(),
         clock.subseconds().count()
     );
 }
@@ -59,7 +63,8 @@ bool parse_rfc3339(std::string_view s, Time& ret) {
     std::int64_t fraction_us = 0;
     if (at < s.size() && (s[at] == '.' || s[at] == ',')) {
         std::int64_t scale = 100'000;
-        for (++at; at < s.size() && s[at] >= '0' && s[at] <= '9'; ++at, scale /= 10) fraction_us += (s[at] - '0') * scale;
+        for (++at; at < s.size() && s[at] >= '0' && s[at] <= '9'; ++at, scale /= 10)
+            fraction_us += (s[at] - '0') * scale;
     }
     int offset_minutes = 0;
     if (at < s.size() && (s[at] == '+' || s[at] == '-')) {
@@ -73,7 +78,8 @@ bool parse_rfc3339(std::string_view s, Time& ret) {
         return false;
     }
     const auto days = ch::sys_days{date}.time_since_epoch();
-    const Duration total = Duration{days} + ch::hours{hour} + ch::minutes{minute - offset_minutes} + ch::seconds{second};
+    const Duration total =
+        Duration{days} + ch::hours{hour} + ch::minutes{minute - offset_minutes} + ch::seconds{second};
     ret = Time{total.count() + fraction_us};
     return true;
 }

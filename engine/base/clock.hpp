@@ -1,6 +1,6 @@
-// Time. Two clocks that must not be mixed: the wall clock (what people and the store see; may jump) and the steady one
-// (durations, deadlines, cooldowns within a process; counts through suspend). Seam of D11: code takes a Clock& and
-// never calls the system's clock itself.
+// Time. Two clocks that must not be mixed: the wall clock (what people and the store see; may jump) and the
+// steady one (durations, deadlines, cooldowns within a process; counts through suspend). Seam of D11: code
+// takes a Clock& and never calls the system's clock itself.
 #pragma once
 
 #include <chrono>

@@ -1,6 +1,6 @@
 // Errors as values. An expected failure is a result<T>: a code for the machine and one sentence for the
-// person that names the place and the remedy. It deliberately holds no stack trace and does not log: who decides on
-// the error logs it once.
+// person that names the place and the remedy. It deliberately holds no stack trace and does not log: who
+// decides on the error logs it once.
 #pragma once
 
 #include <boost/system/result.hpp>
@@ -54,17 +54,18 @@ Error fail_errno(std::string what, int error_number);
 
 }  // namespace heal
 
-/// Leaves the function with the error of `expr`, or goes on. For result<void> and result<T> whose value isn't needed.
-#define HEAL_TRY(expr)                                              \
-    do {                                                            \
-        if (auto heal_try_result = (expr); !heal_try_result) {      \
-            return std::move(heal_try_result).error();              \
-        }                                                           \
+/// Leaves the function with the error of `expr`, or goes on. For result<void> and result<T> whose value isn't
+/// needed.
+#define HEAL_TRY(expr)                                         \
+    do {                                                       \
+        if (auto heal_try_result = (expr); !heal_try_result) { \
+            return std::move(heal_try_result).error();         \
+        }                                                      \
     } while (false)
 
-#define HEAL_CO_TRY(expr)                                           \
-    do {                                                            \
-        if (auto heal_co_try_result = (expr); !heal_co_try_result) {      \
-            co_return std::move(heal_co_try_result).error();           \
-        }                                                           \
+#define HEAL_CO_TRY(expr)                                            \
+    do {                                                             \
+        if (auto heal_co_try_result = (expr); !heal_co_try_result) { \
+            co_return std::move(heal_co_try_result).error();         \
+        }                                                            \
     } while (false)

@@ -1,8 +1,7 @@
 #include "base/files.hpp"
 
-#include <fmt/format.h>
-
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -50,7 +49,8 @@ result<std::string> SystemFiles::read(const std::string& path, std::size_t max_b
 result<void> SystemFiles::write_atomic(const std::string& path, std::string_view content, unsigned mode) {
     const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
     {
-        const Descriptor out{::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode)};
+        const Descriptor out{
+            ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode)};
         if (out.fd < 0) return fail_errno(fmt::format("cannot create {}", temporary), errno);
         while (!content.empty()) {
             const auto n = ::write(out.fd, content.data(), content.size());
@@ -74,8 +74,10 @@ result<void> SystemFiles::write_atomic(const std::string& path, std::string_view
         return fail_errno(fmt::format("cannot rename {} to {}", temporary, path), error);
     }
     const auto folder = std::filesystem::path{path}.parent_path();
-    const Descriptor parent{::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-    if (parent.fd >= 0 && ::fsync(parent.fd) != 0) return fail_errno(fmt::format("cannot sync {}", folder.string()), errno);
+    const Descriptor parent{
+        ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+    if (parent.fd >= 0 && ::fsync(parent.fd) != 0)
+        return fail_errno(fmt::format("cannot sync {}", folder.string()), errno);
     return {};
 }
 

@@ -1,5 +1,5 @@
-// The file system as heald's own state uses it (not the tailed logs, not the effects of strategies). Seam of D11: tests
-// put a failing or power-losing one in its place.
+// The file system as heald's own state uses it (not the tailed logs, not the effects of strategies). Seam of
+// D11: tests put a failing or power-losing one in its place.
 #pragma once
 
 #include "base/error.hpp"
@@ -15,8 +15,11 @@ public:
     virtual ~Files() = default;
     /// Whole content. errc::not_found, errc::io; errc::invalid_input when larger than `max_bytes`.
     virtual result<std::string> read(const std::string& path, std::size_t max_bytes = 16U << 20U) const = 0;
-    /// Temporary file beside it, fsync, rename, fsync of the folder: afterwards the old or the new content is there, whole.
-    virtual result<void> write_atomic(const std::string& path, std::string_view content, unsigned mode = 0600) = 0;
+    /// Temporary file beside it, fsync, rename, fsync of the folder: afterwards the old or the new content is
+    /// there, whole.
+    virtual result<void> write_atomic(
+        const std::string& path, std::string_view content, unsigned mode = 0600
+    ) = 0;
     /// Creates the folder and its parents with mode 0700 where missing.
     virtual result<void> make_folder(const std::string& path) = 0;
     virtual result<void> remove(const std::string& path) = 0;

@@ -1,7 +1,6 @@
 #include "base/id.hpp"
 
 #include <fmt/format.h>
-
 #include <openssl/evp.h>
 #include <sys/random.h>
 
@@ -16,7 +15,9 @@ namespace {
 void fill_random(unsigned char* out, std::size_t size) {
     while (size > 0) {
         const auto n = ::getrandom(out, size, 0);
-        if (n <= 0) std::abort();  // the kernel's generator cannot fail after boot; ids without it would not be unique
+        if (n <= 0)
+            std::abort(
+            );  // the kernel's generator cannot fail after boot; ids without it would not be unique
         out += n;
         size -= static_cast<std::size_t>(n);
     }
@@ -49,7 +50,12 @@ std::string new_id(const Clock& clock) {
     const std::uint64_t ms = next >> 12U;
     const std::string tail = hex(random.data(), random.size());
     return fmt::format(
-        "{:08x}-{:04x}-7{:03x}-{}-{}", ms >> 16U, ms & 0xFFFFU, next & 0xFFFU, tail.substr(0, 4), tail.substr(4)
+        "{:08x}-{:04x}-7{:03x}-{}-{}",
+        ms >> 16U,
+        ms & 0xFFFFU,
+        next & 0xFFFU,
+        tail.substr(0, 4),
+        tail.substr(4)
     );
 }
 

@@ -13,13 +13,19 @@ result<json::value> parse_json(std::string_view text, std::string_view what) {
     if (!ec && parser.done()) {
         for (std::size_t i = used; i < text.size(); ++i) {
             if (std::string_view{" \t\r\n"}.find(text[i]) == std::string_view::npos) {
-                return fail(errc::invalid_input, fmt::format("{}: not valid JSON at byte {}: extra text after the value", what, i));
+                return fail(
+                    errc::invalid_input,
+                    fmt::format("{}: not valid JSON at byte {}: extra text after the value", what, i)
+                );
             }
         }
     } else if (!ec) {
         parser.finish(ec);
     }
-    if (ec) return fail(errc::invalid_input, fmt::format("{}: not valid JSON at byte {}: {}", what, used, ec.message()));
+    if (ec)
+        return fail(
+            errc::invalid_input, fmt::format("{}: not valid JSON at byte {}: {}", what, used, ec.message())
+        );
     return parser.release();
 }
 
@@ -34,8 +40,10 @@ result<std::string> FieldReader::required_string(std::string_view key) const {
     return std::string{view(v->get_string())};
 }
 
-result<std::int64_t> FieldReader::required_int(std::string_view key, std::int64_t min, std::int64_t max) const {
-    if (!object_.contains(key)) return wrong(key, fmt::format("is missing; an integer from {} to {} is needed", min, max));
+result<std::int64_t> FieldReader::required_int(std::string_view key, std::int64_t min, std::int64_t max)
+    const {
+    if (!object_.contains(key))
+        return wrong(key, fmt::format("is missing; an integer from {} to {} is needed", min, max));
     return int_or(key, min, min, max);
 }
 
@@ -129,13 +137,20 @@ std::string to_valid_utf8(std::string_view in) {
     std::size_t i = 0;
     while (i < in.size()) {
         const auto c = static_cast<unsigned char>(in[i]);
-        std::size_t n = c < 0x80 ? 1 : (c >= 0xC2 && c <= 0xDF) ? 2 : (c >= 0xE0 && c <= 0xEF) ? 3 : (c >= 0xF0 && c <= 0xF4) ? 4 : 0;
+        std::size_t n = c < 0x80                   ? 1
+                        : (c >= 0xC2 && c <= 0xDF) ? 2
+                        : (c >= 0xE0 && c <= 0xEF) ? 3
+                        : (c >= 0xF0 && c <= 0xF4) ? 4
+                                                   : 0;
         bool ok = n != 0 && i + n <= in.size();
-        for (std::size_t k = 1; ok && k < n; ++k) ok = (static_cast<unsigned char>(in[i + k]) & 0xC0U) == 0x80U;
+        for (std::size_t k = 1; ok && k < n; ++k)
+            ok = (static_cast<unsigned char>(in[i + k]) & 0xC0U) == 0x80U;
         if (ok && n >= 3) {
             const auto d = static_cast<unsigned char>(in[i + 1]);
             // RFC 3629 section 4: no overlong forms, no surrogates, nothing above U+10FFFF.
-            if ((c == 0xE0 && d < 0xA0) || (c == 0xED && d > 0x9F) || (c == 0xF0 && d < 0x90) || (c == 0xF4 && d > 0x8F)) ok = false;
+            if ((c == 0xE0 && d < 0xA0) || (c == 0xED && d > 0x9F) || (c == 0xF0 && d < 0x90) ||
+                (c == 0xF4 && d > 0x8F))
+                ok = false;
         }
         if (ok) {
             out.append(in.substr(i, n));

@@ -1,5 +1,6 @@
-// JSON for everything that isn't the hot path: Boost.JSON plus field access whose errors name the path. Ingest of NDJSON
-// uses simdjson in ingest/ instead. Depth is limited to 32 (Boost.JSON's default), input size by the caller.
+// JSON for everything that isn't the hot path: Boost.JSON plus field access whose errors name the path.
+// Ingest of NDJSON uses simdjson in ingest/ instead. Depth is limited to 32 (Boost.JSON's default), input
+// size by the caller.
 #pragma once
 
 #include "base/error.hpp"
@@ -7,8 +8,8 @@
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
-#include <boost/json/stream_parser.hpp>
 #include <boost/json/serialize.hpp>
+#include <boost/json/stream_parser.hpp>
 #include <boost/json/value.hpp>
 
 #include <cstdint>
@@ -24,7 +25,8 @@ namespace json = boost::json;
 result<json::value> parse_json(std::string_view text, std::string_view what);
 
 /// Reads fields of one object and remembers the path for its errors:
-///   FieldReader in{object, "strategy"};  auto n = in.required_string("name");  -> "strategy.name: is missing"
+///   FieldReader in{object, "strategy"};  auto n = in.required_string("name");  -> "strategy.name: is
+///   missing"
 class FieldReader {
 public:
     FieldReader(const json::object& object, std::string path) : object_(object), path_(std::move(path)) {}
@@ -33,7 +35,9 @@ public:
     result<std::int64_t> required_int(std::string_view key, std::int64_t min, std::int64_t max) const;
     /// Missing or null gives the default; a wrong type or range is an error.
     result<std::string> string_or(std::string_view key, std::string fallback) const;
-    result<std::int64_t> int_or(std::string_view key, std::int64_t fallback, std::int64_t min, std::int64_t max) const;
+    result<std::int64_t> int_or(
+        std::string_view key, std::int64_t fallback, std::int64_t min, std::int64_t max
+    ) const;
     result<double> double_or(std::string_view key, double fallback, double min, double max) const;
     result<bool> bool_or(std::string_view key, bool fallback) const;
     /// Null when missing; an error when present and not an object / array.

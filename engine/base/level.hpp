@@ -11,8 +11,8 @@ enum class Level : std::uint8_t { unknown, trace, debug, info, warn, error, fata
 /// "trace" … "fatal"; "unknown" for a record whose source gave none.
 const char* to_string(Level level) noexcept;
 
-/// Understands names of syslog, log4j, logback, zap, pino, Python, systemd, glog, Java (`SEVERE`, `crit`, `WARNING`, `E`, …), any
-/// letter case. Level::unknown for any other word.
+/// Understands names of syslog, log4j, logback, zap, pino, Python, systemd, glog, Java (`SEVERE`, `crit`,
+/// `WARNING`, `E`, …), any letter case. Level::unknown for any other word.
 Level parse_level(std::string_view word) noexcept;
 
 /// pino/bunyan numbers: 10 trace, 20 debug, 30 info, 40 warn, 50 error, 60 fatal. Others round down.

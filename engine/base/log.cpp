@@ -5,9 +5,9 @@
 #include <boost/json/serialize.hpp>
 #include <boost/json/string.hpp>
 #include <boost/json/value.hpp>
+
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
-
 #include <unistd.h>
 
 #include <cstdlib>
@@ -33,7 +33,9 @@ public:
         line += "}\n";
         out.append(line.data(), line.data() + line.size());
     }
-    std::unique_ptr<spdlog::formatter> clone() const override { return std::make_unique<JsonFormatter>(journal_); }
+    std::unique_ptr<spdlog::formatter> clone() const override {
+        return std::make_unique<JsonFormatter>(journal_);
+    }
 
 private:
     bool journal_;
@@ -44,9 +46,14 @@ private:
 bool set_up(std::string_view program, std::string_view level, Format format) {
     auto sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
     const bool journal = std::getenv("JOURNAL_STREAM") != nullptr;
-    const bool as_json = format == Format::json || (format == Format::automatic && ::isatty(STDERR_FILENO) == 0);
-    if (as_json) sink->set_formatter(std::make_unique<JsonFormatter>(journal));
-    else sink->set_formatter(std::make_unique<spdlog::pattern_formatter>("%H:%M:%S.%e %-5l %v", spdlog::pattern_time_type::local));
+    const bool as_json =
+        format == Format::json || (format == Format::automatic && ::isatty(STDERR_FILENO) == 0);
+    if (as_json)
+        sink->set_formatter(std::make_unique<JsonFormatter>(journal));
+    else
+        sink->set_formatter(std::make_unique<spdlog::pattern_formatter>(
+            "%H:%M:%S.%e %-5l %v", spdlog::pattern_time_type::local
+        ));
     auto logger = std::make_shared<spdlog::logger>(std::string{program}, std::move(sink));
     const auto parsed = spdlog::level::from_str(std::string{level});
     if (parsed == spdlog::level::off && level != "off") return false;

@@ -1,5 +1,6 @@
-// heald's own log: structured lines on stderr; plain on a terminal, JSON lines otherwise, with "<3>" style priorities when
-// systemd reads them. Deliberately no file sink and no ingest of itself: records carry logger="heald" and the ingest drops them.
+// heald's own log: structured lines on stderr; plain on a terminal, JSON lines otherwise, with "<3>" style
+// priorities when systemd reads them. Deliberately no file sink and no ingest of itself: records carry
+// logger="heald" and the ingest drops them.
 #pragma once
 
 #include <spdlog/spdlog.h>
@@ -11,7 +12,8 @@ namespace heal::log {
 
 enum class Format { automatic, plain, json };
 
-/// Once, before threads start. `level` is one of trace, debug, info, warn, error. False: the level is unknown.
+/// Once, before threads start. `level` is one of trace, debug, info, warn, error. False: the level is
+/// unknown.
 bool set_up(std::string_view program, std::string_view level, Format format);
 
 using spdlog::debug;

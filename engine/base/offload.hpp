@@ -1,5 +1,5 @@
-// Blocking work off the event loop: runs a callable on a pool, resumes on the caller's executor. Deliberately takes the callable by
-// reference to a named object (docs/adr/0006-coroutines.md).
+// Blocking work off the event loop: runs a callable on a pool, resumes on the caller's executor. Deliberately
+// takes the callable by reference to a named object (docs/adr/0006-coroutines.md).
 #pragma once
 
 #include <boost/asio/async_result.hpp>
@@ -14,8 +14,8 @@
 
 namespace heal {
 
-/// Runs `work()` on a thread of `pool`. `work` and `pool` must live until this resumes, which the caller's frame ensures.
-/// What `work` throws is thrown here.
+/// Runs `work()` on a thread of `pool`. `work` and `pool` must live until this resumes, which the caller's
+/// frame ensures. What `work` throws is thrown here.
 template <class Work>
 boost::asio::awaitable<void> offload(boost::asio::thread_pool& pool, Work& work) {
     auto executor = co_await boost::asio::this_coro::executor;

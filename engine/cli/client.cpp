@@ -1,8 +1,7 @@
 #include "cli/client.hpp"
 
-#include <fmt/format.h>
-
 #include <curl/curl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <memory>
@@ -12,7 +11,9 @@ namespace {
 
 struct Handle {
     Handle() : curl(::curl_easy_init(), ::curl_easy_cleanup), headers(nullptr, ::curl_slist_free_all) {}
-    void header(const std::string& line) { headers.reset(::curl_slist_append(headers.release(), line.c_str())); }
+    void header(const std::string& line) {
+        headers.reset(::curl_slist_append(headers.release(), line.c_str()));
+    }
     std::unique_ptr<CURL, void (*)(CURL*)> curl;
     std::unique_ptr<curl_slist, void (*)(curl_slist*)> headers;
 };
@@ -37,13 +38,18 @@ void set_up(Handle& h, const Client& client, const std::string& path) {
 Error unreachable(const Client& client, CURLcode rc) {
     return fail(
         errc::unavailable,
-        fmt::format("heald does not answer at {}: {}; is it running? --server or HEALCTL_SERVER says where", client.server, ::curl_easy_strerror(rc))
+        fmt::format(
+            "heald does not answer at {}: {}; is it running? --server or HEALCTL_SERVER says where",
+            client.server,
+            ::curl_easy_strerror(rc)
+        )
     );
 }
 
 }  // namespace
 
-result<json::value> Client::call(const std::string& method, const std::string& path, const std::string& body) const {
+result<json::value> Client::call(const std::string& method, const std::string& path, const std::string& body)
+    const {
     Handle h;
     std::string answer;
     set_up(h, *this, path);
@@ -65,10 +71,10 @@ result<json::value> Client::call(const std::string& method, const std::string& p
     std::string text = fmt::format("HTTP status {}", status);
     if (parsed && parsed->is_object()) text = string_at(parsed->get_object(), "detail", text);
     const errc code = status == 404                    ? errc::not_found
-                    : status == 401 || status == 403   ? errc::denied
-                    : status == 409                    ? errc::conflict
-                    : status == 400                    ? errc::invalid_input
-                    : status == 503                    ? errc::unavailable
+                      : status == 401 || status == 403 ? errc::denied
+                      : status == 409                  ? errc::conflict
+                      : status == 400                  ? errc::invalid_input
+                      : status == 503                  ? errc::unavailable
                                                        : errc::internal;
     return fail(code, std::move(text));
 }
@@ -84,24 +90,24 @@ result<void> Client::stream(const std::function<bool(std::string_view, std::stri
     ::curl_easy_setopt(h.curl.get(), CURLOPT_HTTPHEADER, h.headers.get());
     ::curl_easy_setopt(h.curl.get(), CURLOPT_FAILONERROR, 1L);
     const auto take = +[](char* data, std::size_t size, std::size_t count, void* user) -> std::size_t {
-            auto& in = *static_cast<Into*>(user);
-            in.buffer.append(data, size * count);
-            for (auto end = in.buffer.find("\n\n"); end != std::string::npos; end = in.buffer.find("\n\n")) {
-                std::string_view block{in.buffer.data(), end}, type, text;
-                while (!block.empty()) {
-                    const auto line = block.substr(0, block.find('\n'));
-                    block.remove_prefix(std::min(block.size(), line.size() + 1));
-                    if (line.starts_with("event: ")) type = line.substr(7);
-                    if (line.starts_with("data: ")) text = line.substr(6);
-                }
-                if (!type.empty() && !in.on_item(type, text)) {
-                    in.stopped = true;
-                    return 0;
-                }
-                in.buffer.erase(0, end + 2);
+        auto& in = *static_cast<Into*>(user);
+        in.buffer.append(data, size * count);
+        for (auto end = in.buffer.find("\n\n"); end != std::string::npos; end = in.buffer.find("\n\n")) {
+            std::string_view block{in.buffer.data(), end}, type, text;
+            while (!block.empty()) {
+                const auto line = block.substr(0, block.find('\n'));
+                block.remove_prefix(std::min(block.size(), line.size() + 1));
+                if (line.starts_with("event: ")) type = line.substr(7);
+                if (line.starts_with("data: ")) text = line.substr(6);
             }
-            return size * count;
-        };
+            if (!type.empty() && !in.on_item(type, text)) {
+                in.stopped = true;
+                return 0;
+            }
+            in.buffer.erase(0, end + 2);
+        }
+        return size * count;
+    };
     ::curl_easy_setopt(h.curl.get(), CURLOPT_WRITEFUNCTION, take);
     ::curl_easy_setopt(h.curl.get(), CURLOPT_WRITEDATA, &into);
     const auto rc = ::curl_easy_perform(h.curl.get());
@@ -112,9 +118,12 @@ result<void> Client::stream(const std::function<bool(std::string_view, std::stri
 std::string escape(const std::string& text) {
     std::string out;
     for (const char c : text) {
-        const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == '~';
-        if (plain) out += c;
-        else out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+        const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                           c == '-' || c == '_' || c == '.' || c == '~';
+        if (plain)
+            out += c;
+        else
+            out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
     }
     return out;
 }

@@ -13,9 +13,10 @@ struct Client {
     std::string server;  ///< "http://127.0.0.1:7480"
     std::string token;
 
-    /// errc::unavailable: nothing answers; errc::denied: 401, 403; errc::not_found; errc::conflict; errc::invalid_input: 400;
-    /// errc::internal: anything else. The text is the server's own.
-    result<json::value> call(const std::string& method, const std::string& path, const std::string& body = {}) const;
+    /// errc::unavailable: nothing answers; errc::denied: 401, 403; errc::not_found; errc::conflict;
+    /// errc::invalid_input: 400; errc::internal: anything else. The text is the server's own.
+    result<json::value> call(const std::string& method, const std::string& path, const std::string& body = {})
+        const;
     /// Calls back with (event type, JSON text) until the connection ends or the callback returns false.
     result<void> stream(const std::function<bool(std::string_view, std::string_view)>& on_item) const;
 };

@@ -1,5 +1,6 @@
-// healctl: what people ask of a running heald, and what needs none. Data on stdout, everything else on stderr.
-// Exit codes: 0 done, 1 failure, 2 usage, 3 not found, 4 not allowed, 5 heald unreachable, 6 conflict.
+// healctl: what people ask of a running heald, and what needs none. Data on stdout, everything else on
+// stderr. Exit codes: 0 done, 1 failure, 2 usage, 3 not found, 4 not allowed, 5 heald unreachable, 6
+// conflict.
 #include "cli/client.hpp"
 #include "cli/fingerprint_id.hpp"
 #include "cli/script_command.hpp"
@@ -7,16 +8,15 @@
 #include "service/fingerprints.hpp"
 #include "service/settings.hpp"
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
-#include <fmt/format.h>
-
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
 #include <cstdlib>
 #include <iostream>
 #include <iterator>
@@ -28,12 +28,18 @@ using cli::Client;
 
 int exit_code(errc code) {
     switch (code) {
-        case errc::invalid_input: return 2;
-        case errc::not_found: return 3;
-        case errc::denied: return 4;
-        case errc::unavailable: return 5;
-        case errc::conflict: return 6;
-        default: return 1;
+        case errc::invalid_input:
+            return 2;
+        case errc::not_found:
+            return 3;
+        case errc::denied:
+            return 4;
+        case errc::unavailable:
+            return 5;
+        case errc::conflict:
+            return 6;
+        default:
+            return 1;
     }
 }
 
@@ -53,7 +59,8 @@ std::string cell(const json::value& v) {
     if (v.is_string()) {
         std::string s{view(v.get_string())};
         for (char& c : s) {
-            if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';  // nothing from a log steers a terminal
+            if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F)
+                c = ' ';  // nothing from a log steers a terminal
         }
         return s;
     }
@@ -80,7 +87,11 @@ void print_table(const json::array& rows, const std::vector<Column>& columns) {
         cells.emplace_back();
         for (const auto& c : columns) {
             const auto* v = row.as_object().if_contains(c.key);
-            std::string text = v ? (std::string_view{c.key}.ends_with("_at") || std::string_view{c.key} == "at" ? short_time(*v) : cell(*v)) : "-";
+            std::string text =
+                v ? (std::string_view{c.key}.ends_with("_at") || std::string_view{c.key} == "at"
+                         ? short_time(*v)
+                         : cell(*v))
+                  : "-";
             if (text.size() > c.max) text = text.substr(0, c.max - 1) + "…";
             cells.back().push_back(std::move(text));
         }
@@ -91,7 +102,8 @@ void print_table(const json::array& rows, const std::vector<Column>& columns) {
     }
     for (const auto& row : cells) {
         std::string line;
-        for (std::size_t i = 0; i < row.size(); ++i) line += i + 1 < row.size() ? fmt::format("{:<{}}  ", row[i], widths[i]) : row[i];
+        for (std::size_t i = 0; i < row.size(); ++i)
+            line += i + 1 < row.size() ? fmt::format("{:<{}}  ", row[i], widths[i]) : row[i];
         fmt::print("{}\n", line);
     }
 }
@@ -103,7 +115,9 @@ void print_fields(const json::object& o, const std::string& indent = "") {
             fmt::print("{}{}:\n", indent, name);
             print_fields(value.get_object(), indent + "  ");
         } else if (!(value.is_array() && !value.get_array().empty() && value.get_array()[0].is_object())) {
-            fmt::print("{}{:<18} {}\n", indent, name, name.ends_with("_at") ? short_time(value) : cell(value));
+            fmt::print(
+                "{}{:<18} {}\n", indent, name, name.ends_with("_at") ? short_time(value) : cell(value)
+            );
         }
     }
 }
@@ -112,24 +126,48 @@ void print_event(const json::object& e) {
     print_fields(e);
     for (const auto& candidate : array_at(object_at(e, "decision"), "candidates")) {
         const auto& c = candidate.as_object();
-        fmt::print("candidate {}: {} priority {} confidence {:.3f} (prior {:.2f}, {} good, {} bad) {}\n", int_at(c, "rank"), string_at(c, "strategy"),
-                   int_at(c, "priority"), double_at(c, "confidence"), double_at(c, "prior"), int_at(c, "successes"), int_at(c, "failures"),
-                   string_at(c, "note"));
+        fmt::print(
+            "candidate {}: {} priority {} confidence {:.3f} (prior {:.2f}, {} good, {} bad) {}\n",
+            int_at(c, "rank"),
+            string_at(c, "strategy"),
+            int_at(c, "priority"),
+            double_at(c, "confidence"),
+            double_at(c, "prior"),
+            int_at(c, "successes"),
+            int_at(c, "failures"),
+            string_at(c, "note")
+        );
     }
     for (const auto& attempt : array_at(e, "attempts")) {
         const auto& a = attempt.as_object();
-        fmt::print("attempt {}: {} {} verified: {} {}\n", string_at(a, "id"), string_at(a, "strategy"), string_at(a, "state"),
-                   string_at(a, "verified").empty() ? "-" : string_at(a, "verified"), cell(json::value(string_at(a, "text"))));
+        fmt::print(
+            "attempt {}: {} {} verified: {} {}\n",
+            string_at(a, "id"),
+            string_at(a, "strategy"),
+            string_at(a, "state"),
+            string_at(a, "verified").empty() ? "-" : string_at(a, "verified"),
+            cell(json::value(string_at(a, "text")))
+        );
         for (const auto& action : array_at(a, "actions")) {
             const auto& s = action.as_object();
-            fmt::print("  {:<8} {:>2} {:<7} {} ({} µs){}\n", string_at(s, "phase"), int_at(s, "step"), string_at(s, "state"),
-                       cell(json::value(string_at(s, "summary"))), int_at(s, "duration_us"),
-                       string_at(s, "error").empty() ? "" : ": " + cell(json::value(string_at(s, "error"))));
+            fmt::print(
+                "  {:<8} {:>2} {:<7} {} ({} µs){}\n",
+                string_at(s, "phase"),
+                int_at(s, "step"),
+                string_at(s, "state"),
+                cell(json::value(string_at(s, "summary"))),
+                int_at(s, "duration_us"),
+                string_at(s, "error").empty() ? "" : ": " + cell(json::value(string_at(s, "error")))
+            );
         }
         for (const auto& item : array_at(a, "evidence")) {
             const auto& i = item.as_object();
-            fmt::print("  evidence {} {}: {}\n", bool_at(i, "ok") ? "good" : "bad", cell(json::value(string_at(i, "source"))),
-                       cell(json::value(string_at(i, "text"))));
+            fmt::print(
+                "  evidence {} {}: {}\n",
+                bool_at(i, "ok") ? "good" : "bad",
+                cell(json::value(string_at(i, "source"))),
+                cell(json::value(string_at(i, "text")))
+            );
         }
     }
 }
@@ -141,17 +179,26 @@ struct Options {
     std::string before;
 };
 
-void show(const Options& o, const json::value& answer, const std::vector<Column>& columns, std::string_view key = "items") {
+void show(
+    const Options& o,
+    const json::value& answer,
+    const std::vector<Column>& columns,
+    std::string_view key = "items"
+) {
     if (o.as_json) {
         fmt::print("{}\n", json::serialize(answer));
         return;
     }
     const auto& rows = array_at(answer.as_object(), key);
-    if (rows.empty()) fmt::print(stderr, "nothing yet\n");
-    else print_table(rows, columns);
+    if (rows.empty())
+        fmt::print(stderr, "nothing yet\n");
+    else
+        print_table(rows, columns);
 }
 
-std::string list_path(const Options& o, const std::string& path, const std::vector<std::pair<std::string, std::string>>& filters) {
+std::string list_path(
+    const Options& o, const std::string& path, const std::vector<std::pair<std::string, std::string>>& filters
+) {
     std::string out = fmt::format("{}?limit={}", path, o.limit);
     if (!o.before.empty()) out += "&before=" + cli::escape(o.before);
     for (const auto& [key, value] : filters) {
@@ -192,16 +239,22 @@ int run_command(const Client& client, const std::string& service, std::vector<st
         if (tail.size() > (64U << 10U)) tail.erase(0, tail.size() - (32U << 10U));
     }
     int status = 0;
-    while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+    while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
     const bool crashed = WIFSIGNALED(status);
     const int code = crashed ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
     if (code != 0) {
-        const std::string message = crashed ? fmt::format("{} was killed by {}", command[0], ::strsignal(WTERMSIG(status)))
-                                            : fmt::format("{} ended with exit code {}", command[0], code);
-        json::object record{{"service_name", service.empty() ? command[0].substr(command[0].rfind('/') + 1) : service},
-                            {"log_level", crashed ? "fatal" : "error"}, {"message", message}, {"stack_trace", to_valid_utf8(tail)}};
+        const std::string message =
+            crashed ? fmt::format("{} was killed by {}", command[0], ::strsignal(WTERMSIG(status)))
+                    : fmt::format("{} ended with exit code {}", command[0], code);
+        json::object record{
+            {"service_name", service.empty() ? command[0].substr(command[0].rfind('/') + 1) : service},
+            {"log_level", crashed ? "fatal" : "error"},
+            {"message", message},
+            {"stack_trace", to_valid_utf8(tail)}};
         if (crashed) record["error_type"] = std::string{"SIG"} + ::sigabbrev_np(WTERMSIG(status));
-        if (auto sent = client.call("POST", "/api/v1/logs", json::serialize(record)); !sent) fmt::print(stderr, "healctl: not reported: {}\n", sent.error().text);
+        if (auto sent = client.call("POST", "/api/v1/logs", json::serialize(record)); !sent)
+            fmt::print(stderr, "healctl: not reported: {}\n", sent.error().text);
     }
     return code;
 }
@@ -218,7 +271,8 @@ int run(int argc, char** argv) {
     app.require_subcommand(1);
     app.fallthrough();
     app.set_version_flag("-V,--version", "healctl " HEAL_VERSION);
-    app.add_option("--server", o.client.server, "where heald listens (HEALCTL_SERVER)")->capture_default_str();
+    app.add_option("--server", o.client.server, "where heald listens (HEALCTL_SERVER)")
+        ->capture_default_str();
     app.add_option("--token", o.client.token, "API token (HEALCTL_TOKEN)");
     app.add_flag("--json", o.as_json, "the answer as JSON");
     app.add_option("--limit", o.limit, "rows of a list")->check(CLI::Range(1, 1000))->capture_default_str();
@@ -226,8 +280,10 @@ int run(int argc, char** argv) {
 
     const auto get = [&](const std::string& path) { return must(o.client.call("GET", path)); };
     const auto say = [&](const json::value& answer, const std::string& words) {
-        if (o.as_json) fmt::print("{}\n", json::serialize(answer));
-        else fmt::print("{}\n", words);
+        if (o.as_json)
+            fmt::print("{}\n", json::serialize(answer));
+        else
+            fmt::print("{}\n", words);
     };
     const auto group = [&](const char* name, const char* text) {
         auto* sub = app.add_subcommand(name, text);
@@ -237,8 +293,10 @@ int run(int argc, char** argv) {
 
     app.add_subcommand("status", "how heald is")->callback([&] {
         const auto answer = get("/api/v1/status");
-        if (o.as_json) fmt::print("{}\n", json::serialize(answer));
-        else print_fields(answer.as_object());
+        if (o.as_json)
+            fmt::print("{}\n", json::serialize(answer));
+        else
+            print_fields(answer.as_object());
     });
 
     std::string id, service, state, name, text, strategy;
@@ -247,37 +305,66 @@ int run(int argc, char** argv) {
     event_list->add_option("--service", service, "only this service");
     event_list->add_option("--state", state, "only this state");
     event_list->callback([&] {
-        show(o, get(list_path(o, "/api/v1/healing/events", {{"service_name", service}, {"state", state}})),
-             {{"EVENT", "id"}, {"OPENED", "opened_at"}, {"SERVICE", "service_name", 24}, {"SEVERITY", "severity"}, {"STATE", "state"},
-              {"HEALED BY", "healed_by", 24}, {"COUNT", "occurrence_count"}, {"REASON", "reason", 70}});
+        show(
+            o,
+            get(list_path(o, "/api/v1/healing/events", {{"service_name", service}, {"state", state}})),
+            {{"EVENT", "id"},
+             {"OPENED", "opened_at"},
+             {"SERVICE", "service_name", 24},
+             {"SEVERITY", "severity"},
+             {"STATE", "state"},
+             {"HEALED BY", "healed_by", 24},
+             {"COUNT", "occurrence_count"},
+             {"REASON", "reason", 70}}
+        );
     });
     auto* event_show = events->add_subcommand("show", "one, with decision, attempts, effects and evidence");
     event_show->add_option("id", id)->required();
     event_show->callback([&] {
         const auto answer = get("/api/v1/healing/events/" + cli::escape(id));
-        if (o.as_json) fmt::print("{}\n", json::serialize(answer));
-        else print_event(answer.as_object());
+        if (o.as_json)
+            fmt::print("{}\n", json::serialize(answer));
+        else
+            print_event(answer.as_object());
     });
     auto* event_approve = events->add_subcommand("approve", "allow the strategy that waits");
     event_approve->add_option("id", id)->required();
     event_approve->add_option("--strategy", strategy, "which one, when several wait");
     event_approve->callback([&] {
-        say(must(o.client.call("POST", "/api/v1/healing/events/" + cli::escape(id) + "/approve", json::serialize(json::object{{"strategy", strategy}}))), "approved");
+        say(must(o.client.call(
+                "POST",
+                "/api/v1/healing/events/" + cli::escape(id) + "/approve",
+                json::serialize(json::object{{"strategy", strategy}})
+            )),
+            "approved");
     });
     auto* event_reject = events->add_subcommand("reject", "refuse it");
     event_reject->add_option("id", id)->required();
     event_reject->add_option("--reason", text)->required();
     event_reject->callback([&] {
-        say(must(o.client.call("POST", "/api/v1/healing/events/" + cli::escape(id) + "/reject", json::serialize(json::object{{"reason", text}}))), "rejected");
+        say(must(o.client.call(
+                "POST",
+                "/api/v1/healing/events/" + cli::escape(id) + "/reject",
+                json::serialize(json::object{{"reason", text}})
+            )),
+            "rejected");
     });
 
     auto* fingerprints = group("fingerprint", "kinds of error");
     auto* fingerprint_list = fingerprints->add_subcommand("list", "newest first");
     fingerprint_list->add_option("--service", service, "only this service");
     fingerprint_list->callback([&] {
-        show(o, get(list_path(o, "/api/v1/fingerprints", {{"service_name", service}})),
-             {{"FINGERPRINT", "id"}, {"LAST SEEN", "last_seen_at"}, {"SERVICE", "service_name", 24}, {"LEVEL", "log_level"}, {"SEVERITY", "severity"},
-              {"COUNT", "occurrence_count"}, {"PATTERN", "pattern", 80}});
+        show(
+            o,
+            get(list_path(o, "/api/v1/fingerprints", {{"service_name", service}})),
+            {{"FINGERPRINT", "id"},
+             {"LAST SEEN", "last_seen_at"},
+             {"SERVICE", "service_name", 24},
+             {"LEVEL", "log_level"},
+             {"SEVERITY", "severity"},
+             {"COUNT", "occurrence_count"},
+             {"PATTERN", "pattern", 80}}
+        );
     });
     auto* fingerprint_show = fingerprints->add_subcommand("show", "one, with counts, samples and incidents");
     fingerprint_show->add_option("id", id, "16 hex digits, or the first 4")->required();
@@ -288,49 +375,83 @@ int run(int argc, char** argv) {
             return;
         }
         print_fields(answer.as_object());
-        print_table(array_at(answer.as_object(), "samples"), {{"WHEN", "timestamp_at"}, {"LEVEL", "log_level"}, {"MESSAGE", "message", 100}});
+        print_table(
+            array_at(answer.as_object(), "samples"),
+            {{"WHEN", "timestamp_at"}, {"LEVEL", "log_level"}, {"MESSAGE", "message", 100}}
+        );
     });
     std::string rule_file, into;
-    auto* fingerprint_preview = fingerprints->add_subcommand("preview", "what the fingerprint.rules of a configuration would join and part");
-    fingerprint_preview->add_option("file", rule_file, "a configuration file with fingerprint.rules")->required();
+    auto* fingerprint_preview = fingerprints->add_subcommand(
+        "preview", "what the fingerprint.rules of a configuration would join and part"
+    );
+    fingerprint_preview->add_option("file", rule_file, "a configuration file with fingerprint.rules")
+        ->required();
     fingerprint_preview->callback([&] {
         const auto loaded = load_settings(rule_file);
         for (const auto& error : loaded.errors) fmt::print(stderr, "{}\n", error);
-        if (!loaded.settings) throw Failed{fail(errc::invalid_input, rule_file + " has faults, nothing was asked")};
+        if (!loaded.settings)
+            throw Failed{fail(errc::invalid_input, rule_file + " has faults, nothing was asked")};
         const json::object body{{"rules", to_json(loaded.settings->rule_specs)}};
-        const auto answer = must(o.client.call("POST", "/api/v1/fingerprints/preview", json::serialize(body)));
+        const auto answer =
+            must(o.client.call("POST", "/api/v1/fingerprints/preview", json::serialize(body)));
         if (o.as_json) {
             fmt::print("{}\n", json::serialize(answer));
             return;
         }
         print_fields(answer.as_object());
         for (const auto& m : array_at(answer.as_object(), "merged")) {
-            fmt::print("joins {} into {}  {}\n", json::serialize(m.as_object().at("from")), string_at(m.as_object(), "into"),
-                       cell(json::value(string_at(m.as_object(), "pattern"))));
+            fmt::print(
+                "joins {} into {}  {}\n",
+                json::serialize(m.as_object().at("from")),
+                string_at(m.as_object(), "into"),
+                cell(json::value(string_at(m.as_object(), "pattern")))
+            );
         }
         for (const auto& s : array_at(answer.as_object(), "split")) {
-            fmt::print("parts {} into {}\n", string_at(s.as_object(), "from"), json::serialize(s.as_object().at("into")));
+            fmt::print(
+                "parts {} into {}\n",
+                string_at(s.as_object(), "from"),
+                json::serialize(s.as_object().at("into"))
+            );
         }
     });
     auto* fingerprint_merges = fingerprints->add_subcommand("merges", "kinds that look like one");
     fingerprint_merges->add_option("--service", service)->required();
     fingerprint_merges->callback([&] {
-        show(o, get("/api/v1/fingerprints/merges?service=" + cli::escape(service)),
-             {{"CANONICAL", "canonical"}, {"BY PEOPLE", "by_people"}, {"PATTERN", "pattern", 80}, {"FINGERPRINTS", "fingerprints", 60}, {"REASON", "reason", 60}}, "merges");
+        show(
+            o,
+            get("/api/v1/fingerprints/merges?service=" + cli::escape(service)),
+            {{"CANONICAL", "canonical"},
+             {"BY PEOPLE", "by_people"},
+             {"PATTERN", "pattern", 80},
+             {"FINGERPRINTS", "fingerprints", 60},
+             {"REASON", "reason", 60}},
+            "merges"
+        );
     });
-    auto* fingerprint_merge = fingerprints->add_subcommand("merge", "join one to another; remembered for ever");
+    auto* fingerprint_merge =
+        fingerprints->add_subcommand("merge", "join one to another; remembered for ever");
     fingerprint_merge->add_option("id", id)->required();
     fingerprint_merge->add_option("into", into)->required();
     fingerprint_merge->add_option("--reason", text);
     fingerprint_merge->callback([&] {
         const json::object body{{"into", into}, {"reason", text}};
-        say(must(o.client.call("POST", "/api/v1/fingerprints/" + cli::escape(id) + "/merge", json::serialize(body))), "joined");
+        say(must(o.client.call(
+                "POST", "/api/v1/fingerprints/" + cli::escape(id) + "/merge", json::serialize(body)
+            )),
+            "joined");
     });
-    auto* fingerprint_apart = fingerprints->add_subcommand("apart", "keep one apart, against every suggestion");
+    auto* fingerprint_apart =
+        fingerprints->add_subcommand("apart", "keep one apart, against every suggestion");
     fingerprint_apart->add_option("id", id)->required();
     fingerprint_apart->add_option("--reason", text);
     fingerprint_apart->callback([&] {
-        say(must(o.client.call("POST", "/api/v1/fingerprints/" + cli::escape(id) + "/apart", json::serialize(json::object{{"reason", text}}))), "kept apart");
+        say(must(o.client.call(
+                "POST",
+                "/api/v1/fingerprints/" + cli::escape(id) + "/apart",
+                json::serialize(json::object{{"reason", text}})
+            )),
+            "kept apart");
     });
     // These two need no heald.
     auto* fingerprint_id = fingerprints->add_subcommand("id", "lines on stdin, one id per line on stdout");
@@ -338,9 +459,12 @@ int run(int argc, char** argv) {
     fingerprint_id->add_option("--service", id_options.service, "part of every id; heald's own ids have it");
     fingerprint_id->add_flag("--pattern", id_options.pattern, "print the pattern too");
     fingerprint_id->callback([&] { must(cli::fingerprint_id(STDIN_FILENO, STDOUT_FILENO, id_options)); });
-    auto* fingerprint_explain = fingerprints->add_subcommand("explain", "lines on stdin: template, masks and their rules");
+    auto* fingerprint_explain =
+        fingerprints->add_subcommand("explain", "lines on stdin: template, masks and their rules");
     fingerprint_explain->add_option("--service", id_options.service, "part of every id");
-    fingerprint_explain->callback([&] { must(cli::fingerprint_explain(STDIN_FILENO, STDOUT_FILENO, id_options)); });
+    fingerprint_explain->callback([&] {
+        must(cli::fingerprint_explain(STDIN_FILENO, STDOUT_FILENO, id_options));
+    });
 
     auto* strategies = group("strategy", "what can heal");
     strategies->add_subcommand("list", "every artifact with its state")->callback([&] {
@@ -362,10 +486,21 @@ int run(int argc, char** argv) {
                 rows.push_back(std::move(full));
             }
         }
-        print_table(rows, {{"STRATEGY", "name", 30}, {"VERSION", "version"}, {"PRIORITY", "priority"}, {"ENABLED", "enabled"}, {"AUTONOMY", "autonomy"},
-                           {"RISK", "risk"}, {"STATE", "state"}, {"ARTIFACT", "path", 60}, {"REASON", "reason", 120}});
+        print_table(
+            rows,
+            {{"STRATEGY", "name", 30},
+             {"VERSION", "version"},
+             {"PRIORITY", "priority"},
+             {"ENABLED", "enabled"},
+             {"AUTONOMY", "autonomy"},
+             {"RISK", "risk"},
+             {"STATE", "state"},
+             {"ARTIFACT", "path", 60},
+             {"REASON", "reason", 120}}
+        );
     });
-    auto* strategy_set = strategies->add_subcommand("set", "priority, enabled, autonomy, floor; at once, durable, audited");
+    auto* strategy_set =
+        strategies->add_subcommand("set", "priority, enabled, autonomy, floor; at once, durable, audited");
     std::optional<std::int64_t> priority;
     std::optional<bool> enabled;
     std::optional<double> floor_value;
@@ -373,22 +508,36 @@ int run(int argc, char** argv) {
     strategy_set->add_option("name", name)->required();
     strategy_set->add_option("--priority", priority, "higher is tried first");
     strategy_set->add_option("--enabled", enabled, "true or false");
-    strategy_set->add_option("--autonomy", autonomy)->check(CLI::IsMember({"off", "shadow", "approve", "auto"}));
-    strategy_set->add_option("--floor", floor_value, "confidence below which it is out")->check(CLI::Range(0.0, 1.0));
+    strategy_set->add_option("--autonomy", autonomy)
+        ->check(CLI::IsMember({"off", "shadow", "approve", "auto"}));
+    strategy_set->add_option("--floor", floor_value, "confidence below which it is out")
+        ->check(CLI::Range(0.0, 1.0));
     strategy_set->callback([&] {
         json::object body;
         if (priority) body["priority"] = *priority;
         if (enabled) body["enabled"] = *enabled;
         if (floor_value) body["floor"] = *floor_value;
         if (!autonomy.empty()) body["autonomy"] = autonomy;
-        if (body.empty()) throw Failed{fail(errc::invalid_input, "give at least one of --priority, --enabled, --autonomy, --floor")};
-        const auto answer = must(o.client.call("PUT", "/api/v1/strategies/" + cli::escape(name), json::serialize(body)));
+        if (body.empty())
+            throw Failed{
+                fail(errc::invalid_input, "give at least one of --priority, --enabled, --autonomy, --floor")};
+        const auto answer =
+            must(o.client.call("PUT", "/api/v1/strategies/" + cli::escape(name), json::serialize(body)));
         const auto& s = answer.as_object();
-        say(answer, fmt::format("{}: priority {}, {}, autonomy {}", name, int_at(s, "priority"), bool_at(s, "enabled") ? "enabled" : "disabled", string_at(s, "autonomy")));
+        say(answer,
+            fmt::format(
+                "{}: priority {}, {}, autonomy {}",
+                name,
+                int_at(s, "priority"),
+                bool_at(s, "enabled") ? "enabled" : "disabled",
+                string_at(s, "autonomy")
+            ));
     });
     auto* strategy_release = strategies->add_subcommand("release", "out of quarantine");
     strategy_release->add_option("name", name)->required();
-    strategy_release->callback([&] { say(must(o.client.call("POST", "/api/v1/strategies/" + cli::escape(name) + "/release")), "released"); });
+    strategy_release->callback([&] {
+        say(must(o.client.call("POST", "/api/v1/strategies/" + cli::escape(name) + "/release")), "released");
+    });
 
     std::string from, to;
     auto* stats = app.add_subcommand("stats", "MTTD, MTTA, MTTR, rates");
@@ -405,20 +554,37 @@ int run(int argc, char** argv) {
         }
         print_fields(answer.as_object());
         if (!array_at(answer.as_object(), "strategies").empty()) {
-            print_table(array_at(answer.as_object(), "strategies"), {{"STRATEGY", "strategy"}, {"ATTEMPTS", "attempts"}, {"VERIFIED", "verified"},
-                        {"DID NOT HOLD", "did_not_hold"}, {"FAILED", "failed"}, {"UNKNOWN", "unknown"}, {"ROLLED BACK", "rolled_back"}});
+            print_table(
+                array_at(answer.as_object(), "strategies"),
+                {{"STRATEGY", "strategy"},
+                 {"ATTEMPTS", "attempts"},
+                 {"VERIFIED", "verified"},
+                 {"DID NOT HOLD", "did_not_hold"},
+                 {"FAILED", "failed"},
+                 {"UNKNOWN", "unknown"},
+                 {"ROLLED BACK", "rolled_back"}}
+            );
         }
     });
 
     app.add_subcommand("tail", "what happens, as it happens")->callback([&] {
         must(o.client.stream([&](std::string_view type, std::string_view data) {
-            if (o.as_json) fmt::print("{{\"type\":\"{}\",\"data\":{}}}\n", type, data);
+            if (o.as_json)
+                fmt::print("{{\"type\":\"{}\",\"data\":{}}}\n", type, data);
             else {
                 auto parsed = parse_json(data, "item");
-                std::string line = fmt::format("{} {:<12}", parsed && parsed->is_object() ? short_time(json::value(string_at(parsed->get_object(), "at"))) : "", type);
+                std::string line = fmt::format(
+                    "{} {:<12}",
+                    parsed && parsed->is_object()
+                        ? short_time(json::value(string_at(parsed->get_object(), "at")))
+                        : "",
+                    type
+                );
                 if (parsed && parsed->is_object()) {
                     for (const auto& [key, value] : parsed->get_object()) {
-                        if (key != "at" && !value.is_array()) line += fmt::format(" {}={}", std::string_view{key.data(), key.size()}, cell(value));
+                        if (key != "at" && !value.is_array())
+                            line +=
+                                fmt::format(" {}={}", std::string_view{key.data(), key.size()}, cell(value));
                     }
                 }
                 fmt::print("{}\n", line);
@@ -435,7 +601,10 @@ int run(int argc, char** argv) {
     report->add_option("--type", type, "error type");
     report->add_option("message", message);
     report->callback([&] {
-        json::object record{{"service_name", service}, {"log_level", level}, {"message", to_valid_utf8(message.empty() ? read_stdin() : message)}};
+        json::object record{
+            {"service_name", service},
+            {"log_level", level},
+            {"message", to_valid_utf8(message.empty() ? read_stdin() : message)}};
         if (!type.empty()) record["error_type"] = type;
         say(must(o.client.call("POST", "/api/v1/logs", json::serialize(record))), "reported");
     });
@@ -450,35 +619,63 @@ int run(int argc, char** argv) {
     auto* bug_list = bugs->add_subcommand("list", "newest first");
     bug_list->add_option("--service", service, "only this service");
     bug_list->callback([&] {
-        show(o, get(list_path(o, "/api/v1/system/bugs", {{"service_name", service}})),
-             {{"BUG", "bug_code"}, {"LAST", "last_occurred_at"}, {"SERVICE", "service_name", 24}, {"SEVERITY", "severity"}, {"TYPE", "bug_type"},
-              {"STATUS", "status"}, {"COUNT", "occurrence_count"}, {"TITLE", "title", 80}});
+        show(
+            o,
+            get(list_path(o, "/api/v1/system/bugs", {{"service_name", service}})),
+            {{"BUG", "bug_code"},
+             {"LAST", "last_occurred_at"},
+             {"SERVICE", "service_name", 24},
+             {"SEVERITY", "severity"},
+             {"TYPE", "bug_type"},
+             {"STATUS", "status"},
+             {"COUNT", "occurrence_count"},
+             {"TITLE", "title", 80}}
+        );
     });
     auto* bug_show = bugs->add_subcommand("show", "one, by id or code");
     bug_show->add_option("id", id)->required();
     bug_show->callback([&] {
         const auto answer = get("/api/v1/system/bugs/" + cli::escape(id));
-        if (o.as_json) fmt::print("{}\n", json::serialize(answer));
-        else print_fields(answer.as_object());
+        if (o.as_json)
+            fmt::print("{}\n", json::serialize(answer));
+        else
+            print_fields(answer.as_object());
     });
 
     auto* audit = group("audit", "who did what");
     audit->add_subcommand("list", "newest first")->callback([&] {
-        show(o, get(list_path(o, "/api/v1/audit", {})), {{"SEQ", "seq"}, {"AT", "at"}, {"ACTOR", "actor", 40}, {"ACTION", "action"}, {"SUBJECT", "subject", 40}, {"DETAIL", "detail", 80}});
+        show(
+            o,
+            get(list_path(o, "/api/v1/audit", {})),
+            {{"SEQ", "seq"},
+             {"AT", "at"},
+             {"ACTOR", "actor", 40},
+             {"ACTION", "action"},
+             {"SUBJECT", "subject", 40},
+             {"DETAIL", "detail", 80}}
+        );
     });
     audit->add_subcommand("verify", "recompute the hash chain")->callback([&] {
         const auto answer = get("/api/v1/audit/verify");
         const bool intact = bool_at(answer.as_object(), "intact");
-        say(answer, intact ? fmt::format("{} entries, intact", int_at(answer.as_object(), "rows"))
-                           : fmt::format("broken at entry {}", int_at(answer.as_object(), "first_bad")));
+        say(answer,
+            intact ? fmt::format("{} entries, intact", int_at(answer.as_object(), "rows"))
+                   : fmt::format("broken at entry {}", int_at(answer.as_object(), "first_bad")));
         code = intact ? 0 : 1;
     });
 
     auto* pause = app.add_subcommand("pause", "kill switch on: nothing is healed, what runs is cancelled");
     pause->add_option("--reason", text)->required();
-    pause->callback([&] { say(must(o.client.call("POST", "/api/v1/pause", json::serialize(json::object{{"reason", text}}))), "paused"); });
-    app.add_subcommand("resume", "kill switch off")->callback([&] { say(must(o.client.call("POST", "/api/v1/resume")), "resumed"); });
-    app.add_subcommand("reload", "read the configuration again")->callback([&] { say(must(o.client.call("POST", "/-/reload")), "reloaded"); });
+    pause->callback([&] {
+        say(must(o.client.call("POST", "/api/v1/pause", json::serialize(json::object{{"reason", text}}))),
+            "paused");
+    });
+    app.add_subcommand("resume", "kill switch off")->callback([&] {
+        say(must(o.client.call("POST", "/api/v1/resume")), "resumed");
+    });
+    app.add_subcommand("reload", "read the configuration again")->callback([&] {
+        say(must(o.client.call("POST", "/-/reload")), "reloaded");
+    });
 
     std::string file;
     auto* config = group("config", "the configuration");
@@ -500,9 +697,13 @@ int run(int argc, char** argv) {
     auto* script_run = script->add_subcommand("run", "run it on an event from a file");
     script_run->add_option("file", file)->required();
     script_run->add_option("--event", event_file, "JSON of the request")->required();
-    script_run->add_option("--call", call)->check(CLI::IsMember({"assess", "execute", "verify", "rollback"}))->capture_default_str();
+    script_run->add_option("--call", call)
+        ->check(CLI::IsMember({"assess", "execute", "verify", "rollback"}))
+        ->capture_default_str();
     script_run->add_flag("--dry-run", dry_run, "list the effects, do none");
-    script_run->callback([&] { code = cli::script_run(own_folder() + "/heal-host", file, event_file, call, dry_run); });
+    script_run->callback([&] {
+        code = cli::script_run(own_folder() + "/heal-host", file, event_file, call, dry_run);
+    });
 
     auto* create = group("new", "start something of your own");
     auto* new_strategy = create->add_subcommand("strategy", "a project that builds and passes its test");
@@ -514,7 +715,6 @@ int run(int argc, char** argv) {
         if (lua == cpp) throw Failed{fail(errc::invalid_input, "give --lua or --cpp")};
         must(cli::new_strategy(name, lua));
     });
-
 
     try {
         app.parse(argc, argv);

@@ -11,7 +11,8 @@ using namespace std::chrono_literals;
 namespace {
 // Verification polls quickly at first, since most remedies work within a second, then slower.
 constexpr Duration first_pause = 50ms, longest_pause = 1s;
-// How long an incident whose candidates are all held back (cooldown, lock, pause) stays open before it is left to people.
+// How long an incident whose candidates are all held back (cooldown, lock, pause) stays open before it is
+// left to people.
 constexpr Duration longest_wait = 1h;
 constexpr Duration lock_poll = 250ms;
 }  // namespace
@@ -42,7 +43,8 @@ HealingMachine::Orders HealingMachine::finish(EventState state, std::string reas
     return {order::Finish{state, std::move(reason)}};
 }
 
-/// Takes the best candidate not yet dealt with; then those that wait for a guard; then those that wait for a person.
+/// Takes the best candidate not yet dealt with; then those that wait for a guard; then those that wait for a
+/// person.
 HealingMachine::Orders HealingMachine::next(Time now) {
     approved_ = false;
     const auto find = [&](Fate fate) {
@@ -59,18 +61,21 @@ HealingMachine::Orders HealingMachine::next(Time now) {
             return finish(EventState::suppressed, "held back for too long: " + last_reason_);
         }
         phase_ = Phase::waiting;
-        const Duration pause = std::clamp<Duration>(retry_at_ ? *retry_at_ - now : lock_poll, 1ms, longest_wait);
+        const Duration pause =
+            std::clamp<Duration>(retry_at_ ? *retry_at_ - now : lock_poll, 1ms, longest_wait);
         retry_at_.reset();
         return {order::Move{state_, last_reason_}, order::Wait{pause}};
     }
     if (const auto i = find(Fate::needs_approval); i < fates_.size()) {
         phase_ = Phase::asking;
         state_ = EventState::awaiting_approval;
-        return {order::Move{state_, fmt::format("'{}' waits for approval: {}", candidates_[i].info.name, reasons_[i])}};
+        return {order::Move{
+            state_, fmt::format("'{}' waits for approval: {}", candidates_[i].info.name, reasons_[i])}};
     }
     if (candidates_.empty()) return finish(EventState::escalated, "no strategy fits this error");
     const bool any_tried = find(Fate::tried) < fates_.size();
-    std::string reason = any_tried ? "no candidate is left; the last one: " + last_reason_ : "every candidate was ruled out";
+    std::string reason =
+        any_tried ? "no candidate is left; the last one: " + last_reason_ : "every candidate was ruled out";
     if (!any_tried) {
         for (std::size_t i = 0; i < candidates_.size() && i < 5; ++i) {
             reason += fmt::format("{} '{}': {}", i == 0 ? ":" : ";", candidates_[i].info.name, reasons_[i]);
@@ -93,7 +98,9 @@ HealingMachine::Orders HealingMachine::failed(std::string reason, Time) {
     return {order::Verified{current_, "failed"}, order::Move{state_, last_reason_}, order::Undo{current_}};
 }
 
-HealingMachine::Orders HealingMachine::on(const input::Begin&, Time now) { return phase_ == Phase::idle ? next(now) : Orders{}; }
+HealingMachine::Orders HealingMachine::on(const input::Begin&, Time now) {
+    return phase_ == Phase::idle ? next(now) : Orders{};
+}
 
 HealingMachine::Orders HealingMachine::on(const input::Guarded& in, Time now) {
     if (phase_ != Phase::considering) return {};
@@ -105,12 +112,16 @@ HealingMachine::Orders HealingMachine::on(const input::Guarded& in, Time now) {
     }
     reasons_[current_] = in.reason;
     last_reason_ = fmt::format("'{}' is held back: {}", candidates_[current_].info.name, in.reason);
-    if (in.needs_approval) fates_[current_] = Fate::needs_approval;
+    if (in.needs_approval)
+        fates_[current_] = Fate::needs_approval;
     else if (in.temporary || in.retry_at) {
         fates_[current_] = Fate::delayed;
-        if (in.retry_at) retry_at_ = std::min(retry_at_.value_or(*in.retry_at), *in.retry_at);
-        else retry_at_ = now + lock_poll;
-    } else fates_[current_] = Fate::denied;
+        if (in.retry_at)
+            retry_at_ = std::min(retry_at_.value_or(*in.retry_at), *in.retry_at);
+        else
+            retry_at_ = now + lock_poll;
+    } else
+        fates_[current_] = Fate::denied;
     return next(now);
 }
 
@@ -140,15 +151,18 @@ HealingMachine::Orders HealingMachine::on(const input::Executed& in, Time now) {
             last_reason_ = fmt::format("'{}' declined: {}", candidates_[current_].info.name, in.text);
             phase_ = Phase::undoing;
             return {order::Undo{current_}};
-        case Outcome::failed: return failed(in.text.empty() ? "it failed" : in.text, now);
+        case Outcome::failed:
+            return failed(in.text.empty() ? "it failed" : in.text, now);
         case Outcome::succeeded:
         case Outcome::unknown:
-        case Outcome::cancelled: break;
+        case Outcome::cancelled:
+            break;
     }
     state_ = EventState::verifying;
     check_until_ = now + candidates_[current_].verify.timeout;
     check_pause_ = first_pause;
-    Orders orders{order::Move{state_, ran_unknown_ ? "whether it took effect is unknown; verification decides" : ""}};
+    Orders orders{
+        order::Move{state_, ran_unknown_ ? "whether it took effect is unknown; verification decides" : ""}};
     for (auto& o : check(current_)) orders.push_back(std::move(o));
     return orders;
 }
@@ -161,12 +175,17 @@ HealingMachine::Orders HealingMachine::on(const input::Checked& in, Time now) {
         if (bad) return failed("it was healthy at first and is not after the stabilization time", now);
         if (good) {
             Orders orders{order::Verified{current_, "succeeded"}};
-            for (auto& o : finish(EventState::healed, fmt::format("healed by '{}'", candidates_[current_].info.name))) orders.push_back(std::move(o));
+            for (auto& o :
+                 finish(EventState::healed, fmt::format("healed by '{}'", candidates_[current_].info.name)))
+                orders.push_back(std::move(o));
             return orders;
         }
         Orders orders{order::Verified{current_, "unknown"}};
         const auto state = ran_unknown_ ? EventState::escalated : EventState::unverified;
-        for (auto& o : finish(state, "the error is quiet, but no probe and no verify shows that the service is healthy")) orders.push_back(std::move(o));
+        for (auto& o : finish(
+                 state, "the error is quiet, but no probe and no verify shows that the service is healthy"
+             ))
+            orders.push_back(std::move(o));
         return orders;
     }
     if (bad) {
@@ -185,29 +204,40 @@ HealingMachine::Orders HealingMachine::on(const input::Checked& in, Time now) {
     phase_ = Phase::stabilizing;
     state_ = EventState::stabilizing;
     last_recurrence_.reset();
-    return {order::Move{state_, good ? "healthy; it must stay so" : "no probe to ask; the error must stay away"}, order::Wait{candidates_[current_].verify.stabilize}};
+    return {
+        order::Move{state_, good ? "healthy; it must stay so" : "no probe to ask; the error must stay away"},
+        order::Wait{candidates_[current_].verify.stabilize}};
 }
 
 HealingMachine::Orders HealingMachine::on(const input::Timer&, Time now) {
     switch (phase_) {
-        case Phase::between_checks: phase_ = Phase::checking; return check(current_);
-        case Phase::stabilizing: phase_ = Phase::final_check; return check(current_);
+        case Phase::between_checks:
+            phase_ = Phase::checking;
+            return check(current_);
+        case Phase::stabilizing:
+            phase_ = Phase::final_check;
+            return check(current_);
         case Phase::waiting:
             for (auto& fate : fates_) {
                 if (fate == Fate::delayed) fate = Fate::untried;
             }
             return next(now);
-        default: return {};
+        default:
+            return {};
     }
 }
 
 HealingMachine::Orders HealingMachine::on(const input::Undone& in, Time now) {
     if (phase_ != Phase::undoing) return {};
     if (!in.ok) {
-        return finish(EventState::escalated, fmt::format("taking back '{}' failed: {}", candidates_[current_].info.name, in.text));
+        return finish(
+            EventState::escalated,
+            fmt::format("taking back '{}' failed: {}", candidates_[current_].info.name, in.text)
+        );
     }
-    // Also after an unknown outcome: verification has said that it did not heal, what was recorded is taken back, and another strategy is
-    // not a repetition of this one (D4). Without any evidence either way the incident ends in on(Checked).
+    // Also after an unknown outcome: verification has said that it did not heal, what was recorded is taken
+    // back, and another strategy is not a repetition of this one (D4). Without any evidence either way the
+    // incident ends in on(Checked).
     return next(now);
 }
 
@@ -222,7 +252,9 @@ HealingMachine::Orders HealingMachine::on(const input::Recurred& in, Time now) {
 HealingMachine::Orders HealingMachine::on(const input::Approved& in, Time) {
     if (phase_ != Phase::asking) return {};
     for (std::size_t i = 0; i < candidates_.size(); ++i) {
-        if (fates_[i] != Fate::needs_approval || (!in.strategy.empty() && candidates_[i].info.name != in.strategy)) continue;
+        if (fates_[i] != Fate::needs_approval ||
+            (!in.strategy.empty() && candidates_[i].info.name != in.strategy))
+            continue;
         fates_[i] = Fate::untried;
         current_ = i;
         approved_ = true;
@@ -249,7 +281,8 @@ HealingMachine::Orders HealingMachine::on(const input::Resume& in, Time now) {
         return {order::Undo{current_}};
     }
     phase_ = Phase::executing;
-    if (in.executed == Outcome::unknown && candidates_[current_].info.idempotent) return {order::Execute{current_}};
+    if (in.executed == Outcome::unknown && candidates_[current_].info.idempotent)
+        return {order::Execute{current_}};
     return on(input::Executed{in.executed, in.text}, now);
 }
 

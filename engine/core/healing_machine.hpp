@@ -1,5 +1,6 @@
-// One incident from its ranked candidates to its end, as a pure machine (D5): step(input, now) -> orders. It never waits, does no
-// I/O and reads no clock; the healer performs the orders and feeds back what came of them. docs/architecture.md has the picture.
+// One incident from its ranked candidates to its end, as a pure machine (D5): step(input, now) -> orders. It
+// never waits, does no I/O and reads no clock; the healer performs the orders and feeds back what came of
+// them. docs/architecture.md has the picture.
 #pragma once
 
 #include "core/incident.hpp"
@@ -20,7 +21,7 @@ struct Evidence {
 
 namespace input {
 struct Begin {};
-struct Guarded {            ///< verdict of the guards on the candidate that was considered
+struct Guarded {  ///< verdict of the guards on the candidate that was considered
     bool allowed = false;
     bool needs_approval = false;
     std::optional<Time> retry_at;  ///< when it may pass by itself; nullopt with `temporary`: soon
@@ -28,43 +29,104 @@ struct Guarded {            ///< verdict of the guards on the candidate that was
     std::string reason;
 };
 struct IntentStored {};
-struct IntentFailed { std::string text; };
-struct Executed { Outcome outcome; std::string text; };
-struct Checked { Evidence evidence; };
+struct IntentFailed {
+    std::string text;
+};
+struct Executed {
+    Outcome outcome;
+    std::string text;
+};
+struct Checked {
+    Evidence evidence;
+};
 struct Timer {};
-struct Undone { bool ok; std::string text; };
+struct Undone {
+    bool ok;
+    std::string text;
+};
 /// The error came again; `at`: its own time, or when it was heard.
-struct Recurred { Time at; };
-struct Approved { std::string strategy; };
-struct Rejected { std::string reason; };
+struct Recurred {
+    Time at;
+};
+struct Approved {
+    std::string strategy;
+};
+struct Rejected {
+    std::string reason;
+};
 /// After a restart: the attempt on candidate `index` was begun before; `executed`: its outcome, or unknown.
-struct Resume { std::size_t index; Outcome executed; std::string text; bool undoing; };
+struct Resume {
+    std::size_t index;
+    Outcome executed;
+    std::string text;
+    bool undoing;
+};
 }  // namespace input
 
 using HealingInput = std::variant<
-    input::Begin, input::Guarded, input::IntentStored, input::IntentFailed, input::Executed, input::Checked, input::Timer, input::Undone,
-    input::Recurred, input::Approved, input::Rejected, input::Resume>;
+    input::Begin,
+    input::Guarded,
+    input::IntentStored,
+    input::IntentFailed,
+    input::Executed,
+    input::Checked,
+    input::Timer,
+    input::Undone,
+    input::Recurred,
+    input::Approved,
+    input::Rejected,
+    input::Resume>;
 
 namespace order {
-struct Consider { std::size_t index; bool approved; };  ///< evaluate the guards, answer with Guarded
-struct WriteIntent { std::size_t index; };              ///< durable, then IntentStored
-struct Execute { std::size_t index; };                  ///< answer with Executed
-struct Check { std::size_t index; };                    ///< answer with Checked
-struct Wait { Duration duration; };                     ///< then Timer; replaces a wait under way
-struct Undo { std::size_t index; };                     ///< author's rollback and recorded effects; answer with Undone
-struct Verified { std::size_t index; std::string verdict; };  ///< 'succeeded', 'failed', 'unknown' of the attempt
-struct Move { EventState state; std::string reason; };
-struct Finish { EventState state; std::string reason; };      ///< last order
+struct Consider {
+    std::size_t index;
+    bool approved;
+};  ///< evaluate the guards, answer with Guarded
+struct WriteIntent {
+    std::size_t index;
+};  ///< durable, then IntentStored
+struct Execute {
+    std::size_t index;
+};  ///< answer with Executed
+struct Check {
+    std::size_t index;
+};  ///< answer with Checked
+struct Wait {
+    Duration duration;
+};  ///< then Timer; replaces a wait under way
+struct Undo {
+    std::size_t index;
+};  ///< author's rollback and recorded effects; answer with Undone
+struct Verified {
+    std::size_t index;
+    std::string verdict;
+};  ///< 'succeeded', 'failed', 'unknown' of the attempt
+struct Move {
+    EventState state;
+    std::string reason;
+};
+struct Finish {
+    EventState state;
+    std::string reason;
+};  ///< last order
 }  // namespace order
 
 using HealingOrder = std::variant<
-    order::Consider, order::WriteIntent, order::Execute, order::Check, order::Wait, order::Undo, order::Verified, order::Move,
+    order::Consider,
+    order::WriteIntent,
+    order::Execute,
+    order::Check,
+    order::Wait,
+    order::Undo,
+    order::Verified,
+    order::Move,
     order::Finish>;
 
 class HealingMachine {
 public:
     /// @param candidates  ranked, best first; those with a note are not tried
-    /// @param excluded    names that failed before on this fingerprint and must not be tried first again without new evidence:
+    /// @param excluded    names that failed before on this fingerprint and must not be tried first again
+    /// without new evidence:
     ///                    they move behind all others
     explicit HealingMachine(std::vector<Candidate> candidates, const std::vector<std::string>& excluded = {});
 
@@ -78,7 +140,19 @@ public:
 
 private:
     using Orders = std::vector<HealingOrder>;
-    enum class Phase { idle, considering, intending, executing, checking, between_checks, stabilizing, final_check, undoing, waiting, asking };
+    enum class Phase {
+        idle,
+        considering,
+        intending,
+        executing,
+        checking,
+        between_checks,
+        stabilizing,
+        final_check,
+        undoing,
+        waiting,
+        asking
+    };
 
     Orders next(Time now);
     Orders check(std::size_t index);

@@ -7,9 +7,19 @@ namespace {
 
 constexpr std::array<const char*, 4> severities = {"P0_critical", "P1_major", "P2_minor", "P3_trivial"};
 constexpr std::array<const char*, 4> autonomies = {"off", "shadow", "approve", "auto"};
-constexpr std::array<const char*, 12> states = {"open",         "awaiting_approval", "healing",    "verifying",
-                                                "stabilizing",  "healed",            "held",       "did_not_hold",
-                                                "unverified",   "escalated",         "suppressed", "closed"};
+constexpr std::array<const char*, 12> states = {
+    "open",
+    "awaiting_approval",
+    "healing",
+    "verifying",
+    "stabilizing",
+    "healed",
+    "held",
+    "did_not_hold",
+    "unverified",
+    "escalated",
+    "suppressed",
+    "closed"};
 
 template <class Enum, std::size_t n>
 bool find(const std::array<const char*, n>& names, std::string_view word, Enum& ret) {
@@ -57,7 +67,8 @@ json::object to_json(const Incident& in) {
         {"last_seen_us", in.last_at.us}};
     json::value context = json::object{};
     if (!r.context.empty()) {
-        if (auto parsed = parse_json(r.context, "context"); parsed && parsed->is_object()) context = std::move(*parsed);
+        if (auto parsed = parse_json(r.context, "context"); parsed && parsed->is_object())
+            context = std::move(*parsed);
     }
     o["context"] = std::move(context);
     return o;
@@ -88,7 +99,8 @@ Incident incident_from_json(const json::object& o) {
     in.count = static_cast<std::uint64_t>(int_at(o, "count"));
     in.first_at = Time{int_at(o, "first_seen_us")};
     in.last_at = Time{int_at(o, "last_seen_us")};
-    if (const auto& context = object_at(o, "context"); !context.empty()) in.record.context = json::serialize(context);
+    if (const auto& context = object_at(o, "context"); !context.empty())
+        in.record.context = json::serialize(context);
     return in;
 }
 

@@ -19,7 +19,11 @@ bool parse_autonomy(std::string_view word, Autonomy& ret) noexcept;
 
 /// States of `self_heal_events.state`; the first five are open.
 enum class EventState : std::uint8_t {
-    open, awaiting_approval, healing, verifying, stabilizing,
+    open,
+    awaiting_approval,
+    healing,
+    verifying,
+    stabilizing,
     healed,        ///< verified; the hold window runs
     held,          ///< verified, and no recurrence until the end of the hold window
     did_not_hold,  ///< was healed, came back within the hold window
@@ -33,10 +37,11 @@ bool parse_event_state(std::string_view word, EventState& ret) noexcept;
 constexpr bool is_open(EventState s) { return s <= EventState::stabilizing; }
 
 struct Incident {
-    std::string id, fingerprint, service_name, environment, target;  ///< target: name in the inventory; "" unknown
+    std::string id, fingerprint, service_name, environment,
+        target;  ///< target: name in the inventory; "" unknown
     Severity severity = Severity::p2_minor;
     std::string trigger;
-    LogRecord record;        ///< the newest sample
+    LogRecord record;  ///< the newest sample
     std::string pattern;
     std::uint64_t count = 0;  ///< occurrences since it opened, the trigger's included
     Time first_at, last_at, opened_at;
@@ -48,23 +53,25 @@ json::object to_json(const Incident& incident);
 Incident incident_from_json(const json::object& object);
 
 struct VerifyPolicy {
-    Duration timeout = std::chrono::seconds{10};    ///< how long a healthy sign may take to appear after the action
+    Duration timeout =
+        std::chrono::seconds{10};  ///< how long a healthy sign may take to appear after the action
     Duration stabilize = std::chrono::seconds{60};  ///< second horizon: still healthy after this; 0: skip
-    Duration hold = std::chrono::hours{24};         ///< third horizon: a recurrence within it turns healed into did_not_hold
+    Duration hold =
+        std::chrono::hours{24};  ///< third horizon: a recurrence within it turns healed into did_not_hold
 };
 
 /// A strategy that fits an incident, with every number that ranked it.
 struct Candidate {
     StrategyInfo info;
-    std::int64_t priority = 0;      ///< after configuration
-    double prior = 0;               ///< assessed or declared
-    double confidence = 0;          ///< effective: prior moved by verified outcomes, [0,1]
+    std::int64_t priority = 0;  ///< after configuration
+    double prior = 0;           ///< assessed or declared
+    double confidence = 0;      ///< effective: prior moved by verified outcomes, [0,1]
     double floor = 0;
     Autonomy autonomy = Autonomy::approve;
     VerifyPolicy verify;
-    json::object config;            ///< parameters, checked against info.parameters
+    json::object config;                        ///< parameters, checked against info.parameters
     std::uint64_t successes = 0, failures = 0;  ///< verified outcomes that moved the confidence
-    std::string note;               ///< why it is out; "" when it is in
+    std::string note;                           ///< why it is out; "" when it is in
 };
 
 }  // namespace heal

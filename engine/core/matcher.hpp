@@ -1,5 +1,6 @@
-// Decides from data alone whether a strategy concerns an incident, so that neither plugin nor script is entered for errors
-// that are none of its business. Regular expressions are RE2's: linear time on hostile text.
+// Decides from data alone whether a strategy concerns an incident, so that neither plugin nor script is
+// entered for errors that are none of its business. Regular expressions are RE2's: linear time on hostile
+// text.
 #pragma once
 
 #include "core/incident.hpp"
@@ -12,19 +13,21 @@ namespace heal {
 
 /// How often within which window an error must occur before a match counts. Default: at once.
 struct Threshold {
-    std::uint64_t count = 1;                 ///< 1 … 1'000'000
-    std::chrono::seconds window{60};         ///< 1 s … 1 h
+    std::uint64_t count = 1;          ///< 1 … 1'000'000
+    std::chrono::seconds window{60};  ///< 1 s … 1 h
 };
 
 class Matcher {
 public:
-    /// `matches`: objects, any of which must fit; within one, all keys must. Keys: service, environment, component, source,
-    /// error_type, host, release (glob with * and ?), level (minimum; default warn), message, pattern, stack (RE2, unanchored),
-    /// http_status (number or [min, max]), context or labels (object of exact values), target (names of facts the target must
-    /// have), trigger {count, window_s}. errc::invalid_input names the place and what is allowed.
+    /// `matches`: objects, any of which must fit; within one, all keys must. Keys: service, environment,
+    /// component, source, error_type, host, release (glob with * and ?), level (minimum; default warn),
+    /// message, pattern, stack (RE2, unanchored), http_status (number or [min, max]), context or labels
+    /// (object of exact values), target (names of facts the target must have), trigger {count, window_s}.
+    /// errc::invalid_input names the place and what is allowed.
     static result<Matcher> compile(const json::array& matches, std::string_view path);
 
-    /// The threshold of the first rule that fits; nullopt when none does. `target`: facts of the inventory. @thread any
+    /// The threshold of the first rule that fits; nullopt when none does. `target`: facts of the inventory.
+    /// @thread any
     std::optional<Threshold> fits(const Incident& incident, const json::object& target) const;
 
 private:

@@ -15,7 +15,9 @@ double decay(Time from, Time to) {
     return to.us <= from.us ? 1.0 : std::exp2(-static_cast<double>(to.us - from.us) / half_life_us);
 }
 
-std::string key(const std::string& strategy, char kind, const std::string& scope) { return strategy + '\x1f' + kind + scope; }
+std::string key(const std::string& strategy, char kind, const std::string& scope) {
+    return strategy + '\x1f' + kind + scope;
+}
 
 void add(OutcomeBook::Counts& c, double successes, double failures, Time at) {
     const double factor = decay(c.at, at);
@@ -27,20 +29,29 @@ void add(OutcomeBook::Counts& c, double successes, double failures, Time at) {
 }  // namespace
 
 void OutcomeBook::record(
-    const std::string& strategy, const std::string& fingerprint, const std::string& service, bool success, Time at
+    const std::string& strategy,
+    const std::string& fingerprint,
+    const std::string& service,
+    bool success,
+    Time at
 ) {
-    for (const auto& k : {key(strategy, 'f', fingerprint), key(strategy, 's', service), key(strategy, '*', "")}) {
+    for (const auto& k :
+         {key(strategy, 'f', fingerprint), key(strategy, 's', service), key(strategy, '*', "")}) {
         add(counts_[k], success ? 1 : 0, success ? 0 : 1, at);
     }
 }
 
-void OutcomeBook::correct(const std::string& strategy, const std::string& fingerprint, const std::string& service, Time at) {
-    for (const auto& k : {key(strategy, 'f', fingerprint), key(strategy, 's', service), key(strategy, '*', "")}) {
+void OutcomeBook::correct(
+    const std::string& strategy, const std::string& fingerprint, const std::string& service, Time at
+) {
+    for (const auto& k :
+         {key(strategy, 'f', fingerprint), key(strategy, 's', service), key(strategy, '*', "")}) {
         add(counts_[k], -1, 1, at);
     }
 }
 
-OutcomeBook::Counts OutcomeBook::of(const std::string& strategy, const std::string& fingerprint, Time now) const {
+OutcomeBook::Counts OutcomeBook::of(const std::string& strategy, const std::string& fingerprint, Time now)
+    const {
     const auto it = counts_.find(key(strategy, 'f', fingerprint));
     if (it == counts_.end()) return {};
     const double factor = decay(it->second.at, now);
@@ -48,10 +59,15 @@ OutcomeBook::Counts OutcomeBook::of(const std::string& strategy, const std::stri
 }
 
 double OutcomeBook::confidence(
-    double prior, const std::string& strategy, const std::string& fingerprint, const std::string& service, Time now
+    double prior,
+    const std::string& strategy,
+    const std::string& fingerprint,
+    const std::string& service,
+    Time now
 ) const {
     double value = std::clamp(prior, 0.0, 1.0);
-    for (const auto& k : {key(strategy, '*', ""), key(strategy, 's', service), key(strategy, 'f', fingerprint)}) {
+    for (const auto& k :
+         {key(strategy, '*', ""), key(strategy, 's', service), key(strategy, 'f', fingerprint)}) {
         const auto it = counts_.find(k);
         if (it == counts_.end()) continue;
         const double factor = decay(it->second.at, now);

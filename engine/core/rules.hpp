@@ -36,10 +36,12 @@ inline constexpr std::uint64_t bug_threshold = 3;
 /// Severity from impact (level, kind, status) and frequency (occurrences in the last hour).
 Severity severity_of(const LogRecord& record, std::uint64_t per_hour);
 
-/// `null_pointer`, `sql_error`, `network`, `resource`, `performance`, `config`, `crash` or `logic_bug`, from type, message and stack.
+/// `null_pointer`, `sql_error`, `network`, `resource`, `performance`, `config`, `crash` or `logic_bug`, from
+/// type, message and stack.
 std::string bug_type_of(const LogRecord& record);
 
-/// First line of the message, at most 200 bytes, with the error type before it when the message doesn't have it.
+/// First line of the message, at most 200 bytes, with the error type before it when the message doesn't have
+/// it.
 std::string title_of(const LogRecord& record);
 
 }  // namespace heal

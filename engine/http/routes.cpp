@@ -15,15 +15,23 @@ using boost::asio::awaitable;
 
 unsigned status_of(errc code) {
     switch (code) {
-        case errc::invalid_input: return 400;
-        case errc::not_found: return 404;
-        case errc::conflict: return 409;
-        case errc::denied: return 403;
-        case errc::overloaded: return 429;
-        case errc::timeout: return 504;
+        case errc::invalid_input:
+            return 400;
+        case errc::not_found:
+            return 404;
+        case errc::conflict:
+            return 409;
+        case errc::denied:
+            return 403;
+        case errc::overloaded:
+            return 429;
+        case errc::timeout:
+            return 504;
         case errc::cancelled:
-        case errc::unavailable: return 503;
-        default: return 500;
+        case errc::unavailable:
+            return 503;
+        default:
+            return 500;
     }
 }
 
@@ -37,7 +45,8 @@ result<sql::ListQuery> list_query(const Request& request, const std::vector<std:
     for (const auto& [key, value] : request.query) {
         if (key == "limit") {
             const auto [end, ec] = std::from_chars(value.data(), value.data() + value.size(), query.limit);
-            if (ec != std::errc{} || end != value.data() + value.size() || query.limit < 1 || query.limit > 1000) {
+            if (ec != std::errc{} || end != value.data() + value.size() || query.limit < 1 ||
+                query.limit > 1000) {
                 return fail(errc::invalid_input, "limit: must be an integer from 1 to 1000");
             }
         } else if (key == "before") {
@@ -47,7 +56,10 @@ result<sql::ListQuery> list_query(const Request& request, const std::vector<std:
         } else {
             std::string known = "limit, before";
             for (const auto& f : filters) known += ", " + std::string{f};
-            return fail(errc::invalid_input, fmt::format("{}: unknown parameter; known are {}", to_valid_utf8(key), known));
+            return fail(
+                errc::invalid_input,
+                fmt::format("{}: unknown parameter; known are {}", to_valid_utf8(key), known)
+            );
         }
     }
     return query;
@@ -57,7 +69,9 @@ template <auto list>
 awaitable<Response> listing(Engine& engine, Request request, std::vector<std::string_view> filters) {
     auto query = list_query(request, filters);
     if (!query) co_return problem(query.error());
-    std::function<result<json::object>(Database&)> job = [q = std::move(*query)](Database& db) { return list(db, q); };
+    std::function<result<json::object>(Database&)> job = [q = std::move(*query)](Database& db) {
+        return list(db, q);
+    };
     co_return co_await from_query(engine, std::move(job));
 }
 
@@ -91,25 +105,60 @@ awaitable<Response> post_logs(Engine& engine, Request request) {
     std::string service;
     if (const auto it = request.query.find("service"); it != request.query.end()) service = it->second;
     auto answer = co_await engine.ingest(
-        std::move(request.body), std::move(request.content_type), std::move(request.content_encoding), std::move(request.idempotency_key),
+        std::move(request.body),
+        std::move(request.content_type),
+        std::move(request.content_encoding),
+        std::move(request.idempotency_key),
         std::move(service)
     );
     if (!answer) co_return problem(answer.error());
-    json::object body{{"accepted", answer->accepted}, {"below_level", answer->below_level}, {"malformed", answer->malformed},
-                      {"self", answer->self}};
+    json::object body{
+        {"accepted", answer->accepted},
+        {"below_level", answer->below_level},
+        {"malformed", answer->malformed},
+        {"self", answer->self}};
     if (answer->duplicate) body["duplicate"] = true;
     if (!answer->errors.empty()) body["errors"] = std::move(answer->errors);
     co_return json_response(body, 202);
 }
 
-awaitable<Response> list_logs(Engine& e, Request r) { return listing<sql::list_logs>(e, std::move(r), {"fingerprint", "service_name", "environment", "log_level", "related_bug_id"}); }
-awaitable<Response> list_fingerprints(Engine& e, Request r) { return listing<sql::list_fingerprints>(e, std::move(r), {"service_name", "environment", "log_level", "severity", "error_type"}); }
-awaitable<Response> list_events(Engine& e, Request r) { return listing<sql::list_events>(e, std::move(r), {"fingerprint", "service_name", "environment", "state", "severity", "resolution", "healed_by", "target"}); }
-awaitable<Response> list_bugs(Engine& e, Request r) { return listing<sql::list_bugs>(e, std::move(r), {"fingerprint", "service_name", "environment", "status", "severity", "bug_type"}); }
-awaitable<Response> list_audit(Engine& e, Request r) { return listing<sql::list_audit>(e, std::move(r), {"actor", "action", "subject"}); }
+awaitable<Response> list_logs(Engine& e, Request r) {
+    return listing<sql::list_logs>(
+        e, std::move(r), {"fingerprint", "service_name", "environment", "log_level", "related_bug_id"}
+    );
+}
+awaitable<Response> list_fingerprints(Engine& e, Request r) {
+    return listing<sql::list_fingerprints>(
+        e, std::move(r), {"service_name", "environment", "log_level", "severity", "error_type"}
+    );
+}
+awaitable<Response> list_events(Engine& e, Request r) {
+    return listing<sql::list_events>(
+        e,
+        std::move(r),
+        {"fingerprint",
+         "service_name",
+         "environment",
+         "state",
+         "severity",
+         "resolution",
+         "healed_by",
+         "target"}
+    );
+}
+awaitable<Response> list_bugs(Engine& e, Request r) {
+    return listing<sql::list_bugs>(
+        e, std::move(r), {"fingerprint", "service_name", "environment", "status", "severity", "bug_type"}
+    );
+}
+awaitable<Response> list_audit(Engine& e, Request r) {
+    return listing<sql::list_audit>(e, std::move(r), {"actor", "action", "subject"});
+}
 
 awaitable<Response> show_fingerprint(Engine& engine, Request request) {
-    return from_query(engine, [id = request.arguments[0], now = engine.clock().wall()](Database& db) { return sql::show_fingerprint(db, id, now); });
+    return from_query(engine, [id = request.arguments[0], now = engine.clock().wall()](Database& db) {
+        return sql::show_fingerprint(db, id, now);
+    });
 }
 awaitable<Response> show_event(Engine& engine, Request request) {
     return from_query(engine, [id = request.arguments[0]](Database& db) { return sql::show_event(db, id); });
@@ -125,8 +174,10 @@ awaitable<Response> verify_audit(Engine& engine, Request) {
     return from_query(engine, [](Database& db) -> result<json::object> {
         auto check = sql::verify_audit(db);
         if (!check) return check.error();
-        return json::object{{"rows", check->rows}, {"intact", check->first_bad == 0},
-                            {"first_bad", check->first_bad == 0 ? json::value(nullptr) : json::value(check->first_bad)}};
+        return json::object{
+            {"rows", check->rows},
+            {"intact", check->first_bad == 0},
+            {"first_bad", check->first_bad == 0 ? json::value(nullptr) : json::value(check->first_bad)}};
     });
 }
 
@@ -134,12 +185,16 @@ awaitable<Response> stats(Engine& engine, Request request) {
     const Time now = engine.clock().wall();
     Time from = now - std::chrono::hours{24 * 30}, to = now;
     for (const auto& [key, value] : request.query) {
-        if (key != "from" && key != "to") co_return problem(fail(errc::invalid_input, key + ": unknown parameter; known are from, to"));
+        if (key != "from" && key != "to")
+            co_return problem(fail(errc::invalid_input, key + ": unknown parameter; known are from, to"));
         if (!parse_rfc3339(value, key == "from" ? from : to)) {
-            co_return problem(fail(errc::invalid_input, key + ": must be a time such as 2026-11-21T10:00:00Z"));
+            co_return problem(fail(errc::invalid_input, key + ": must be a time such as 2026-11-21T10:00:00Z")
+            );
         }
     }
-    co_return co_await from_query(engine, [from, to](Database& db) { return sql::healing_stats(db, from, to); });
+    co_return co_await from_query(engine, [from, to](Database& db) {
+        return sql::healing_stats(db, from, to);
+    });
 }
 
 awaitable<Response> preview(Engine& engine, Request request) {
@@ -159,7 +214,10 @@ awaitable<Response> preview(Engine& engine, Request request) {
 
 awaitable<Response> merges(Engine& engine, Request request) {
     const auto service = request.query.find("service");
-    if (service == request.query.end()) co_return problem(fail(errc::invalid_input, "service: is missing; merges are looked for within one service"));
+    if (service == request.query.end())
+        co_return problem(
+            fail(errc::invalid_input, "service: is missing; merges are looked for within one service")
+        );
     const std::string& name = service->second;
     co_return co_await from_query(engine, [&name](Database& db) -> result<json::object> {
         auto patterns = sql::load_patterns(db, name);
@@ -174,8 +232,13 @@ awaitable<Response> merge(Engine& engine, Request request) {
     auto body = body_object(request);
     if (!body) co_return problem(body.error());
     std::string into{string_at(*body, "into")}, reason{string_at(*body, "reason")};
-    if (into.empty()) co_return problem(fail(errc::invalid_input, "body.into: is missing; the fingerprint that it is joined to"));
-    auto outcome = co_await engine.decide_fingerprint(request.arguments[0], std::move(into), std::move(reason), request.actor);
+    if (into.empty())
+        co_return problem(
+            fail(errc::invalid_input, "body.into: is missing; the fingerprint that it is joined to")
+        );
+    auto outcome = co_await engine.decide_fingerprint(
+        request.arguments[0], std::move(into), std::move(reason), request.actor
+    );
     co_return outcome ? json_response(std::move(*outcome)) : problem(outcome.error());
 }
 
@@ -183,11 +246,15 @@ awaitable<Response> apart(Engine& engine, Request request) {
     auto body = body_object(request);
     if (!body) co_return problem(body.error());
     std::string reason{string_at(*body, "reason")};
-    auto outcome = co_await engine.decide_fingerprint(request.arguments[0], request.arguments[0], std::move(reason), request.actor);
+    auto outcome = co_await engine.decide_fingerprint(
+        request.arguments[0], request.arguments[0], std::move(reason), request.actor
+    );
     co_return outcome ? json_response(std::move(*outcome)) : problem(outcome.error());
 }
 
-awaitable<Response> strategies(Engine& engine, Request) { co_return json_response(json::object{{"artifacts", engine.strategies()}}); }
+awaitable<Response> strategies(Engine& engine, Request) {
+    co_return json_response(json::object{{"artifacts", engine.strategies()}});
+}
 
 awaitable<Response> show_strategy(Engine& engine, Request request) {
     auto found = engine.strategy(request.arguments[0]);
@@ -203,7 +270,8 @@ awaitable<Response> set_strategy(Engine& engine, Request request) {
 
 awaitable<Response> release(Engine& engine, Request request) {
     auto outcome = engine.release(request.arguments[0], request.actor);
-    co_return outcome ? json_response(json::object{{"released", request.arguments[0]}}) : problem(outcome.error());
+    co_return outcome ? json_response(json::object{{"released", request.arguments[0]}})
+                      : problem(outcome.error());
 }
 
 awaitable<Response> approve(Engine& engine, Request request) {
@@ -211,7 +279,8 @@ awaitable<Response> approve(Engine& engine, Request request) {
     if (!body) co_return problem(body.error());
     std::string strategy{string_at(*body, "strategy")};
     auto outcome = co_await engine.approve(request.arguments[0], std::move(strategy), request.actor);
-    co_return outcome ? json_response(json::object{{"approved", request.arguments[0]}}) : problem(outcome.error());
+    co_return outcome ? json_response(json::object{{"approved", request.arguments[0]}})
+                      : problem(outcome.error());
 }
 
 awaitable<Response> reject(Engine& engine, Request request) {
@@ -219,7 +288,8 @@ awaitable<Response> reject(Engine& engine, Request request) {
     if (!body) co_return problem(body.error());
     std::string reason{string_at(*body, "reason")};
     auto outcome = co_await engine.reject(request.arguments[0], std::move(reason), request.actor);
-    co_return outcome ? json_response(json::object{{"rejected", request.arguments[0]}}) : problem(outcome.error());
+    co_return outcome ? json_response(json::object{{"rejected", request.arguments[0]}})
+                      : problem(outcome.error());
 }
 
 awaitable<Response> pause(Engine& engine, Request request) {
@@ -243,8 +313,11 @@ awaitable<Response> openapi(Engine&, Request) {
         std::string_view rest = route.path;
         for (auto open = rest.find('{'); open != std::string_view::npos; open = rest.find('{')) {
             const auto close = rest.find('}', open);
-            parameters.push_back(json::object{{"name", rest.substr(open + 1, close - open - 1)}, {"in", "path"}, {"required", true},
-                                              {"schema", json::object{{"type", "string"}}}});
+            parameters.push_back(json::object{
+                {"name", rest.substr(open + 1, close - open - 1)},
+                {"in", "path"},
+                {"required", true},
+                {"schema", json::object{{"type", "string"}}}});
             rest = rest.substr(close);
         }
         std::string method = route.method;
@@ -252,11 +325,15 @@ awaitable<Response> openapi(Engine&, Request) {
         json::object operation{
             {"summary", route.summary},
             {"operationId", method + std::string{route.path}},
-            {"responses", json::object{{"default", json::object{{"description", "The answer; errors are application/problem+json"}}}}}};
+            {"responses",
+             json::object{
+                 {"default",
+                  json::object{{"description", "The answer; errors are application/problem+json"}}}}}};
         if (!parameters.empty()) operation["parameters"] = std::move(parameters);
         if (route.changes) {
             operation["security"] = json::array{json::object{{"token", json::array{}}}};
-            operation["requestBody"] = json::object{{"content", json::object{{"application/json", json::object{}}}}};
+            operation["requestBody"] =
+                json::object{{"content", json::object{{"application/json", json::object{}}}}};
         }
         auto& item = paths[route.path];
         if (!item.is_object()) item = json::object{};
@@ -264,47 +341,94 @@ awaitable<Response> openapi(Engine&, Request) {
     }
     co_return json_response(json::object{
         {"openapi", "3.1.0"},
-        {"info", json::object{{"title", "heald"}, {"version", HEAL_VERSION}, {"license", json::object{{"name", "Apache-2.0"}, {"identifier", "Apache-2.0"}}}}},
+        {"info",
+         json::object{
+             {"title", "heald"},
+             {"version", HEAL_VERSION},
+             {"license", json::object{{"name", "Apache-2.0"}, {"identifier", "Apache-2.0"}}}}},
         {"paths", std::move(paths)},
-        {"components", json::object{{"securitySchemes", json::object{{"token", json::object{{"type", "http"}, {"scheme", "bearer"}}}}}}}});
+        {"components",
+         json::object{
+             {"securitySchemes",
+              json::object{{"token", json::object{{"type", "http"}, {"scheme", "bearer"}}}}}}}});
 }
 
 }  // namespace
 
-Response json_response(const json::value& value, unsigned status) { return {status, "application/json", json::serialize(value) + "\n", {}}; }
+Response json_response(const json::value& value, unsigned status) {
+    return {status, "application/json", json::serialize(value) + "\n", {}};
+}
 
 Response problem(unsigned status, std::string_view title, std::string_view detail) {
-    Response r = json_response(json::object{{"type", "about:blank"}, {"status", status}, {"title", title}, {"detail", to_valid_utf8(detail)}}, status);
+    Response r = json_response(
+        json::object{
+            {"type", "about:blank"}, {"status", status}, {"title", title}, {"detail", to_valid_utf8(detail)}},
+        status
+    );
     r.content_type = "application/problem+json";
     if (status == 429 || status == 503) r.headers.emplace_back("Retry-After", "1");
     return r;
 }
 
-Response problem(const Error& error) { return problem(status_of(error.code), to_string(error.code), error.text); }
+Response problem(const Error& error) {
+    return problem(status_of(error.code), to_string(error.code), error.text);
+}
 
 const std::vector<Route>& routes() {
     static const std::vector<Route> table = {
         {"GET", "/health", "Is the process alive", false, health},
         {"GET", "/ready", "Does it take in and heal; 503 with the reason when not", false, ready},
         {"GET", "/metrics", "Figures for Prometheus", false, metrics},
-        {"POST", "/-/reload", "Read the configuration again; the old one stays when the new one is bad", true, reload},
+        {"POST",
+         "/-/reload",
+         "Read the configuration again; the old one stays when the new one is bad",
+         true,
+         reload},
         {"GET", "/api/v1/openapi.json", "This description", false, openapi},
         {"GET", "/api/v1/status", "Version, state, store, artifacts", false, status},
-        {"POST", "/api/v1/logs", "Take in one record, an array or NDJSON (gzip allowed); 202 only after the commit", true, post_logs},
+        {"POST",
+         "/api/v1/logs",
+         "Take in one record, an array or NDJSON (gzip allowed); 202 only after the commit",
+         true,
+         post_logs},
         {"GET", "/api/v1/logs", "Samples that were kept", false, list_logs},
         {"GET", "/api/v1/ingest", "Exact totals of what was heard, by source", false, totals},
         {"GET", "/api/v1/fingerprints", "Kinds of error, newest first", false, list_fingerprints},
-        {"GET", "/api/v1/fingerprints/merges", "Kinds of error that look like one, suggested or decided (service)", false, merges},
-        {"POST", "/api/v1/fingerprints/preview", "What rules would join and part, over stored samples (body: {rules})", false, preview},
+        {"GET",
+         "/api/v1/fingerprints/merges",
+         "Kinds of error that look like one, suggested or decided (service)",
+         false,
+         merges},
+        {"POST",
+         "/api/v1/fingerprints/preview",
+         "What rules would join and part, over stored samples (body: {rules})",
+         false,
+         preview},
         {"POST", "/api/v1/fingerprints/{id}/merge", "Join it to another (body: {into, reason})", true, merge},
         {"POST", "/api/v1/fingerprints/{id}/apart", "Keep it apart for ever (body: {reason})", true, apart},
-        {"GET", "/api/v1/fingerprints/{id}", "One, with counts, samples and incidents; a prefix of 4 digits is enough", false, show_fingerprint},
+        {"GET",
+         "/api/v1/fingerprints/{id}",
+         "One, with counts, samples and incidents; a prefix of 4 digits is enough",
+         false,
+         show_fingerprint},
         {"GET", "/api/v1/healing/events", "Incidents and what became of them", false, list_events},
-        {"GET", "/api/v1/healing/events/{id}", "One, with its decision, attempts and effects", false, show_event},
-        {"POST", "/api/v1/healing/events/{id}/approve", "Allow the strategy that waits (body: {strategy})", true, approve},
+        {"GET",
+         "/api/v1/healing/events/{id}",
+         "One, with its decision, attempts and effects",
+         false,
+         show_event},
+        {"POST",
+         "/api/v1/healing/events/{id}/approve",
+         "Allow the strategy that waits (body: {strategy})",
+         true,
+         approve},
         {"POST", "/api/v1/healing/events/{id}/reject", "Refuse it (body: {reason})", true, reject},
         {"GET", "/api/v1/healing/stats", "MTTD, MTTA, MTTR, rates, strategies (from, to)", false, stats},
-        {"GET", "/api/v1/strategies", "Artifacts with their state, strategies with their settings", false, strategies},
+        {"GET",
+         "/api/v1/strategies",
+         "Artifacts with their state, strategies with their settings",
+         false,
+         strategies},
         {"GET", "/api/v1/strategies/{name}", "One strategy", false, show_strategy},
         {"PUT", "/api/v1/strategies/{name}", "Set priority, enabled, autonomy, floor", true, set_strategy},
         {"POST", "/api/v1/strategies/{name}/release", "Out of quarantine", true, release},
@@ -328,7 +452,8 @@ bool percent_decode(std::string_view text, bool plus_is_space, std::string& ret)
             if (ec != std::errc{} || end != text.data() + i + 3) return false;
             out += static_cast<char>(value);
             i += 2;
-        } else out += text[i] == '+' && plus_is_space ? ' ' : text[i];
+        } else
+            out += text[i] == '+' && plus_is_space ? ' ' : text[i];
     }
     ret = std::move(out);
     return true;
@@ -352,7 +477,8 @@ Found find_route(std::string_view method, std::string_view path) {
                 std::string value;
                 ok = r.size() > 1 && percent_decode(r.substr(1), false, value) && !value.empty();
                 arguments.push_back(std::move(value));
-            } else ok = p == r;
+            } else
+                ok = p == r;
         }
         if (!ok) continue;
         if (method == route.method) {

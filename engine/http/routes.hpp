@@ -34,7 +34,7 @@ struct Route {
     const char* method;
     const char* path;  ///< "{name}" stands for one segment
     const char* summary;
-    bool changes;      ///< needs the token when one is set, and is not done for a foreign Origin
+    bool changes;  ///< needs the token when one is set, and is not done for a foreign Origin
     boost::asio::awaitable<Response> (*handle)(Engine&, Request);
 };
 

@@ -16,10 +16,10 @@
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <boost/beast/http/write.hpp>
-#include <fmt/format.h>
-#include <openssl/crypto.h>
 
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <openssl/crypto.h>
 #include <sys/socket.h>
 
 #include <deque>
@@ -34,7 +34,8 @@ namespace bhttp = boost::beast::http;
 using tcp = asio::ip::tcp;
 using namespace std::chrono_literals;
 
-// reliability.md row 62: a client has 5 s for its header and 30 s for its body; an idle connection is kept for a minute.
+// reliability.md row 62: a client has 5 s for its header and 30 s for its body; an idle connection is kept
+// for a minute.
 constexpr auto header_timeout = 5s, body_timeout = 30s, idle_timeout = 60s, write_timeout = 30s;
 
 std::string_view view(beast::string_view s) { return {s.data(), s.size()}; }
@@ -60,20 +61,28 @@ std::string_view host_of(std::string_view authority) {
 
 /// Who may ask for what. Nullopt: allowed.
 std::optional<http::Response> refuse(
-    const State& state, const bhttp::request_parser<bhttp::string_body>::value_type& request, bool changes, std::string_view path
+    const State& state,
+    const bhttp::request_parser<bhttp::string_body>::value_type& request,
+    bool changes,
+    std::string_view path
 ) {
     const std::string_view host = view(request[bhttp::field::host]);
     // A page of a foreign name that resolves to this machine (DNS rebinding) still sends its own name.
     if (state.loopback) {
         const auto name = host_of(host);
         if (!host.empty() && name != "localhost" && name != "[::1]" && !name.starts_with("127.")) {
-            return http::problem(403, "denied", fmt::format("the Host header names '{}', heald listens on loopback only", name));
+            return http::problem(
+                403, "denied", fmt::format("the Host header names '{}', heald listens on loopback only", name)
+            );
         }
     }
     if (changes) {
         const std::string_view origin = view(request[bhttp::field::origin]);
-        if (!origin.empty() && origin != fmt::format("http://{}", host) && origin != fmt::format("https://{}", host)) {
-            return http::problem(403, "denied", "requests from pages of another origin may not change anything");
+        if (!origin.empty() && origin != fmt::format("http://{}", host) &&
+            origin != fmt::format("https://{}", host)) {
+            return http::problem(
+                403, "denied", "requests from pages of another origin may not change anything"
+            );
         }
     }
     const auto& token = state.engine.settings().http_token;
@@ -81,7 +90,11 @@ std::optional<http::Response> refuse(
     if (!token.empty() && !open_to_all) {
         const std::string_view given = view(request[bhttp::field::authorization]);
         if (!given.starts_with("Bearer ") || !same_secret(given.substr(7), token)) {
-            auto r = http::problem(401, "unauthorized", "send the header 'Authorization: Bearer TOKEN' with the token of http.token_file");
+            auto r = http::problem(
+                401,
+                "unauthorized",
+                "send the header 'Authorization: Bearer TOKEN' with the token of http.token_file"
+            );
             r.headers.emplace_back("WWW-Authenticate", "Bearer");
             return r;
         }
@@ -104,7 +117,8 @@ bool parse_query(std::string_view text, std::map<std::string, std::string>& ret)
         const auto equals = pair.find('=');
         std::string key, value;
         if (!http::percent_decode(pair.substr(0, equals), true, key)) return false;
-        if (equals != std::string_view::npos && !http::percent_decode(pair.substr(equals + 1), true, value)) return false;
+        if (equals != std::string_view::npos && !http::percent_decode(pair.substr(equals + 1), true, value))
+            return false;
         if (!key.empty()) ret[key] = value;
     }
     return true;
@@ -112,7 +126,8 @@ bool parse_query(std::string_view text, std::map<std::string, std::string>& ret)
 
 class Session : public std::enable_shared_from_this<Session> {
 public:
-    Session(std::shared_ptr<State> state, tcp::socket socket) : state_(std::move(state)), s_(*state_), stream_(std::move(socket)) {
+    Session(std::shared_ptr<State> state, tcp::socket socket)
+        : state_(std::move(state)), s_(*state_), stream_(std::move(socket)) {
         ++s_.connections;
         boost::system::error_code ec;
         const auto endpoint = stream_.socket().remote_endpoint(ec);
@@ -136,9 +151,12 @@ public:
             parser.body_limit(s_.engine.settings().http_max_body_bytes);
             if (buffer_.size() == 0) {
                 s_.idle.insert(&stream_);
-                if (first) stream_.expires_after(header_timeout);
-                else stream_.expires_after(idle_timeout);
-                // Wait for the first byte without a parser, so that a slow header is told from an idle connection.
+                if (first)
+                    stream_.expires_after(header_timeout);
+                else
+                    stream_.expires_after(idle_timeout);
+                // Wait for the first byte without a parser, so that a slow header is told from an idle
+                // connection.
                 const auto n = co_await stream_.async_read_some(buffer_.prepare(8192), token);
                 s_.idle.erase(&stream_);
                 if (ec) break;
@@ -148,8 +166,11 @@ public:
             co_await bhttp::async_read_header(stream_, buffer_, parser, token);
             if (ec) {
                 if (ec != bhttp::error::end_of_stream && ec != beast::error::timeout) {
-                    const unsigned status = ec == bhttp::error::header_limit ? 431 : ec == bhttp::error::body_limit ? 413 : 400;
-                    auto no = http::problem(status, status == 400 ? "bad request" : "too large", ec.message());
+                    const unsigned status = ec == bhttp::error::header_limit ? 431
+                                            : ec == bhttp::error::body_limit ? 413
+                                                                             : 400;
+                    auto no =
+                        http::problem(status, status == 400 ? "bad request" : "too large", ec.message());
                     co_await send(std::move(no), 11, false);
                 }
                 break;
@@ -157,7 +178,9 @@ public:
             const auto started = s_.engine.clock().steady();
             // Both lengths at once is how requests are smuggled (RFC 9112, 6.1).
             if (parser.get().has_content_length() && parser.chunked()) {
-                auto no = http::problem(400, "bad request", "Content-Length and Transfer-Encoding exclude each other");
+                auto no = http::problem(
+                    400, "bad request", "Content-Length and Transfer-Encoding exclude each other"
+                );
                 co_await send(std::move(no), 11, false);
                 break;
             }
@@ -169,7 +192,14 @@ public:
             stream_.expires_after(body_timeout);
             co_await bhttp::async_read(stream_, buffer_, parser, token);
             if (ec == bhttp::error::body_limit) {
-                auto no = http::problem(413, "too large", fmt::format("a body may have {} bytes (http.max_body_bytes)", s_.engine.settings().http_max_body_bytes));
+                auto no = http::problem(
+                    413,
+                    "too large",
+                    fmt::format(
+                        "a body may have {} bytes (http.max_body_bytes)",
+                        s_.engine.settings().http_max_body_bytes
+                    )
+                );
                 co_await send(std::move(no), 11, false);
                 break;
             }
@@ -192,15 +222,24 @@ public:
             auto response = co_await answer(std::move(request), route);
             const auto took = s_.engine.clock().steady() - started;
             auto& metrics = s_.engine.metrics();
-            metrics.add("heald_http_requests_total", {{"route", route}, {"status", fmt::format("{}xx", response.status / 100)}});
-            metrics.observe("heald_http_request_duration_seconds", {{"route", route}}, static_cast<double>(took.count()) / 1e6);
+            metrics.add(
+                "heald_http_requests_total",
+                {{"route", route}, {"status", fmt::format("{}xx", response.status / 100)}}
+            );
+            metrics.observe(
+                "heald_http_request_duration_seconds",
+                {{"route", route}},
+                static_cast<double>(took.count()) / 1e6
+            );
             if (!co_await send(std::move(response), version, keep)) break;
         }
         stream_.socket().shutdown(tcp::socket::shutdown_both, ec);
     }
 
 private:
-    asio::awaitable<http::Response> answer(bhttp::request<bhttp::string_body> request, std::string& ret_route) {
+    asio::awaitable<http::Response> answer(
+        bhttp::request<bhttp::string_body> request, std::string& ret_route
+    ) {
         std::string_view target = view(request.target());
         const auto question = target.find('?');
         http::Request r;
@@ -211,7 +250,10 @@ private:
         }
         auto found = http::find_route(r.method, r.path);
         if (!found.route) {
-            if (found.allowed.empty()) co_return http::problem(404, "not found", "there is no such path; GET /api/v1/openapi.json lists them");
+            if (found.allowed.empty())
+                co_return http::problem(
+                    404, "not found", "there is no such path; GET /api/v1/openapi.json lists them"
+                );
             auto response = http::problem(405, "method not allowed", "this path takes " + found.allowed);
             response.headers.emplace_back("Allow", found.allowed);
             co_return response;
@@ -248,18 +290,24 @@ private:
         co_return !ec && keep;
     }
 
-    /// Server-sent events: what happens, as it happens. A listener that reads too slowly is dropped, not waited for.
+    /// Server-sent events: what happens, as it happens. A listener that reads too slowly is dropped, not
+    /// waited for.
     asio::awaitable<void> stream_events() {
         boost::system::error_code ec;
         auto token = asio::redirect_error(asio::use_awaitable, ec);
         static constexpr std::string_view head =
-            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n: heald\n\n";
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nConnection: "
+            "close\r\n\r\n: heald\n\n";
         std::deque<std::string> waiting;
         asio::steady_timer wake{s_.io};
         bool slow = false;
         const auto id = s_.engine.feed().add([&](const Feed::Item& item) {
-            if (waiting.size() >= 1000) slow = true;
-            else waiting.push_back(fmt::format("id: {}\nevent: {}\ndata: {}\n\n", item.seq, item.type, item.data));
+            if (waiting.size() >= 1000)
+                slow = true;
+            else
+                waiting.push_back(
+                    fmt::format("id: {}\nevent: {}\ndata: {}\n\n", item.seq, item.type, item.data)
+                );
             wake.cancel();
         });
         stream_.expires_after(write_timeout);
@@ -290,7 +338,8 @@ private:
 
 class ServerImpl final : public HttpServer {
 public:
-    ServerImpl(asio::io_context& io, Engine& engine) : state_(std::make_shared<State>(State{io, engine, {}, 0, false, true})), acceptor_(io) {}
+    ServerImpl(asio::io_context& io, Engine& engine)
+        : state_(std::make_shared<State>(State{io, engine, {}, 0, false, true})), acceptor_(io) {}
 
     result<void> listen() {
         const auto& where = state_->engine.settings().http_listen;
@@ -302,8 +351,12 @@ public:
         const auto address = asio::ip::make_address(host, ec);
         unsigned port = 0;
         const auto text = where.substr(colon + 1);
-        if (ec || text.empty() || text.find_first_not_of("0123456789") != std::string::npos || (port = static_cast<unsigned>(std::stoul(text.substr(0, 6)))) > 65535) {
-            return fail(errc::invalid_input, fmt::format("http.listen: '{}' is not address:port, such as 127.0.0.1:7480", where));
+        if (ec || text.empty() || text.find_first_not_of("0123456789") != std::string::npos ||
+            (port = static_cast<unsigned>(std::stoul(text.substr(0, 6)))) > 65535) {
+            return fail(
+                errc::invalid_input,
+                fmt::format("http.listen: '{}' is not address:port, such as 127.0.0.1:7480", where)
+            );
         }
         state_->loopback = address.is_loopback();
         const tcp::endpoint endpoint{address, static_cast<unsigned short>(port)};
@@ -312,7 +365,12 @@ public:
         if (!ec) acceptor_.bind(endpoint, ec);
         if (!ec) acceptor_.listen(asio::socket_base::max_listen_connections, ec);
         if (ec) {
-            return fail(errc::unavailable, fmt::format("cannot listen on {}: {}; is another heald running? set http.listen", where, ec.message()));
+            return fail(
+                errc::unavailable,
+                fmt::format(
+                    "cannot listen on {}: {}; is another heald running? set http.listen", where, ec.message()
+                )
+            );
         }
         asio::co_spawn(state_->io, accept(), [](const std::exception_ptr& error) {
             if (error) log::error("the listener ended by a defect");

@@ -1,5 +1,5 @@
-// The HTTP face: listener, sessions, routes, live updates. The only folder that knows Beast. Every read has a deadline and a
-// bound; every error is application/problem+json (RFC 9457).
+// The HTTP face: listener, sessions, routes, live updates. The only folder that knows Beast. Every read has a
+// deadline and a bound; every error is application/problem+json (RFC 9457).
 #pragma once
 
 #include "service/engine.hpp"

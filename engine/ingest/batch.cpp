@@ -63,7 +63,8 @@ void set_text(std::string& ret, std::string_view text, std::size_t max) {
         return;
     }
     ret = to_valid_utf8(text);
-    for (auto at = ret.find('\0'); at != std::string::npos; at = ret.find('\0', at)) ret.replace(at, 1, "\xEF\xBF\xBD");
+    for (auto at = ret.find('\0'); at != std::string::npos; at = ret.find('\0', at))
+        ret.replace(at, 1, "\xEF\xBF\xBD");
 }
 
 }  // namespace
@@ -105,19 +106,32 @@ struct BatchBuilder::State {
         texts.clear();
     }
 
-    fingerprint::Fingerprint compute(std::string_view service, std::string_view component, std::string_view message, std::string_view stack) const {
+    fingerprint::Fingerprint compute(
+        std::string_view service, std::string_view component, std::string_view message, std::string_view stack
+    ) const {
         if (!current_rules) return fingerprint::compute(service, message, stack);
         return current_rules->apply({service, component, message, stack}).fingerprint;
     }
 
     Known& known(
-        std::string_view service, std::string_view environment, std::string_view component, std::string_view message, std::string_view stack
+        std::string_view service,
+        std::string_view environment,
+        std::string_view component,
+        std::string_view message,
+        std::string_view stack
     ) {
         // Only rules look at the component.
-        const auto key = hash(stack, hash(message, hash(environment, hash(current_rules ? component : std::string_view{}, hash(service, 0)))));
+        const auto key = hash(
+            stack,
+            hash(
+                message,
+                hash(environment, hash(current_rules ? component : std::string_view{}, hash(service, 0)))
+            )
+        );
         if (const auto found = texts.find(key); found != texts.end()) return *found->second;
         if (texts.size() >= known_texts || bytes_known > known_bytes) {
-            // Deltas of the batch under way find each other by `prints`, so only entries of earlier batches may go.
+            // Deltas of the batch under way find each other by `prints`, so only entries of earlier batches
+            // may go.
             texts.clear();
             bytes_known = 0;
             for (auto i = prints.begin(); i != prints.end();) {
@@ -164,7 +178,7 @@ Time BatchBuilder::received() const { return state_->now(); }
 
 void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults) {
     State& s = *state_;
-    const auto service = !record.service.empty()            ? record.service.substr(0, max_name_bytes)
+    const auto service = !record.service.empty()             ? record.service.substr(0, max_name_bytes)
                          : !defaults.service.empty()         ? std::string_view{defaults.service}
                          : !defaults.unnamed_service.empty() ? std::string_view{defaults.unnamed_service}
                                                              : std::string_view{"unknown"};
@@ -177,12 +191,14 @@ void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults)
         ++s.batch.below_level;
         return;
     }
-    const auto environment =
-        !record.environment.empty() ? record.environment.substr(0, max_name_bytes) : std::string_view{defaults.environment};
-    const bool cut = record.truncated || record.message.size() > max_message_bytes || record.stack_trace.size() > max_stack_bytes;
+    const auto environment = !record.environment.empty() ? record.environment.substr(0, max_name_bytes)
+                                                         : std::string_view{defaults.environment};
+    const bool cut = record.truncated || record.message.size() > max_message_bytes ||
+                     record.stack_trace.size() > max_stack_bytes;
     const auto message = cut_utf8(record.message, max_message_bytes);
     const auto stack = cut_utf8(record.stack_trace, max_stack_bytes);
-    // The id is computed from the text as it is stored, so that whoever computes it again from the store gets the same.
+    // The id is computed from the text as it is stored, so that whoever computes it again from the store gets
+    // the same.
     const auto clean = [](std::string_view text, std::string& scratch) -> std::string_view {
         if (is_plain_ascii(text)) return text;
         set_text(scratch, text, text.size());
@@ -201,8 +217,8 @@ void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults)
     }
     auto& known = *found;
     const Time received = s.now();
-    const bool time_is_sane =
-        record.time.us != 0 && record.time >= received - oldest_event && record.time <= received + newest_event;
+    const bool time_is_sane = record.time.us != 0 && record.time >= received - oldest_event &&
+                              record.time <= received + newest_event;
     const Time time = time_is_sane ? record.time : received;
 
     if (known.generation != s.generation) {
@@ -234,7 +250,9 @@ void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults)
     sample.service_name = delta.service_name;
     sample.environment = delta.environment;
     set_text(sample.release, record.release, max_name_bytes);
-    set_text(sample.host, record.host.empty() ? std::string_view{defaults.host} : record.host, max_name_bytes);
+    set_text(
+        sample.host, record.host.empty() ? std::string_view{defaults.host} : record.host, max_name_bytes
+    );
     set_text(sample.component, record.component.empty() ? record.logger : record.component, max_name_bytes);
     sample.level = level;
     sample.message.assign(fold ? other_errors : clean_message);

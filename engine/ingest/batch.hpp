@@ -1,5 +1,6 @@
-// What hearing hands to the engine: lines folded into one Delta per fingerprint, with exact counts of what became of every
-// line. The fold is where a storm of equal lines turns into one number. Deliberately knows nothing of files, HTTP or stores.
+// What hearing hands to the engine: lines folded into one Delta per fingerprint, with exact counts of what
+// became of every line. The fold is where a storm of equal lines turns into one number. Deliberately knows
+// nothing of files, HTTP or stores.
 //
 // The account that always holds (Batch::balanced):
 //   lines == records + below_level + self + malformed + joined
@@ -24,18 +25,21 @@ struct Delta {
     std::string service_name, environment;
     Level level = Level::unknown;  ///< highest seen in the batch
     std::uint64_t count = 0;
-    Time first, last;  ///< event times; each lies within [received - 7 days, received + 5 min], else it is the time of receipt
-    /// First and last record of the batch; for a fingerprint this builder has not met lately the first three and the last.
-    /// Never empty, at most 4. Text in them is valid UTF-8 without NUL.
+    Time first, last;  ///< event times; each lies within [received - 7 days, received + 5 min], else it is
+                       ///< the time of receipt
+    /// First and last record of the batch; for a fingerprint this builder has not met lately the first three
+    /// and the last. Never empty, at most 4. Text in them is valid UTF-8 without NUL.
     std::vector<LogRecord> samples;
 };
 
 /// How far a source has been taken in; to be stored in the transaction that stores the batch.
 struct SourceOffset {
-    std::string source;  ///< "file:/var/log/x.log"; "file:/var/log/x.log@DEV:INODE" for a file that was rotated away from it
+    std::string source;  ///< "file:/var/log/x.log"; "file:/var/log/x.log@DEV:INODE" for a file that was
+                         ///< rotated away from it
     std::uint64_t device = 0, inode = 0;  ///< inode 0: the source is done with, its row can be deleted
-    std::uint64_t offset = 0;             ///< bytes from the start of the file; everything before it is in this or an earlier batch
-    std::string head_hash;                ///< opaque: identifies the first bytes of the file, and when it was read
+    std::uint64_t offset =
+        0;  ///< bytes from the start of the file; everything before it is in this or an earlier batch
+    std::string head_hash;  ///< opaque: identifies the first bytes of the file, and when it was read
 };
 
 /// One unit of acceptance: stored whole, then acknowledged, or not at all.
@@ -48,18 +52,21 @@ struct Batch {
     std::uint64_t below_level = 0;  ///< counted, not kept
     std::uint64_t self = 0;         ///< heald's own lines, dropped
     std::uint64_t malformed = 0;    ///< could not be read as a record
-    std::uint64_t joined = 0;       ///< continuation lines: part of a record that another line began, or blank
-    std::uint64_t truncated = 0;    ///< of the records: some text was cut at a limit
-    std::uint64_t folded = 0;       ///< of the records: counted under "other errors" because the batch holds max_deltas kinds already
+    std::uint64_t joined = 0;     ///< continuation lines: part of a record that another line began, or blank
+    std::uint64_t truncated = 0;  ///< of the records: some text was cut at a limit
+    std::uint64_t folded =
+        0;  ///< of the records: counted under "other errors" because the batch holds max_deltas kinds already
     Time received;
     std::string source;     ///< of the batch as a whole: "file:…", "http"
-    std::string batch_key;  ///< equal for two deliveries of the same data: the Idempotency-Key; "" for files, whose offset does that
+    std::string batch_key;  ///< equal for two deliveries of the same data: the Idempotency-Key; "" for files,
+                            ///< whose offset does that
 
     bool empty() const { return lines == 0 && offsets.empty(); }
     bool balanced() const { return lines == records + below_level + self + malformed + joined; }
 };
 
-/// Writes the rest of a record's fields when a sample is kept, so that nothing is built for the other records.
+/// Writes the rest of a record's fields when a sample is kept, so that nothing is built for the other
+/// records.
 class ContextSource {
 public:
     virtual ~ContextSource() = default;
@@ -79,31 +86,35 @@ struct RecordView {
     const ContextSource* context = nullptr;
 };
 
-/// What a source knows about its records besides their text, and what it wants to hear. A record's own words win, except
-/// that `service` set here is not overridden by a mere process name in a line's header.
+/// What a source knows about its records besides their text, and what it wants to hear. A record's own words
+/// win, except that `service` set here is not overridden by a mere process name in a line's header.
 struct DecodeDefaults {
     std::string service, environment, source, host;
-    std::string unnamed_service;        ///< for records that say nothing when `service` is empty; e.g. the file's name
-    std::string format = "auto";        ///< auto, json, logfmt, nginx, apache, syslog, plain
-    Level min_level = Level::warn;      ///< below it records are counted and dropped
+    std::string
+        unnamed_service;  ///< for records that say nothing when `service` is empty; e.g. the file's name
+    std::string format = "auto";    ///< auto, json, logfmt, nginx, apache, syslog, plain
+    Level min_level = Level::warn;  ///< below it records are counted and dropped
     /// Rules by people that decide the id before the text does; null: none.
     std::shared_ptr<const fingerprint::Rules> rules;
-    /// For a record that names no level. `unknown`: error when its text, stack trace or HTTP status shows one, else info.
+    /// For a record that names no level. `unknown`: error when its text, stack trace or HTTP status shows
+    /// one, else info.
     Level default_level = Level::unknown;
 };
 
-/// Folds records into a Batch. One per thread, reusable; keeps an index of texts met lately, so that the fingerprint of an
-/// equal text is not computed again. Memory: at most max_deltas deltas and known_texts index entries of 100 bytes.
+/// Folds records into a Batch. One per thread, reusable; keeps an index of texts met lately, so that the
+/// fingerprint of an equal text is not computed again. Memory: at most max_deltas deltas and known_texts
+/// index entries of 100 bytes.
 /// @thread one at a time; no locks
 class BatchBuilder {
 public:
-    /// The tail hands a batch over at this many deltas (full()). In a body that holds more kinds of error the others are
-    /// folded into one delta per service, "other errors" (reliability row 22). 4096 deltas of 2 samples are a few MiB and one
-    /// SQLite transaction of some 50 ms.
+    /// The tail hands a batch over at this many deltas (full()). In a body that holds more kinds of error the
+    /// others are folded into one delta per service, "other errors" (reliability row 22). 4096 deltas of 2
+    /// samples are a few MiB and one SQLite transaction of some 50 ms.
     static constexpr std::size_t max_deltas = 4096;
     static constexpr std::string_view other_errors = "other errors: more than 4096 kinds in one delivery";
     static constexpr std::size_t known_texts = 16384;
-    static constexpr std::size_t max_message_bytes = 16U << 10U;  ///< longer ones are cut, counted as truncated
+    static constexpr std::size_t max_message_bytes = 16U
+                                                     << 10U;  ///< longer ones are cut, counted as truncated
     static constexpr std::size_t max_stack_bytes = 64U << 10U;
     static constexpr std::size_t max_name_bytes = 256;  ///< service, host, ids and the like
 

@@ -19,7 +19,9 @@ struct LogDecoder::State {
     JsonRecords json;
 
     // Reads the lines of a body one by one. `errors` also for the case that nothing could be read.
-    void lines(std::string_view body, const DecodeDefaults& defaults, BatchBuilder& builder, DecodeReport& report) {
+    void lines(
+        std::string_view body, const DecodeDefaults& defaults, BatchBuilder& builder, DecodeReport& report
+    ) {
         RecordView record;
         WrappedLine wrapped;
         std::uint64_t number = 0;
@@ -48,7 +50,8 @@ struct LogDecoder::State {
 
     static void note(DecodeReport& report, std::uint64_t number, std::string text) {
         ++report.malformed;
-        if (report.errors.size() < DecodeReport::max_errors) report.errors.push_back({number, std::move(text)});
+        if (report.errors.size() < DecodeReport::max_errors)
+            report.errors.push_back({number, std::move(text)});
     }
 };
 
@@ -56,7 +59,10 @@ LogDecoder::LogDecoder() : state_(std::make_unique<State>()) {}
 LogDecoder::~LogDecoder() = default;
 
 result<DecodeReport> LogDecoder::decode_logs(
-    std::string_view body, std::string_view content_type, const DecodeDefaults& defaults, BatchBuilder& builder
+    std::string_view body,
+    std::string_view content_type,
+    const DecodeDefaults& defaults,
+    BatchBuilder& builder
 ) {
     DecodeReport report;
     const Batch& counts = builder.peek();
@@ -72,7 +78,10 @@ result<DecodeReport> LogDecoder::decode_logs(
         return report;
     };
     const auto text = without_blanks_and_bom(body);
-    if (text.empty()) return fail(errc::invalid_input, "the body is empty; send one JSON object, an array of them, or one per line");
+    if (text.empty())
+        return fail(
+            errc::invalid_input, "the body is empty; send one JSON object, an array of them, or one per line"
+        );
 
     if (starts_with_ignoring_case(content_type, "text/plain") && text.front() != '{' && text.front() != '[') {
         LineDecoder lines{defaults, JoinOptions{}};
@@ -86,29 +95,38 @@ result<DecodeReport> LogDecoder::decode_logs(
         return finish();
     }
 
-    // One object over several lines or an array is one JSON text; several lines that each begin an object are NDJSON.
+    // One object over several lines or an array is one JSON text; several lines that each begin an object are
+    // NDJSON.
     const auto first_line = trim(text.substr(0, text.find('\n')));
     const bool is_ndjson = text.front() == '{' && first_line.size() < text.size() &&
-                           (content_type.find("ndjson") != std::string_view::npos || content_type.find("jsonl") != std::string_view::npos ||
-                            content_type.find("json-lines") != std::string_view::npos || first_line.ends_with('}') ||
-                            text.find("\n{") != std::string_view::npos);
+                           (content_type.find("ndjson") != std::string_view::npos ||
+                            content_type.find("jsonl") != std::string_view::npos ||
+                            content_type.find("json-lines") != std::string_view::npos ||
+                            first_line.ends_with('}') || text.find("\n{") != std::string_view::npos);
     if (text.front() != '[' && (text.front() != '{' || is_ndjson)) {
         if (text.front() != '{' && text.find('{') == std::string_view::npos) {
-            return fail(errc::invalid_input, "the body is not JSON: it begins with '" + std::string{cut_utf8(text, 20)} +
-                                                 "'; send one JSON object, an array of them, or one per line");
+            return fail(
+                errc::invalid_input,
+                "the body is not JSON: it begins with '" + std::string{cut_utf8(text, 20)} +
+                    "'; send one JSON object, an array of them, or one per line"
+            );
         }
         state_->lines(body.starts_with("\xEF\xBB\xBF") ? body.substr(3) : body, defaults, builder, report);
         return finish();
     }
-    const bool parsed = state_->json.parse_body(text, builder.received(), [&](std::uint64_t number, const RecordView* record) {
-        builder.count_lines(1, 0);
-        if (record == nullptr) {
-            builder.count_malformed(1);
-            State::note(report, number, state_->json.error());
-            return;
+    const bool parsed = state_->json.parse_body(
+        text,
+        builder.received(),
+        [&](std::uint64_t number, const RecordView* record) {
+            builder.count_lines(1, 0);
+            if (record == nullptr) {
+                builder.count_malformed(1);
+                State::note(report, number, state_->json.error());
+                return;
+            }
+            builder.add(*record, defaults);
         }
-        builder.add(*record, defaults);
-    });
+    );
     if (!parsed) return fail(errc::invalid_input, "the body " + state_->json.error());
     builder.count_lines(0, body.size());
     return finish();

@@ -12,7 +12,10 @@ namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-bool is_key(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || is_digit(c) || c == '_' || c == '.' || c == '-' || c == '@'; }
+bool is_key(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || is_digit(c) || c == '_' || c == '.' ||
+           c == '-' || c == '@';
+}
 
 // Does `line` have the shape `shape`, where 0 stands for any digit?
 bool has_shape(std::string_view line, std::string_view shape) {
@@ -116,11 +119,15 @@ bool read_nginx_error(std::string_view line, Time received, RecordView& ret, Lin
             auto value = pairs.substr(key_end + 2);
             const bool quoted = value.starts_with('"');
             auto end = quoted ? value.find("\", ") : value.find(", ");
-            const auto whole = end == std::string_view::npos ? value : value.substr(0, quoted ? end + 1 : end);
-            pairs = end == std::string_view::npos ? std::string_view{} : value.substr(end + (quoted ? 3U : 2U));
+            const auto whole =
+                end == std::string_view::npos ? value : value.substr(0, quoted ? end + 1 : end);
+            pairs =
+                end == std::string_view::npos ? std::string_view{} : value.substr(end + (quoted ? 3U : 2U));
             auto bare = whole;
-            if (bare.size() >= 2 && bare.front() == '"' && bare.back() == '"') bare = bare.substr(1, bare.size() - 2);
-            for (const std::string_view known : {"client", "server", "request", "upstream", "host", "referrer", "subrequest"}) {
+            if (bare.size() >= 2 && bare.front() == '"' && bare.back() == '"')
+                bare = bare.substr(1, bare.size() - 2);
+            for (const std::string_view known :
+                 {"client", "server", "request", "upstream", "host", "referrer", "subrequest"}) {
                 if (key == known) context.add(known, bare);
             }
         }
@@ -168,7 +175,9 @@ bool read_apache_error(std::string_view line, Time received, RecordView& ret, Li
     return !rest.empty();
 }
 
-bool read_access(std::string_view line, Time received, RecordView& ret, LineContext& context, std::string& scratch) {
+bool read_access(
+    std::string_view line, Time received, RecordView& ret, LineContext& context, std::string& scratch
+) {
     const auto open = line.find(" [");
     if (open == std::string_view::npos || open > 128) return false;
     const auto close = line.find("] \"", open);
@@ -177,7 +186,9 @@ bool read_access(std::string_view line, Time received, RecordView& ret, LineCont
     if (request_end == std::string_view::npos || request_end + 5 > line.size()) return false;
     const auto status_text = line.substr(request_end + 2, 3);
     int status = 0;
-    if (std::from_chars(status_text.data(), status_text.data() + 3, status).ptr != status_text.data() + 3 || status < 100 || status > 599) return false;
+    if (std::from_chars(status_text.data(), status_text.data() + 3, status).ptr != status_text.data() + 3 ||
+        status < 100 || status > 599)
+        return false;
     Time time;
     if (!parse_log_time(line.substr(open + 2, close - open - 2), received, time)) return false;
     ret = RecordView{};
@@ -203,7 +214,8 @@ bool read_access(std::string_view line, Time received, RecordView& ret, LineCont
 bool read_syslog(std::string_view line, Time received, RecordView& ret, LineContext& context) {
     if (line.size() < 5 || line[0] != '<') return false;
     int pri = -1;
-    const auto end = std::from_chars(line.data() + 1, line.data() + std::min<std::size_t>(line.size(), 5), pri).ptr;
+    const auto end =
+        std::from_chars(line.data() + 1, line.data() + std::min<std::size_t>(line.size(), 5), pri).ptr;
     const auto at = static_cast<std::size_t>(end - line.data());
     if (pri < 0 || pri > 191 || at >= line.size() || line[at] != '>') return false;
     auto rest = line.substr(at + 1);
@@ -266,7 +278,8 @@ bool read_cri(std::string_view line, WrappedLine& ret) {
     const auto stream = take_word(rest);
     if (stream != "stdout" && stream != "stderr") return false;
     const auto tags = take_word(rest);
-    if (tags.empty() || (tags[0] != 'F' && tags[0] != 'P') || (tags.size() > 1 && tags[1] != ':')) return false;
+    if (tags.empty() || (tags[0] != 'F' && tags[0] != 'P') || (tags.size() > 1 && tags[1] != ':'))
+        return false;
     ret.time = time;
     ret.stream = stream;
     ret.partial = tags[0] == 'P';
@@ -289,7 +302,8 @@ bool looks_like_logfmt(std::string_view line) {
 Level level_in_logfmt(std::string_view line) {
     Level ret = Level::unknown;
     each_pair(line, [&](std::string_view key, std::string_view value) {
-        if (key != "level" && key != "lvl" && key != "severity" && key != "log_level" && key != "loglevel") return true;
+        if (key != "level" && key != "lvl" && key != "severity" && key != "log_level" && key != "loglevel")
+            return true;
         if (value.size() >= 2 && value.front() == '"') value = value.substr(1, value.size() - 2);
         ret = parse_level(value);
         return ret == Level::unknown;

@@ -1,5 +1,5 @@
-// The line formats that need more than cutting a header: each reader takes one line and says whether it is of its format. Internal to
-// ingest/. Pure functions; views into the line.
+// The line formats that need more than cutting a header: each reader takes one line and says whether it is of
+// its format. Internal to ingest/. Pure functions; views into the line.
 #pragma once
 
 #include "base/clock.hpp"
@@ -30,8 +30,11 @@ private:
 bool read_nginx_error(std::string_view line, Time received, RecordView& ret, LineContext& context);
 /// `[Sat Nov 21 10:00:00.123456 2026] [core:error] [pid 7:tid 8] [client 1.2.3.4:5] message`
 bool read_apache_error(std::string_view line, Time received, RecordView& ret, LineContext& context);
-/// Common and combined access lines. A status of 500 and above is an error, all others info. `message` is put together in `scratch`.
-bool read_access(std::string_view line, Time received, RecordView& ret, LineContext& context, std::string& scratch);
+/// Common and combined access lines. A status of 500 and above is an error, all others info. `message` is put
+/// together in `scratch`.
+bool read_access(
+    std::string_view line, Time received, RecordView& ret, LineContext& context, std::string& scratch
+);
 /// `<PRI>1 …` (RFC 5424) and `<PRI>Nov 21 …` (RFC 3164).
 bool read_syslog(std::string_view line, Time received, RecordView& ret, LineContext& context);
 /// Kubernetes' CRI: `2026-11-21T10:00:00.123456789Z stderr F message`

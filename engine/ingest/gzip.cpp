@@ -19,7 +19,8 @@ struct Inflater {
 
 result<std::string> inflate_body(std::string_view compressed, std::size_t max_bytes) {
     Inflater in;
-    if (::inflateInit2(&in.stream, 15 + 32) != Z_OK) return fail(errc::internal, "zlib cannot start");  // 32: gzip or zlib by its header
+    if (::inflateInit2(&in.stream, 15 + 32) != Z_OK)
+        return fail(errc::internal, "zlib cannot start");  // 32: gzip or zlib by its header
     in.open = true;
     // zlib takes a non-const pointer but does not write through it.
     in.stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(compressed.data()));
@@ -32,19 +33,29 @@ result<std::string> inflate_body(std::string_view compressed, std::size_t max_by
         const int code = ::inflate(&in.stream, Z_NO_FLUSH);
         const std::size_t got = sizeof chunk - in.stream.avail_out;
         if (ret.size() + got > max_bytes) {
-            return fail(errc::overloaded, "the body inflates to more than " + std::to_string(max_bytes) + " bytes; send it in parts");
+            return fail(
+                errc::overloaded,
+                "the body inflates to more than " + std::to_string(max_bytes) + " bytes; send it in parts"
+            );
         }
         ret.append(chunk, got);
         if (code == Z_STREAM_END) {
             if (in.stream.avail_in == 0) return ret;
-            if (::inflateReset(&in.stream) != Z_OK) return fail(errc::internal, "zlib cannot go on");  // a further gzip member
+            if (::inflateReset(&in.stream) != Z_OK)
+                return fail(errc::internal, "zlib cannot go on");  // a further gzip member
             continue;
         }
         if (code == Z_BUF_ERROR || (code == Z_OK && in.stream.avail_in == 0 && got < sizeof chunk)) {
-            return fail(errc::invalid_input, "the compressed body is cut off after " + std::to_string(compressed.size()) + " bytes");
+            return fail(
+                errc::invalid_input,
+                "the compressed body is cut off after " + std::to_string(compressed.size()) + " bytes"
+            );
         }
         if (code != Z_OK) {
-            return fail(errc::invalid_input, "the body is not valid gzip or zlib data near byte " + std::to_string(in.stream.total_in));
+            return fail(
+                errc::invalid_input,
+                "the body is not valid gzip or zlib data near byte " + std::to_string(in.stream.total_in)
+            );
         }
     }
 }

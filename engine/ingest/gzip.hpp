@@ -1,4 +1,5 @@
-// Inflates request bodies with a bound that is checked while inflating, so that a gzip bomb costs no more than the bound.
+// Inflates request bodies with a bound that is checked while inflating, so that a gzip bomb costs no more
+// than the bound.
 #pragma once
 
 #include "base/error.hpp"

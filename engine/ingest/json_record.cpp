@@ -50,7 +50,8 @@ struct Name {
     Field field;
 };
 
-// Sorted by key. Keys are compared in lower case without '_' and '-', so serviceName, service_name and service-name are one.
+// Sorted by key. Keys are compared in lower case without '_' and '-', so serviceName, service_name and
+// service-name are one.
 constexpr std::array names{
     Name{"@l", Field::level},
     Name{"@m", Field::message},
@@ -173,7 +174,9 @@ constexpr std::array names{
     Name{"workspaceid", Field::workspace_id},
     Name{"xrequestid", Field::request_id},
 };
-static_assert(std::is_sorted(names.begin(), names.end(), [](const Name& a, const Name& b) { return a.key < b.key; }));
+static_assert(std::is_sorted(names.begin(), names.end(), [](const Name& a, const Name& b) {
+    return a.key < b.key;
+}));
 
 constexpr std::size_t longest_name = 64;
 
@@ -188,7 +191,9 @@ bool append_key(std::array<char, longest_name>& path, std::size_t& size, std::st
 }
 
 Field field_of(std::string_view path) {
-    const auto at = std::lower_bound(names.begin(), names.end(), path, [](const Name& n, std::string_view key) { return n.key < key; });
+    const auto at = std::lower_bound(
+        names.begin(), names.end(), path, [](const Name& n, std::string_view key) { return n.key < key; }
+    );
     return at != names.end() && at->key == path ? at->field : Field::other;
 }
 
@@ -204,7 +209,9 @@ bool number_of(const dom::element& value, double& ret) {
     return std::from_chars(text.data(), text.data() + text.size(), ret).ptr == text.data() + text.size();
 }
 
-void quote(std::string& ret, std::string_view text) { ret += json::serialize(json::string{text.data(), text.size()}); }
+void quote(std::string& ret, std::string_view text) {
+    ret += json::serialize(json::string{text.data(), text.size()});
+}
 
 // The fields that have no place of their own, kept until a sample wants them.
 class Rest final : public ContextSource {
@@ -258,7 +265,8 @@ struct JsonRecords::State {
 
     // A repeated key counts as last written; so plain assignment is right.
     struct Found {
-        std::string_view service, name, level_text, message, template_text, error_text, error_type, error_message, stack, time_text;
+        std::string_view service, name, level_text, message, template_text, error_text, error_type,
+            error_message, stack, time_text;
         std::string_view log_text, stream;
         double level_number = -1, otlp_number = -1, time_number = 0, status = 0;
         bool has_host = false, has_pid = false, has_log = false;
@@ -268,7 +276,14 @@ struct JsonRecords::State {
         bool has_stack_array = false;
     };
 
-    void visit(const dom::object& object, std::array<char, longest_name>& path, std::size_t prefix, int depth, RecordView& ret, Found& found) {
+    void visit(
+        const dom::object& object,
+        std::array<char, longest_name>& path,
+        std::size_t prefix,
+        int depth,
+        RecordView& ret,
+        Found& found
+    ) {
         for (const auto field : object) {
             ++found.fields;
             std::size_t size = prefix;
@@ -280,7 +295,8 @@ struct JsonRecords::State {
             dom::object inner;
             const bool is_object = value.get(inner) == simdjson::SUCCESS;
             if (is_object) {
-                const bool looks_inside = what == Field::container || what == Field::error || what == Field::service || what == Field::host;
+                const bool looks_inside = what == Field::container || what == Field::error ||
+                                          what == Field::service || what == Field::host;
                 if (what == Field::context) {
                     rest.set_context(inner);
                 } else if (looks_inside && depth < 3 && size + 1 < path.size()) {
@@ -293,8 +309,12 @@ struct JsonRecords::State {
             }
             const auto text = text_of(value);
             switch (what) {
-                case Field::service: found.service = text; break;
-                case Field::name: found.name = text; break;
+                case Field::service:
+                    found.service = text;
+                    break;
+                case Field::name:
+                    found.name = text;
+                    break;
                 case Field::level:
                     if (text.empty()) {
                         if (value.get(found.level_number) != simdjson::SUCCESS) rest.add(field.key, value);
@@ -314,15 +334,22 @@ struct JsonRecords::State {
                         found.message = text;
                     }
                     break;
-                case Field::template_text: found.template_text = text; break;
+                case Field::template_text:
+                    found.template_text = text;
+                    break;
                 case Field::error:
                     found.error_text = text;
                     break;
-                case Field::error_type: found.error_type = text; break;
-                case Field::error_message: found.error_message = text; break;
+                case Field::error_type:
+                    found.error_type = text;
+                    break;
+                case Field::error_message:
+                    found.error_message = text;
+                    break;
                 case Field::stack:
                     found.stack = text;
-                    if (text.empty() && value.get(found.stack_array) == simdjson::SUCCESS) found.has_stack_array = true;
+                    if (text.empty() && value.get(found.stack_array) == simdjson::SUCCESS)
+                        found.has_stack_array = true;
                     break;
                 case Field::time:
                     if (text.empty()) {
@@ -340,13 +367,27 @@ struct JsonRecords::State {
                     }
                     break;
                 }
-                case Field::component: ret.component = text; break;
-                case Field::logger: ret.logger = text; break;
-                case Field::request_id: ret.request_id = text; break;
-                case Field::workspace_id: ret.workspace_id = text; break;
-                case Field::trace_id: ret.trace_id = text; break;
-                case Field::environment: ret.environment = text; break;
-                case Field::release: ret.release = text; break;
+                case Field::component:
+                    ret.component = text;
+                    break;
+                case Field::logger:
+                    ret.logger = text;
+                    break;
+                case Field::request_id:
+                    ret.request_id = text;
+                    break;
+                case Field::workspace_id:
+                    ret.workspace_id = text;
+                    break;
+                case Field::trace_id:
+                    ret.trace_id = text;
+                    break;
+                case Field::environment:
+                    ret.environment = text;
+                    break;
+                case Field::release:
+                    ret.release = text;
+                    break;
                 case Field::host:
                     ret.host = text;
                     found.has_host = true;
@@ -356,7 +397,9 @@ struct JsonRecords::State {
                     rest.add(field.key, value);
                     break;
                 case Field::context:
-                case Field::other: rest.add(field.key, value); break;
+                case Field::other:
+                    rest.add(field.key, value);
+                    break;
                 case Field::container:
                     if (full == "log") {
                         found.log_text = text;
@@ -365,7 +408,8 @@ struct JsonRecords::State {
                         rest.add(field.key, value);
                     }
                     break;
-                case Field::ignored: break;
+                case Field::ignored:
+                    break;
             }
             if (full == "stream") found.stream = text;
         }
@@ -383,12 +427,14 @@ struct JsonRecords::State {
         std::array<char, longest_name> path{};
         visit(object, path, 0, 0, ret, found);
 
-        if (found.has_log && !found.stream.empty() && found.message.empty()) {  // docker json-file: {"log","stream","time"}
+        if (found.has_log && !found.stream.empty() &&
+            found.message.empty()) {  // docker json-file: {"log","stream","time"}
             ret_line.text = found.log_text;
             ret_line.stream = found.stream;
             ret_line.time = found.time_text;
             ret_line.partial = !ret_line.text.ends_with('\n');
-            while (ret_line.text.ends_with('\n') || ret_line.text.ends_with('\r')) ret_line.text.remove_suffix(1);
+            while (ret_line.text.ends_with('\n') || ret_line.text.ends_with('\r'))
+                ret_line.text.remove_suffix(1);
             return Kind::wrapped_line;
         }
         if (found.has_log && found.message.empty()) found.message = found.log_text;
@@ -405,7 +451,9 @@ struct JsonRecords::State {
             ret.level = parse_level(found.level_text);
             double number = 0;
             const auto text = found.level_text;
-            if (ret.level == Level::unknown && std::from_chars(text.data(), text.data() + text.size(), number).ptr == text.data() + text.size()) {
+            if (ret.level == Level::unknown &&
+                std::from_chars(text.data(), text.data() + text.size(), number).ptr ==
+                    text.data() + text.size()) {
                 found.level_number = number;
             }
         }
@@ -417,7 +465,8 @@ struct JsonRecords::State {
         if (ret.level == Level::unknown && found.otlp_number >= 1 && found.otlp_number <= 24) {
             ret.level = level_of_otlp(static_cast<int>(found.otlp_number));
         }
-        if (found.time_text.empty() || !parse_log_time(found.time_text, received, ret.time)) parse_epoch(found.time_number, ret.time);
+        if (found.time_text.empty() || !parse_log_time(found.time_text, received, ret.time))
+            parse_epoch(found.time_number, ret.time);
         ret.http_status = static_cast<int>(found.status);
 
         ret.stack_trace = found.stack;
@@ -429,7 +478,8 @@ struct JsonRecords::State {
             }
             ret.stack_trace = stack;
         }
-        if (!found.error_text.empty() && found.error_text.find('\n') != std::string_view::npos && ret.stack_trace.empty()) {
+        if (!found.error_text.empty() && found.error_text.find('\n') != std::string_view::npos &&
+            ret.stack_trace.empty()) {
             ret.stack_trace = found.error_text;
         } else if (found.error_message.empty()) {
             found.error_message = found.error_text;
@@ -459,7 +509,8 @@ struct JsonRecords::State {
             if (const auto end = ret.message.find("\n    at "); end != std::string_view::npos) {
                 ret.stack_trace = ret.message.substr(end + 1);
                 ret.message = ret.message.substr(0, end);
-            } else if (const auto trace = ret.message.find("\nTraceback (most recent call last):"); trace != std::string_view::npos) {
+            } else if (const auto trace = ret.message.find("\nTraceback (most recent call last):");
+                       trace != std::string_view::npos) {
                 ret.stack_trace = ret.message.substr(trace + 1);
                 ret.message = ret.message.substr(0, trace);
             } else if (const auto java = ret.message.find("\n\tat "); java != std::string_view::npos) {
@@ -468,7 +519,8 @@ struct JsonRecords::State {
             }
         }
         if (ret.error_type.empty()) {
-            ret.error_type = ret.stack_trace.empty() ? error_type_in_text(ret.message) : error_type_of_trace(ret.stack_trace, ret.message);
+            ret.error_type = ret.stack_trace.empty() ? error_type_in_text(ret.message)
+                                                     : error_type_of_trace(ret.stack_trace, ret.message);
         }
         if (ret.http_status == 0) ret.http_status = http_status_in_text(ret.message);
         ret.context = &rest;
@@ -492,24 +544,28 @@ struct JsonRecords::State {
     }
 
     simdjson::error_code parse(std::string_view text, dom::element& ret) {
-        if (parser.max_depth() != LogDecoder::max_depth && parser.allocate(std::max<std::size_t>(text.size(), 4096), LogDecoder::max_depth)) {
+        if (parser.max_depth() != LogDecoder::max_depth &&
+            parser.allocate(std::max<std::size_t>(text.size(), 4096), LogDecoder::max_depth)) {
             return simdjson::MEMALLOC;
         }
-        if (padded.capacity() < text.size() + simdjson::SIMDJSON_PADDING) padded.reserve(text.size() + simdjson::SIMDJSON_PADDING + 4096);
+        if (padded.capacity() < text.size() + simdjson::SIMDJSON_PADDING)
+            padded.reserve(text.size() + simdjson::SIMDJSON_PADDING + 4096);
         padded.assign(text);
         padded.resize(text.size() + simdjson::SIMDJSON_PADDING, ' ');
         auto code = parser.parse(padded.data(), text.size(), false).get(ret);
         if (code == simdjson::UTF8_ERROR) {
             repaired = to_valid_utf8(text);
             repaired.resize(repaired.size() + simdjson::SIMDJSON_PADDING, ' ');
-            code = parser.parse(repaired.data(), repaired.size() - simdjson::SIMDJSON_PADDING, false).get(ret);
+            code =
+                parser.parse(repaired.data(), repaired.size() - simdjson::SIMDJSON_PADDING, false).get(ret);
         }
         return code;
     }
 
     void describe(simdjson::error_code code) {
-        error = code == simdjson::DEPTH_ERROR ? "is nested deeper than " + std::to_string(LogDecoder::max_depth)
-                                              : std::string{"is not valid JSON: "} + simdjson::error_message(code);
+        error = code == simdjson::DEPTH_ERROR
+                    ? "is nested deeper than " + std::to_string(LogDecoder::max_depth)
+                    : std::string{"is not valid JSON: "} + simdjson::error_message(code);
     }
 };
 
@@ -517,7 +573,9 @@ JsonRecords::JsonRecords() : state_(std::make_unique<State>()) {}
 JsonRecords::~JsonRecords() = default;
 const std::string& JsonRecords::error() const { return state_->error; }
 
-JsonRecords::Kind JsonRecords::parse(std::string_view text, Time received, RecordView& ret, WrappedLine& ret_line) {
+JsonRecords::Kind JsonRecords::parse(
+    std::string_view text, Time received, RecordView& ret, WrappedLine& ret_line
+) {
     dom::element element;
     if (const auto code = state_->parse(text, element); code != simdjson::SUCCESS) {
         state_->describe(code);

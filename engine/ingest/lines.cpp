@@ -25,12 +25,17 @@ enum class Trace : std::uint8_t {
 constexpr std::string_view traceback = "Traceback (most recent call last):";
 
 bool is_indented(std::string_view line) { return line.starts_with(' ') || line.starts_with('\t'); }
-bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
+bool contains(std::string_view text, std::string_view part) {
+    return text.find(part) != std::string_view::npos;
+}
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-// "/srv/app.js:12", "file:///srv/app.mjs:3", "node:internal/x:9": what Node prints first for an uncaught error.
+// "/srv/app.js:12", "file:///srv/app.mjs:3", "node:internal/x:9": what Node prints first for an uncaught
+// error.
 bool is_node_place(std::string_view line) {
-    if (!(line.starts_with('/') || line.starts_with("file://") || line.starts_with("node:")) || contains(line, " ")) return false;
+    if (!(line.starts_with('/') || line.starts_with("file://") || line.starts_with("node:")) ||
+        contains(line, " "))
+        return false;
     const auto colon = line.rfind(':');
     return colon != std::string_view::npos && colon + 1 < line.size() &&
            std::all_of(line.begin() + static_cast<std::ptrdiff_t>(colon) + 1, line.end(), is_digit);
@@ -39,24 +44,39 @@ bool is_node_place(std::string_view line) {
 // A line that begins a trace of its own, whatever stands before it.
 Trace trace_begun_by(std::string_view line) {
     switch (line.empty() ? '\0' : line[0]) {
-        case 'T': return line.starts_with(traceback) ? Trace::python : Trace::none;
-        case 'p': return line.starts_with("panic: ") ? Trace::go : Trace::none;
+        case 'T':
+            return line.starts_with(traceback) ? Trace::python : Trace::none;
+        case 'p':
+            return line.starts_with("panic: ") ? Trace::go : Trace::none;
         case 'f':
             if (line.starts_with("fatal error: ")) return Trace::go;
             return is_node_place(line) ? Trace::node : Trace::none;
-        case 'g': return line.starts_with("goroutine ") ? Trace::go : Trace::none;
-        case 'S': return line.starts_with("SIGSEGV: segmentation") || line.starts_with("SIGABRT: abort") ? Trace::go : Trace::none;
+        case 'g':
+            return line.starts_with("goroutine ") ? Trace::go : Trace::none;
+        case 'S':
+            return line.starts_with("SIGSEGV: segmentation") || line.starts_with("SIGABRT: abort")
+                       ? Trace::go
+                       : Trace::none;
         case 't':
             if (line.starts_with("thread '") && contains(line, "panicked at")) return Trace::rust;
             return line.starts_with("terminate called after throwing") ? Trace::indented : Trace::none;
-        case 'E': return line.starts_with("Exception in thread ") ? Trace::indented : Trace::none;
-        case 'U': return line.starts_with("Unhandled exception") ? Trace::indented : Trace::none;
+        case 'E':
+            return line.starts_with("Exception in thread ") ? Trace::indented : Trace::none;
+        case 'U':
+            return line.starts_with("Unhandled exception") ? Trace::indented : Trace::none;
         case '=':
-            return line.starts_with("====================") || (line.starts_with("==") && contains(line, "==ERROR: ")) ? Trace::dump : Trace::none;
-        case '*': return line.starts_with("*** Error in `") || line.starts_with("*** stack smashing") ? Trace::dump : Trace::none;
+            return line.starts_with("====================") ||
+                           (line.starts_with("==") && contains(line, "==ERROR: "))
+                       ? Trace::dump
+                       : Trace::none;
+        case '*':
+            return line.starts_with("*** Error in `") || line.starts_with("*** stack smashing") ? Trace::dump
+                                                                                                : Trace::none;
         case '/':
-        case 'n': return is_node_place(line) ? Trace::node : Trace::none;
-        default: return Trace::none;
+        case 'n':
+            return is_node_place(line) ? Trace::node : Trace::none;
+        default:
+            return Trace::none;
     }
 }
 
@@ -71,8 +91,9 @@ bool is_exception_line(std::string_view line) {
 
 bool is_frame(std::string_view line) {
     const auto text = trim(line);
-    return text.starts_with("at ") || text.starts_with("File \"") || text.starts_with("from ") || text.starts_with("what():") ||
-           text.starts_with("Caused by: ") || (text.starts_with('#') && text.size() > 1 && is_digit(text[1])) || contains(text, ":in `") ||
+    return text.starts_with("at ") || text.starts_with("File \"") || text.starts_with("from ") ||
+           text.starts_with("what():") || text.starts_with("Caused by: ") ||
+           (text.starts_with('#') && text.size() > 1 && is_digit(text[1])) || contains(text, ":in `") ||
            contains(text, ":in '");
 }
 
@@ -98,9 +119,9 @@ struct LineDecoder::State {
     std::string head, stack;
     fingerprint::Line header;  // points into head
     Level head_level = Level::unknown;
-    bool has_frames = false;   // the continuation is a trace, not just indented text
+    bool has_frames = false;  // the continuation is a trace, not just indented text
     bool truncated = false;
-    bool chain = false;        // Python announced that another trace follows
+    bool chain = false;  // Python announced that another trace follows
     std::uint64_t lines = 0, raw = 0;
     Duration opened{0}, last{0};
     Time outer_time;
@@ -114,9 +135,12 @@ struct LineDecoder::State {
     std::string_view group_message() const {
         if (header.message.empty()) return head;
         // "ERROR java.io.IOException: disk full": what looks like a logger's name is the exception.
-        if (!header.component.empty() && header.component.data() >= head.data() && header.component.data() < header.message.data() &&
+        if (!header.component.empty() && header.component.data() >= head.data() &&
+            header.component.data() < header.message.data() &&
             error_type_in_text(header.component) == header.component) {
-            return std::string_view{head}.substr(static_cast<std::size_t>(header.component.data() - head.data()));
+            return std::string_view{head}.substr(
+                static_cast<std::size_t>(header.component.data() - head.data())
+            );
         }
         return header.message;
     }
@@ -128,51 +152,69 @@ struct LineDecoder::State {
     }
 
     // A log header of the plain kind: then the line stands for itself.
-    static bool has_header(const fingerprint::Line& line) { return !line.timestamp.empty() || line.level != Level::unknown; }
-    bool is_syslog_shaped() const { return !header.host.empty() && (!header.process.empty() || !header.component.empty()); }
+    static bool has_header(const fingerprint::Line& line) {
+        return !line.timestamp.empty() || line.level != Level::unknown;
+    }
+    bool is_syslog_shaped() const {
+        return !header.host.empty() && (!header.process.empty() || !header.component.empty());
+    }
 
     bool continues(std::string_view line) {
         if (!open || !join.enabled) return false;
         if (is_indented(line)) return true;
-        if (line.starts_with("Caused by: ") || line.starts_with("Suppressed: ") || line.starts_with("... ") || line.starts_with("--- End of ") ||
-            (line.size() > 2 && line[0] == '#' && is_digit(line[1]))) {
+        if (line.starts_with("Caused by: ") || line.starts_with("Suppressed: ") || line.starts_with("... ") ||
+            line.starts_with("--- End of ") || (line.size() > 2 && line[0] == '#' && is_digit(line[1]))) {
             return true;
         }
-        const bool can_be_said_of_head = trace == Trace::none && (head_level >= Level::warn || (head_level == Level::unknown && has_header(header))) &&
-                                         !is_syslog_shaped();
+        const bool can_be_said_of_head =
+            trace == Trace::none &&
+            (head_level >= Level::warn || (head_level == Level::unknown && has_header(header))) &&
+            !is_syslog_shaped();
         switch (trace) {
             case Trace::none:
                 if (line.starts_with(traceback) || line.starts_with("goroutine ")) return can_be_said_of_head;
-                return can_be_said_of_head && trace_begun_by(line) == Trace::none && is_exception_line(line) &&
-                       !has_header(fingerprint::cut_header(line));
-            case Trace::indented: return line == "Aborted" || line == "Aborted (core dumped)";
+                return can_be_said_of_head && trace_begun_by(line) == Trace::none &&
+                       is_exception_line(line) && !has_header(fingerprint::cut_header(line));
+            case Trace::indented:
+                return line == "Aborted" || line == "Aborted (core dumped)";
             case Trace::python:
-                return !line.starts_with(traceback) && line[0] != '{' && fingerprint::cut_header(line).timestamp.empty();
+                return !line.starts_with(traceback) && line[0] != '{' &&
+                       fingerprint::cut_header(line).timestamp.empty();
             case Trace::python_done:
-                return line.starts_with("During handling of the above") || line.starts_with("The above exception was the direct") ||
+                return line.starts_with("During handling of the above") ||
+                       line.starts_with("The above exception was the direct") ||
                        (chain && line.starts_with(traceback));
             case Trace::go:
-                if (line.starts_with("goroutine ") || line.starts_with("created by ") || line.starts_with("[signal ") ||
-                    line.starts_with("exit status ") || line.starts_with("runtime stack:") || line.starts_with("panic(") ||
-                    line.starts_with("main.") || line.starts_with("runtime.") || line.ends_with("[recovered]") || line.starts_with("PC=")) {
+                if (line.starts_with("goroutine ") || line.starts_with("created by ") ||
+                    line.starts_with("[signal ") || line.starts_with("exit status ") ||
+                    line.starts_with("runtime stack:") || line.starts_with("panic(") ||
+                    line.starts_with("main.") || line.starts_with("runtime.") ||
+                    line.ends_with("[recovered]") || line.starts_with("PC=")) {
                     return true;
                 }
-                // A function with its arguments, "github.com/x/y.(*T).f(0xc0000b4000, {0x0, 0x0})", or a register of the dump.
-                return (line.ends_with(')') && contains(line, "(") && contains(line, ".") && !contains(line.substr(0, line.find('(')), " ")) ||
+                // A function with its arguments, "github.com/x/y.(*T).f(0xc0000b4000, {0x0, 0x0})", or a
+                // register of the dump.
+                return (line.ends_with(')') && contains(line, "(") && contains(line, ".") &&
+                        !contains(line.substr(0, line.find('(')), " ")) ||
                        (line[0] == 'r' && contains(line, " 0x"));
             case Trace::rust:
-                return line.starts_with("note: ") || line.starts_with("stack backtrace:") || (lines == 1 && !has_header(fingerprint::cut_header(line)));
+                return line.starts_with("note: ") || line.starts_with("stack backtrace:") ||
+                       (lines == 1 && !has_header(fingerprint::cut_header(line)));
             case Trace::node:
-                return is_exception_line(line) || line.starts_with("Node.js v") || line == "}" || line.starts_with("throw ") ||
-                       (line[0] == '[' && contains(line, "Error"));
-            case Trace::dump: return line[0] != '{' && fingerprint::cut_header(line).timestamp.empty();
-            case Trace::dump_done: return false;
+                return is_exception_line(line) || line.starts_with("Node.js v") || line == "}" ||
+                       line.starts_with("throw ") || (line[0] == '[' && contains(line, "Error"));
+            case Trace::dump:
+                return line[0] != '{' && fingerprint::cut_header(line).timestamp.empty();
+            case Trace::dump_done:
+                return false;
         }
         return false;
     }
 
     bool blank_continues() const {
-        return open && join.enabled && (trace == Trace::go || trace == Trace::python_done || trace == Trace::node || trace == Trace::dump || trace == Trace::rust);
+        return open && join.enabled &&
+               (trace == Trace::go || trace == Trace::python_done || trace == Trace::node ||
+                trace == Trace::dump || trace == Trace::rust);
     }
 
     void append(std::string_view line, std::uint64_t raw_bytes, std::uint64_t physical, Duration now) {
@@ -199,7 +241,9 @@ struct LineDecoder::State {
                     has_frames = is_frame(line) || is_exception_line(line);
                 }
                 break;
-            case Trace::indented: has_frames = has_frames || is_frame(line); break;
+            case Trace::indented:
+                has_frames = has_frames || is_frame(line);
+                break;
             case Trace::python:
                 if (!is_indented(line)) {
                     trace = Trace::python_done;
@@ -216,23 +260,33 @@ struct LineDecoder::State {
             case Trace::dump:
                 if (line.ends_with("==ABORTING")) trace = Trace::dump_done;
                 break;
-            default: break;
+            default:
+                break;
         }
     }
 
-    void begin(std::string_view line, std::uint64_t raw_bytes, std::uint64_t physical, bool cut, Duration now, Time outer) {
+    void begin(
+        std::string_view line,
+        std::uint64_t raw_bytes,
+        std::uint64_t physical,
+        bool cut,
+        Duration now,
+        Time outer
+    ) {
         head.assign(line);
         header = fingerprint::cut_header(head);
         head_level = header.level;
         if (head_level == Level::unknown && is_syslog_shaped()) {
             // "app[77]: ERROR it broke"
             const auto word = header.message.substr(0, header.message.find_first_of(" :"));
-            if (!word.empty() && word[0] >= 'A' && word[0] <= 'Z' && word.size() > 2) head_level = parse_level(word);
+            if (!word.empty() && word[0] >= 'A' && word[0] <= 'Z' && word.size() > 2)
+                head_level = parse_level(word);
         }
         stack.clear();
         trace = trace_begun_by(head);
         // A trace behind a log header ("2026-… panic: …") goes on like one without.
-        if (trace == Trace::none && header.message.size() < head.size()) trace = trace_begun_by(header.message);
+        if (trace == Trace::none && header.message.size() < head.size())
+            trace = trace_begun_by(header.message);
         has_frames = trace != Trace::none;
         truncated = cut;
         chain = false;
@@ -271,7 +325,8 @@ struct LineDecoder::State {
         record.component = header.component;
         if (defaults.service.empty()) record.service = program();
         context.add("process", header.process);
-        record.logger = header.component == "heald" || header.process == "heald" ? std::string_view{"heald"} : std::string_view{};
+        record.logger = header.component == "heald" || header.process == "heald" ? std::string_view{"heald"}
+                                                                                 : std::string_view{};
         context.add("thread", header.thread);
         record.truncated = truncated;
         record.context = &context;
@@ -313,7 +368,8 @@ struct LineDecoder::State {
                 // The last line that is not indented names the exception that was not caught.
                 std::string_view exception;
                 line_of_stack([&](std::string_view line) {
-                    if (!is_indented(line) && !line.starts_with(traceback) && !line.starts_with("During handling") && !line.starts_with("The above")) {
+                    if (!is_indented(line) && !line.starts_with(traceback) &&
+                        !line.starts_with("During handling") && !line.starts_with("The above")) {
                         exception = line;
                     }
                     return false;
@@ -325,10 +381,12 @@ struct LineDecoder::State {
                 break;
             }
             case Trace::node: {
-                const auto exception = line_of_stack([](std::string_view line) { return is_exception_line(line); });
+                const auto exception =
+                    line_of_stack([](std::string_view line) { return is_exception_line(line); });
                 if (!exception.empty()) {
                     record.message = exception;
-                    record.error_type = exception.starts_with("Error: ") ? std::string_view{"Error"} : error_type_in_text(exception);
+                    record.error_type = exception.starts_with("Error: ") ? std::string_view{"Error"}
+                                                                         : error_type_in_text(exception);
                 }
                 break;
             }
@@ -343,16 +401,23 @@ struct LineDecoder::State {
             case Trace::dump:
             case Trace::dump_done: {
                 if (message.starts_with("====")) {
-                    if (const auto line = line_of_stack([](std::string_view l) { return contains(l, "ERROR: "); }); !line.empty()) record.message = line;
+                    if (const auto line =
+                            line_of_stack([](std::string_view l) { return contains(l, "ERROR: "); });
+                        !line.empty())
+                        record.message = line;
                 }
-                if (const auto at = record.message.find("==ERROR: "); at != std::string_view::npos) record.message = record.message.substr(at + 9);
+                if (const auto at = record.message.find("==ERROR: "); at != std::string_view::npos)
+                    record.message = record.message.substr(at + 9);
                 record.level = record.level == Level::unknown ? Level::fatal : record.level;
                 break;
             }
             case Trace::indented: {
-                const auto what = line_of_stack([](std::string_view line) { return contains(line, "what():"); });
+                const auto what =
+                    line_of_stack([](std::string_view line) { return contains(line, "what():"); });
                 if (!what.empty() && message.starts_with("terminate called")) {
-                    plain_scratch.assign(message).append(": ").append(trim(what.substr(what.find("what():") + 7)));
+                    plain_scratch.assign(message).append(": ").append(
+                        trim(what.substr(what.find("what():") + 7))
+                    );
                     record.message = plain_scratch;
                     record.error_type = error_type_in_text(message);
                 } else if (!head_is_trace) {
@@ -361,10 +426,12 @@ struct LineDecoder::State {
                 }
                 break;
             }
-            default: break;
+            default:
+                break;
         }
         if (record.error_type.empty()) record.error_type = error_type_in_text(record.message);
-        if (record.error_type.empty() && record.message.find("Error: ") != std::string_view::npos) record.error_type = "Error";
+        if (record.error_type.empty() && record.message.find("Error: ") != std::string_view::npos)
+            record.error_type = "Error";
         record.http_status = http_status_in_text(record.message);
     }
 
@@ -382,8 +449,12 @@ struct LineDecoder::State {
         record.message = record.message.substr(0, end);
         record.stack_trace = scratch;
         const auto first = std::string_view{scratch}.substr(0, scratch.find('\n'));
-        const auto last_line = std::string_view{scratch}.substr(scratch.rfind('\n') == std::string::npos ? 0 : scratch.rfind('\n') + 1);
-        record.error_type = first.starts_with(traceback) ? last_line.substr(0, last_line.find(':')) : error_type_in_text(is_indented(first) ? record.message : first);
+        const auto last_line = std::string_view{scratch}.substr(
+            scratch.rfind('\n') == std::string::npos ? 0 : scratch.rfind('\n') + 1
+        );
+        record.error_type = first.starts_with(traceback)
+                                ? last_line.substr(0, last_line.find(':'))
+                                : error_type_in_text(is_indented(first) ? record.message : first);
     }
 
     void count(std::uint64_t raw_bytes, std::uint64_t physical, BatchBuilder& builder) {
@@ -392,17 +463,36 @@ struct LineDecoder::State {
     }
 
     // A record of one line that nothing can follow.
-    void single(RecordView& record, std::uint64_t raw_bytes, std::uint64_t physical, bool cut, Time outer, BatchBuilder& builder) {
+    void single(
+        RecordView& record,
+        std::uint64_t raw_bytes,
+        std::uint64_t physical,
+        bool cut,
+        Time outer,
+        BatchBuilder& builder
+    ) {
         count(raw_bytes, physical, builder);
         record.truncated = record.truncated || cut;
         if (record.time.us == 0) record.time = outer;
-        if (record.error_type.empty() && record.level >= Level::warn) record.error_type = error_type_in_text(record.message);
-        if (record.http_status == 0 && record.level >= Level::warn) record.http_status = http_status_in_text(record.message);
+        if (record.error_type.empty() && record.level >= Level::warn)
+            record.error_type = error_type_in_text(record.message);
+        if (record.http_status == 0 && record.level >= Level::warn)
+            record.http_status = http_status_in_text(record.message);
         builder.add(record, defaults);
     }
 
-    // One whole inner line. `raw_bytes` and `physical`: what it took in the file, wrappers and parts included.
-    void take(std::string_view line, std::uint64_t raw_bytes, std::uint64_t physical, bool cut, Duration now, Time outer, bool wrapped, BatchBuilder& builder) {
+    // One whole inner line. `raw_bytes` and `physical`: what it took in the file, wrappers and parts
+    // included.
+    void take(
+        std::string_view line,
+        std::uint64_t raw_bytes,
+        std::uint64_t physical,
+        bool cut,
+        Duration now,
+        Time outer,
+        bool wrapped,
+        BatchBuilder& builder
+    ) {
         if (line.ends_with('\r')) line.remove_suffix(1);
         if (line.starts_with("\xEF\xBB\xBF")) line.remove_prefix(3);
         if (line.find('\x1B') != std::string_view::npos) line = without_ansi(line);
@@ -416,7 +506,8 @@ struct LineDecoder::State {
             }
             return;
         }
-        // Wrappers first: what they hold may go on with the group that is open. Reading a line does not touch that group.
+        // Wrappers first: what they hold may go on with the group that is open. Reading a line does not touch
+        // that group.
         RecordView record;
         if (json_allowed && line[0] == '{') {
             WrappedLine inner;
@@ -452,7 +543,12 @@ struct LineDecoder::State {
     }
 
     bool other_format(
-        std::string_view line, std::uint64_t raw_bytes, std::uint64_t physical, bool cut, Time outer, BatchBuilder& builder
+        std::string_view line,
+        std::uint64_t raw_bytes,
+        std::uint64_t physical,
+        bool cut,
+        Time outer,
+        BatchBuilder& builder
     ) {
         RecordView record;
         const Time received = builder.received();
@@ -510,7 +606,14 @@ struct LineDecoder::State {
         return false;
     }
 
-    void unwrap(const WrappedLine& inner, std::uint64_t raw_bytes, std::uint64_t physical, bool cut, Duration now, BatchBuilder& builder) {
+    void unwrap(
+        const WrappedLine& inner,
+        std::uint64_t raw_bytes,
+        std::uint64_t physical,
+        bool cut,
+        Duration now,
+        BatchBuilder& builder
+    ) {
         Time time;
         parse_log_time(inner.time, builder.received(), time);
         if (assembly_lines > 0 && assembly_stream != inner.stream) flush_assembly(now, builder);
@@ -521,7 +624,8 @@ struct LineDecoder::State {
                 assembly_stream = inner.stream;
                 assembly_time = time;
             }
-            const std::size_t room = BatchBuilder::max_stack_bytes - std::min(assembly.size(), BatchBuilder::max_stack_bytes);
+            const std::size_t room =
+                BatchBuilder::max_stack_bytes - std::min(assembly.size(), BatchBuilder::max_stack_bytes);
             assembly.append(inner.text.substr(0, room));
             assembly_lines += physical;
             assembly_raw += raw_bytes;
@@ -540,7 +644,16 @@ struct LineDecoder::State {
         const auto n = assembly_lines;
         const auto bytes = assembly_raw;
         assembly_lines = assembly_raw = 0;
-        take(assembly, bytes, n, assembly.size() >= BatchBuilder::max_stack_bytes, now, assembly_time, true, builder);
+        take(
+            assembly,
+            bytes,
+            n,
+            assembly.size() >= BatchBuilder::max_stack_bytes,
+            now,
+            assembly_time,
+            true,
+            builder
+        );
     }
 
     std::string ansi_free;
@@ -560,12 +673,15 @@ struct LineDecoder::State {
     }
 };
 
-LineDecoder::LineDecoder(DecodeDefaults defaults, JoinOptions join) : state_(std::make_unique<State>(std::move(defaults), join)) {}
+LineDecoder::LineDecoder(DecodeDefaults defaults, JoinOptions join)
+    : state_(std::make_unique<State>(std::move(defaults), join)) {}
 LineDecoder::~LineDecoder() = default;
 LineDecoder::LineDecoder(LineDecoder&&) noexcept = default;
 LineDecoder& LineDecoder::operator=(LineDecoder&&) noexcept = default;
 
-void LineDecoder::line(std::string_view text, std::uint64_t raw_bytes, bool truncated, Duration now, BatchBuilder& builder) {
+void LineDecoder::line(
+    std::string_view text, std::uint64_t raw_bytes, bool truncated, Duration now, BatchBuilder& builder
+) {
     state_->take(text, raw_bytes, 1, truncated, now, Time{}, false, builder);
 }
 
@@ -578,7 +694,9 @@ std::optional<Duration> LineDecoder::deadline() const {
     if (s.assembly_lines > 0) return s.last + s.join.longest;
     if (!s.open) return {};
     const bool is_complete = s.trace == Trace::python_done && !s.chain;
-    return std::min(s.last + (is_complete ? std::min(s.join.settle, s.join.wait) : s.join.wait), s.opened + s.join.longest);
+    return std::min(
+        s.last + (is_complete ? std::min(s.join.settle, s.join.wait) : s.join.wait), s.opened + s.join.longest
+    );
 }
 
 void LineDecoder::flush(BatchBuilder& builder) {
@@ -586,6 +704,8 @@ void LineDecoder::flush(BatchBuilder& builder) {
     state_->flush_group(builder);
 }
 
-std::uint64_t LineDecoder::held_bytes() const { return (state_->open ? state_->raw : 0) + state_->assembly_raw; }
+std::uint64_t LineDecoder::held_bytes() const {
+    return (state_->open ? state_->raw : 0) + state_->assembly_raw;
+}
 
 }  // namespace heal

@@ -30,15 +30,16 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::size_t chunk_bytes = 256U << 10U;
-constexpr int chunks_in_a_row = 4;            // then the next file has its turn
-constexpr std::size_t head_bytes = 256;       // reliability row 12
+constexpr int chunks_in_a_row = 4;       // then the next file has its turn
+constexpr std::size_t head_bytes = 256;  // reliability row 12
 constexpr std::size_t rotated_per_path = 4;
 constexpr std::size_t recovered_per_path = 64;
-constexpr std::size_t known_per_path = 64;      // rows of rotated files that were read to their end
+constexpr std::size_t known_per_path = 64;          // rows of rotated files that were read to their end
 constexpr std::int64_t clock_slack_us = 1'000'000;  // file times are coarser than the clock (4 ms and more)
 constexpr std::size_t finished_kept = 4096;
 constexpr Duration look_for_missed{5'000'000};
-constexpr Duration quiet_commit{1'000'000};   // offsets of lines that made no record are handed over this often
+constexpr Duration quiet_commit{
+    1'000'000};  // offsets of lines that made no record are handed over this often
 constexpr Duration sink_retry{5'000};
 constexpr Duration stop_grace{1'000'000};
 
@@ -67,7 +68,9 @@ using Identity = std::pair<std::uint64_t, std::uint64_t>;  // device, inode
 
 Identity identity_of(const struct stat& st) { return {st.st_dev, st.st_ino}; }
 
-std::int64_t modified_us(const struct stat& st) { return st.st_mtim.tv_sec * 1'000'000LL + st.st_mtim.tv_nsec / 1000; }
+std::int64_t modified_us(const struct stat& st) {
+    return st.st_mtim.tv_sec * 1'000'000LL + st.st_mtim.tv_nsec / 1000;
+}
 
 // "LENGTH:HASH:MICROSECONDS": the first bytes of a file, and when they were last known to be so.
 struct Head {
@@ -81,10 +84,14 @@ struct Head {
         const auto a = text.find(':');
         const auto b = text.rfind(':');
         if (a == std::string_view::npos || a == b) return false;
-        const auto ok = [](std::from_chars_result r, const char* end) { return r.ec == std::errc{} && r.ptr == end; };
+        const auto ok = [](std::from_chars_result r, const char* end) {
+            return r.ec == std::errc{} && r.ptr == end;
+        };
         ret.hash = text.substr(a + 1, b - a - 1);
-        return ok(std::from_chars(text.data(), text.data() + a, ret.size), text.data() + a) && ret.size <= head_bytes &&
-               ok(std::from_chars(text.data() + b + 1, text.data() + text.size(), ret.seen_us), text.data() + text.size());
+        return ok(std::from_chars(text.data(), text.data() + a, ret.size), text.data() + a) &&
+               ret.size <= head_bytes &&
+               ok(std::from_chars(text.data() + b + 1, text.data() + text.size(), ret.seen_us),
+                  text.data() + text.size());
     }
 
     bool fits(int fd) const {
@@ -99,7 +106,9 @@ std::string folder_of(const std::string& path) {
     return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
 
-std::string name_of(const std::string& path) { return path.substr(path.rfind('/') == std::string::npos ? 0 : path.rfind('/') + 1); }
+std::string name_of(const std::string& path) {
+    return path.substr(path.rfind('/') == std::string::npos ? 0 : path.rfind('/') + 1);
+}
 
 bool is_glob(std::string_view path) { return path.find_first_of("*?[") != std::string_view::npos; }
 
@@ -145,12 +154,17 @@ struct File {
 class TailThread final : public Tail {
 public:
     TailThread(TailOptions options, const Clock& clock, Sink sink)
-        : options_(std::move(options)), clock_(clock), sink_(std::move(sink)), builder_(clock), buffer_(chunk_bytes, '\0') {
+        : options_(std::move(options)),
+          clock_(clock),
+          sink_(std::move(sink)),
+          builder_(clock),
+          buffer_(chunk_bytes, '\0') {
         for (auto& offset : options_.offsets) stored_[offset.source] = offset;
         wake_ = Fd{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
         if (options_.use_inotify) {
             inotify_ = Fd{::inotify_init1(IN_CLOEXEC | IN_NONBLOCK)};
-            if (!inotify_.is_open()) log::warn("inotify is not available ({}); files are polled", std::strerror(errno));
+            if (!inotify_.is_open())
+                log::warn("inotify is not available ({}); files are polled", std::strerror(errno));
         }
     }
 
@@ -199,7 +213,8 @@ private:
             for (std::size_t i = 0; i < files_.size(); ++i) {
                 if (files_[i]->offset_is_new || !files_[i]->more_offsets.empty()) emit(*files_[i], true);
             }
-            for (std::size_t i = 0; i < files_.size() && !stopping(); ++i) {  // by index: reading may add rotated files
+            for (std::size_t i = 0; i < files_.size() && !stopping();
+                 ++i) {  // by index: reading may add rotated files
                 File& file = *files_[i];
                 if (file.dirty) process(file);
                 serve_deadlines(file);
@@ -217,9 +232,12 @@ private:
         finish();
     }
 
-    Duration scan_interval() const { return inotify_.is_open() ? options_.poll : options_.poll_without_inotify; }
+    Duration scan_interval() const {
+        return inotify_.is_open() ? options_.poll : options_.poll_without_inotify;
+    }
 
-    // ---- waiting -------------------------------------------------------------------------------------------------------
+    // ---- waiting
+    // -------------------------------------------------------------------------------------------------------
 
     void wait(Duration next_scan) {
         Duration until = next_scan;
@@ -231,7 +249,8 @@ private:
         const auto left = std::max<std::int64_t>(0, (until - clock_.steady()).count());
         pollfd fds[2] = {{wake_.get(), POLLIN, 0}, {inotify_.get(), POLLIN, 0}};
         const timespec timeout{left / 1'000'000, (left % 1'000'000) * 1000};
-        if (::ppoll(fds, inotify_.is_open() ? 2 : 1, &timeout, nullptr) > 0 && (fds[1].revents & POLLIN) != 0) read_events();
+        if (::ppoll(fds, inotify_.is_open() ? 2 : 1, &timeout, nullptr) > 0 && (fds[1].revents & POLLIN) != 0)
+            read_events();
     }
 
     void read_events() {
@@ -254,8 +273,10 @@ private:
                         file->second->watch = -1;
                         watched_files_.erase(file);
                     }
-                } else if (const auto folder = watched_folders_.find(event->wd); folder != watched_folders_.end()) {
-                    const std::string_view name = event->len > 0 ? std::string_view{event->name} : std::string_view{};
+                } else if (const auto folder = watched_folders_.find(event->wd);
+                           folder != watched_folders_.end()) {
+                    const std::string_view name =
+                        event->len > 0 ? std::string_view{event->name} : std::string_view{};
                     for (const auto& pattern : folder->second.patterns) {
                         if (::fnmatch(pattern.c_str(), std::string{name}.c_str(), 0) == 0) wants_scan_ = true;
                     }
@@ -276,7 +297,10 @@ private:
         auto known = folders_.find(folder);
         if (known == folders_.end()) {
             const int wd = ::inotify_add_watch(
-                inotify_.get(), folder.c_str(), IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR
+                inotify_.get(),
+                folder.c_str(),
+                IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF |
+                    IN_ONLYDIR
             );
             if (wd < 0) return;
             known = folders_.emplace(folder, wd).first;
@@ -289,11 +313,14 @@ private:
         if (!inotify_.is_open()) return;
         // Through the descriptor, so that it is this very file whatever the name means by now.
         const auto name = "/proc/self/fd/" + std::to_string(file.fd.get());
-        file.watch = ::inotify_add_watch(inotify_.get(), name.c_str(), IN_MODIFY | IN_MOVE_SELF | IN_DELETE_SELF | IN_ATTRIB);
+        file.watch = ::inotify_add_watch(
+            inotify_.get(), name.c_str(), IN_MODIFY | IN_MOVE_SELF | IN_DELETE_SELF | IN_ATTRIB
+        );
         if (file.watch >= 0) watched_files_[file.watch] = &file;
     }
 
-    // ---- names: which files there are -----------------------------------------------------------------------------------
+    // ---- names: which files there are
+    // -----------------------------------------------------------------------------------
 
     void scan(bool at_start) {
         for (const auto& source : options_.sources) {
@@ -311,9 +338,11 @@ private:
         for (std::size_t i = 0; i < files_.size(); ++i) {  // by index: what took a name's place is added
             File* file = files_[i].get();
             if (!file->rotated) look_whether_moved(*file);
-            if (!file->rotated && file->look_for_missed_until > now_) read_missed(*file, file->missed_since_us);
+            if (!file->rotated && file->look_for_missed_until > now_)
+                read_missed(*file, file->missed_since_us);
             struct stat st {};
-            if (::fstat(file->fd.get(), &st) == 0 && static_cast<std::uint64_t>(st.st_size) != file->position) file->dirty = true;
+            if (::fstat(file->fd.get(), &st) == 0 && static_cast<std::uint64_t>(st.st_size) != file->position)
+                file->dirty = true;
         }
     }
 
@@ -325,7 +354,9 @@ private:
     }
 
     bool is_open(const Identity& identity) const {
-        return std::any_of(files_.begin(), files_.end(), [&](const auto& f) { return f->identity == identity; });
+        return std::any_of(files_.begin(), files_.end(), [&](const auto& f) {
+            return f->identity == identity;
+        });
     }
 
     void refuse(const std::string& path, const char* reason) {
@@ -338,7 +369,8 @@ private:
     // True with an open descriptor of a regular file.
     bool open_regular(const std::string& path, bool follow_symlinks, Fd& ret, struct stat& ret_stat) {
         struct stat named {};
-        if ((follow_symlinks ? ::stat(path.c_str(), &named) : ::lstat(path.c_str(), &named)) != 0) return false;
+        if ((follow_symlinks ? ::stat(path.c_str(), &named) : ::lstat(path.c_str(), &named)) != 0)
+            return false;
         if (S_ISLNK(named.st_mode)) {
             refuse(path, "it is a symbolic link (set follow_symlinks to allow it)");
             return false;
@@ -347,12 +379,15 @@ private:
             if (!S_ISDIR(named.st_mode)) refuse(path, "it is not a regular file");
             return false;
         }
-        Fd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | (follow_symlinks ? 0 : O_NOFOLLOW))};
+        Fd fd{::open(
+            path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | (follow_symlinks ? 0 : O_NOFOLLOW)
+        )};
         if (!fd.is_open()) {
             if (errno != ENOENT) refuse(path, std::strerror(errno));
             return false;
         }
-        if (::fstat(fd.get(), &ret_stat) != 0 || !S_ISREG(ret_stat.st_mode)) return false;  // it was swapped in between
+        if (::fstat(fd.get(), &ret_stat) != 0 || !S_ISREG(ret_stat.st_mode))
+            return false;  // it was swapped in between
         ret = std::move(fd);
         return true;
     }
@@ -363,7 +398,8 @@ private:
         if ((config.follow_symlinks ? ::stat(path.c_str(), &st) : ::lstat(path.c_str(), &st)) != 0) return;
         if (is_open(identity_of(st))) return;  // a rotated one under its new name, or a hard link
         const auto done = finished_.find(identity_of(st));
-        if (done != finished_.end() && static_cast<std::uint64_t>(st.st_size) == done->second.position) return;
+        if (done != finished_.end() && static_cast<std::uint64_t>(st.st_size) == done->second.position)
+            return;
         if (is_glob(config.path) && is_compressed(path)) return;
         if (files_.size() >= options_.max_files) {
             refuse(path, "too many files are open; raise max_files or narrow the globs");
@@ -390,9 +426,11 @@ private:
         } else if (at_start && !config.from_start) {
             continue_at(*file, size);
         } else if (done != finished_.end()) {
-            // Read to its end before, under the name it had: a late writer, unless the inode now means another file.
+            // Read to its end before, under the name it had: a late writer, unless the inode now means
+            // another file.
             read_head(*file);
-            if (size > done->second.position && file->head.starts_with(done->second.head)) file->position = done->second.position;
+            if (size > done->second.position && file->head.starts_with(done->second.head))
+                file->position = done->second.position;
         }
         if (done != finished_.end()) finished_.erase(done);
         resume_rotated(*file);
@@ -401,11 +439,14 @@ private:
     }
 
     bool has_open_former(const std::string& path) const {
-        return std::any_of(files_.begin(), files_.end(), [&](const auto& f) { return f->rotated && f->path == path; });
+        return std::any_of(files_.begin(), files_.end(), [&](const auto& f) {
+            return f->rotated && f->path == path;
+        });
     }
 
-    // The row under the plain name is the new file's from now on. It and the row under which the former file goes on are handed over in
-    // one batch, before anything more is read of either: at any moment a kill leaves rows that tell the truth.
+    // The row under the plain name is the new file's from now on. It and the row under which the former file
+    // goes on are handed over in one batch, before anything more is read of either: at any moment a kill
+    // leaves rows that tell the truth.
     void take_over_name(File& next) {
         std::int64_t since_us = 0;
         for (auto& former : files_) {
@@ -416,15 +457,19 @@ private:
         }
         if (since_us == 0) return;
         read_missed(next, since_us);
-        // A folder that is being renamed in may not show everything at one reading: it is read again for a while.
+        // A folder that is being renamed in may not show everything at one reading: it is read again for a
+        // while.
         next.look_for_missed_until = now_ + look_for_missed;
         next.missed_since_us = since_us;
     }
 
-    std::unique_ptr<File> make_file(Fd fd, const struct stat& st, const std::string& path, std::string source, const TailSource& config) {
+    std::unique_ptr<File> make_file(
+        Fd fd, const struct stat& st, const std::string& path, std::string source, const TailSource& config
+    ) {
         DecodeDefaults defaults = config.defaults;
         defaults.source = "file:" + path;
-        if (defaults.unnamed_service.empty()) defaults.unnamed_service = name_of(path).substr(0, name_of(path).find('.'));
+        if (defaults.unnamed_service.empty())
+            defaults.unnamed_service = name_of(path).substr(0, name_of(path).find('.'));
         auto file = std::make_unique<File>(LineDecoder{std::move(defaults), config.join});
         file->fd = std::move(fd);
         file->path = path;
@@ -449,7 +494,8 @@ private:
     static void continue_at(File& file, std::uint64_t offset) {
         file.position = offset;
         char last = '\n';
-        if (offset > 0 && ::pread(file.fd.get(), &last, 1, static_cast<off_t>(offset - 1)) == 1) file.skip_to_line_end = last != '\n';
+        if (offset > 0 && ::pread(file.fd.get(), &last, 1, static_cast<off_t>(offset - 1)) == 1)
+            file.skip_to_line_end = last != '\n';
     }
 
     // Where the store says we were. Finds out what happened to the file while we were away.
@@ -466,15 +512,22 @@ private:
         const bool truncated = file.identity.second == stored.inode;
         const bool found = recover(file, stored, has_head ? &head : nullptr);
         if (!found && !truncated && has_head && head.size > 0 && same_head && size >= stored.offset) {
-            continue_at(file, stored.offset);  // the same content under another inode: restored or moved between file systems
+            continue_at(
+                file, stored.offset
+            );  // the same content under another inode: restored or moved between file systems
             return;
         }
         if (!truncated && has_head) read_missed(file, head.seen_us);
         ++(truncated ? truncations_ : rotations_);
         if (!found && stored.offset > 0) {
             ++gaps_;
-            log::warn("{} was {} while heald was not running, and the former file is gone: what was written to it after byte {} is lost",
-                      file.path, truncated ? "truncated" : "replaced", stored.offset);
+            log::warn(
+                "{} was {} while heald was not running, and the former file is gone: what was written to it "
+                "after byte {} is lost",
+                file.path,
+                truncated ? "truncated" : "replaced",
+                stored.offset
+            );
         }
     }
 
@@ -500,16 +553,23 @@ private:
             if (name == base || is_compressed(name) || !is_successor_name(name, base)) continue;
             Sibling one;
             one.path = entry.path().string();
-            const bool is_source = std::any_of(options_.sources.begin(), options_.sources.end(), [&](const auto& s) { return s.path == one.path; });
+            const bool is_source =
+                std::any_of(options_.sources.begin(), options_.sources.end(), [&](const auto& s) {
+                    return s.path == one.path;
+                });
             struct stat st {};
-            if (is_source || ::lstat(one.path.c_str(), &st) != 0 || !S_ISREG(st.st_mode) || identity_of(st) == current || is_open(identity_of(st))) continue;
+            if (is_source || ::lstat(one.path.c_str(), &st) != 0 || !S_ISREG(st.st_mode) ||
+                identity_of(st) == current || is_open(identity_of(st)))
+                continue;
             if (open_regular(one.path, false, one.fd, one.st)) found.push_back(std::move(one));
             if (found.size() >= 256) break;
         }
         const auto number = [](const std::string& name) {
             const auto at = name.find_last_not_of("0123456789");
             std::int64_t n = 0;
-            std::from_chars(name.data() + (at == std::string::npos ? 0 : at + 1), name.data() + name.size(), n);
+            std::from_chars(
+                name.data() + (at == std::string::npos ? 0 : at + 1), name.data() + name.size(), n
+            );
             return n;
         };
         // Written within one tick of the file system's clock, the one with the larger number is the older.
@@ -528,15 +588,18 @@ private:
         return std::any_of(rows->second.begin(), rows->second.end(), [&](const SourceOffset& row) {
             Head head;
             if (!Head::parse(row.head_hash, head) || !head.fits(sibling.fd.get())) return false;
-            return row.inode == sibling.st.st_ino || (head.size == head_bytes && static_cast<std::uint64_t>(sibling.st.st_size) <= row.offset);
+            return row.inode == sibling.st.st_ino ||
+                   (head.size == head_bytes && static_cast<std::uint64_t>(sibling.st.st_size) <= row.offset);
         });
     }
 
-    // Opens from their beginning the rotated files that we have never seen: those that came and went between two looks, or while we were away.
+    // Opens from their beginning the rotated files that we have never seen: those that came and went between
+    // two looks, or while we were away.
     void read_missed(File& current, std::int64_t since_us) {
         std::size_t taken = 0;
         for (auto& sibling : siblings_of(current.path, current.identity)) {
-            if (modified_us(sibling.st) < since_us - clock_slack_us || is_known(current.path, sibling)) continue;
+            if (modified_us(sibling.st) < since_us - clock_slack_us || is_known(current.path, sibling))
+                continue;
             if (++taken > recovered_per_path || files_.size() >= options_.max_files) {
                 ++gaps_;
                 log::warn("{} is not read: too many rotated files at once", sibling.path);
@@ -550,9 +613,13 @@ private:
     // Finds the file that we had been reading from `stored` under another name, and goes on with it there.
     bool recover(File& current, const SourceOffset& stored, const Head* head) {
         auto siblings = siblings_of(current.path, current.identity);
-        auto former = std::find_if(siblings.begin(), siblings.end(), [&](const auto& s) { return s.st.st_ino == stored.inode && s.fits(stored); });
+        auto former = std::find_if(siblings.begin(), siblings.end(), [&](const auto& s) {
+            return s.st.st_ino == stored.inode && s.fits(stored);
+        });
         if (former == siblings.end() && head != nullptr && head->size >= 16) {
-            former = std::find_if(siblings.begin(), siblings.end(), [&](const auto& s) { return s.fits(stored); });  // a copy
+            former = std::find_if(siblings.begin(), siblings.end(), [&](const auto& s) {
+                return s.fits(stored);
+            });  // a copy
         }
         if (former == siblings.end()) return false;
         add_rotated(std::move(former->fd), former->st, current.path, *current.config, stored.offset);
@@ -568,8 +635,16 @@ private:
             const auto n = ::pread(sibling.fd.get(), bytes, sizeof bytes, 0);
             const std::string_view head{bytes, n > 0 ? static_cast<std::size_t>(n) : 0};
             const auto identity = identity_of(sibling.st);
-            add_known(current.path, {rotated_source(current.path, identity), identity.first, identity.second, static_cast<std::uint64_t>(sibling.st.st_size),
-                                     std::to_string(head.size()) + ":" + Head::hash_of(head) + ":" + std::to_string(clock_.wall().us)}, current.more_offsets);
+            add_known(
+                current.path,
+                {rotated_source(current.path, identity),
+                 identity.first,
+                 identity.second,
+                 static_cast<std::uint64_t>(sibling.st.st_size),
+                 std::to_string(head.size()) + ":" + Head::hash_of(head) + ":" +
+                     std::to_string(clock_.wall().us)},
+                current.more_offsets
+            );
             current.more_offsets.push_back(known_[current.path].back());
         }
     }
@@ -588,41 +663,52 @@ private:
     // The store's rows of rotated files, once per path.
     void load_rows(const std::string& path) {
         const auto prefix = "file:" + path + "@";
-        for (auto i = stored_.lower_bound(prefix); i != stored_.end() && i->first.starts_with(prefix); i = stored_.erase(i)) known_[path].push_back(i->second);
+        for (auto i = stored_.lower_bound(prefix); i != stored_.end() && i->first.starts_with(prefix);
+             i = stored_.erase(i))
+            known_[path].push_back(i->second);
     }
 
     static bool is_successor_name(std::string_view name, std::string_view base) {
-        // app.log.1, app.log-20261121, app.log.old; app-20261121.log, app.1.log. A number must follow, or app-errors.log were one of app.log.
+        // app.log.1, app.log-20261121, app.log.old; app-20261121.log, app.1.log. A number must follow, or
+        // app-errors.log were one of app.log.
         const auto is_rest = [](std::string_view rest) {
             if (rest.size() < 2 || (rest[0] != '.' && rest[0] != '-' && rest[0] != '_')) return false;
             return (rest[1] >= '0' && rest[1] <= '9') || rest.substr(1) == "old";
         };
         if (name.starts_with(base)) return is_rest(name.substr(base.size()));
         const auto dot = base.rfind('.');
-        return dot != std::string_view::npos && dot > 0 && name.size() > base.size() && name.starts_with(base.substr(0, dot)) &&
-               name.ends_with(base.substr(dot)) && is_rest(name.substr(dot));
+        return dot != std::string_view::npos && dot > 0 && name.size() > base.size() &&
+               name.starts_with(base.substr(0, dot)) && name.ends_with(base.substr(dot)) &&
+               is_rest(name.substr(dot));
     }
 
     static std::string rotated_source(const std::string& path, const Identity& identity) {
         return "file:" + path + "@" + std::to_string(identity.first) + ":" + std::to_string(identity.second);
     }
 
-    void add_rotated(Fd fd, const struct stat& st, const std::string& path, const TailSource& config, std::uint64_t offset) {
+    void add_rotated(
+        Fd fd, const struct stat& st, const std::string& path, const TailSource& config, std::uint64_t offset
+    ) {
         auto file = make_file(std::move(fd), st, path, rotated_source(path, identity_of(st)), config);
         file->rotated = true;
         file->position = offset;
         adopt(std::move(file));
     }
 
-    // Rotated files that have grown since, or were not read to their end when we stopped. Rows of files that are gone are taken back.
+    // Rotated files that have grown since, or were not read to their end when we stopped. Rows of files that
+    // are gone are taken back.
     void resume_rotated(File& current) {
         const auto rows = known_.find(current.path);
         if (rows == known_.end() || !current.resumed) return;
         const auto siblings = siblings_of(current.path, current.identity);
         std::deque<SourceOffset> keep;
         for (auto& row : rows->second) {
-            const auto found = std::find_if(siblings.begin(), siblings.end(), [&](const auto& s) { return s.st.st_ino == row.inode && s.fits(row); });
-            const bool open = std::any_of(files_.begin(), files_.end(), [&](const auto& f) { return f->source == row.source; });
+            const auto found = std::find_if(siblings.begin(), siblings.end(), [&](const auto& s) {
+                return s.st.st_ino == row.inode && s.fits(row);
+            });
+            const bool open = std::any_of(files_.begin(), files_.end(), [&](const auto& f) {
+                return f->source == row.source;
+            });
             if (open) continue;
             if (found == siblings.end()) {
                 row.inode = 0;
@@ -630,7 +716,8 @@ private:
             } else if (static_cast<std::uint64_t>(found->st.st_size) > row.offset) {
                 Fd fd;
                 struct stat st {};
-                if (open_regular(found->path, false, fd, st)) add_rotated(std::move(fd), st, current.path, *current.config, row.offset);
+                if (open_regular(found->path, false, fd, st))
+                    add_rotated(std::move(fd), st, current.path, *current.config, row.offset);
             } else {
                 keep.push_back(std::move(row));
             }
@@ -641,14 +728,16 @@ private:
     // Has the name come to mean another file?
     void look_whether_moved(File& file) {
         struct stat st {};
-        const bool there = (file.config->follow_symlinks ? ::stat(file.path.c_str(), &st) : ::lstat(file.path.c_str(), &st)) == 0;
+        const bool there = (file.config->follow_symlinks ? ::stat(file.path.c_str(), &st)
+                                                         : ::lstat(file.path.c_str(), &st)) == 0;
         if (there && identity_of(st) == file.identity) return;
         ++rotations_;
         file.rotated = true;
         file.dirty = true;
         std::size_t rotated = 0;
         for (auto i = files_.rbegin(); i != files_.rend(); ++i) {
-            if ((*i)->rotated && !(*i)->dirty && (*i)->path == file.path && ++rotated > rotated_per_path) (*i)->gone = true;
+            if ((*i)->rotated && !(*i)->dirty && (*i)->path == file.path && ++rotated > rotated_per_path)
+                (*i)->gone = true;
         }
         if (there) {
             const auto before = files_.size();
@@ -692,7 +781,8 @@ private:
         files_open_ = files_.size();
     }
 
-    // ---- bytes ----------------------------------------------------------------------------------------------------------
+    // ---- bytes
+    // ----------------------------------------------------------------------------------------------------------
 
     void read_head(File& file) {
         char bytes[head_bytes];
@@ -723,7 +813,8 @@ private:
         }
         for (int i = 0; i < chunks_in_a_row; ++i) {
             if (file.position >= size) break;
-            const auto n = ::pread(file.fd.get(), buffer_.data(), buffer_.size(), static_cast<off_t>(file.position));
+            const auto n =
+                ::pread(file.fd.get(), buffer_.data(), buffer_.size(), static_cast<off_t>(file.position));
             if (n < 0) {
                 if (errno != EINTR && errno != EAGAIN) {
                     ++read_errors_;
@@ -746,7 +837,8 @@ private:
     bool split(File& file, std::string_view chunk) {
         while (!chunk.empty()) {
             const auto* end = static_cast<const char*>(std::memchr(chunk.data(), '\n', chunk.size()));
-            const std::size_t length = end != nullptr ? static_cast<std::size_t>(end - chunk.data()) : chunk.size();
+            const std::size_t length =
+                end != nullptr ? static_cast<std::size_t>(end - chunk.data()) : chunk.size();
             const std::size_t raw = length + (end != nullptr ? 1 : 0);
             file.position += raw;
             bytes_ += raw;
@@ -762,7 +854,8 @@ private:
                 continue;
             }
             if (end == nullptr || file.partial_raw > 0) {
-                const std::size_t room = options_.max_line_bytes - std::min(options_.max_line_bytes, file.partial.size());
+                const std::size_t room =
+                    options_.max_line_bytes - std::min(options_.max_line_bytes, file.partial.size());
                 file.partial_cut = file.partial_cut || text.size() > room;
                 file.partial.append(text.substr(0, room));
                 file.partial_raw += raw;
@@ -770,7 +863,9 @@ private:
             } else {
                 const bool cut = text.size() > options_.max_line_bytes;
                 ++lines_;
-                file.decoder.line(cut ? text.substr(0, options_.max_line_bytes) : text, raw, cut, now_, builder_);
+                file.decoder.line(
+                    cut ? text.substr(0, options_.max_line_bytes) : text, raw, cut, now_, builder_
+                );
             }
             if (builder_.full() && !emit(file, false)) return false;
         }
@@ -817,13 +912,16 @@ private:
             if (name == base || is_compressed(name) || !is_successor_name(name, base)) continue;
             Fd fd;
             struct stat st {};
-            if (::lstat(entry.path().c_str(), &st) != 0 || !S_ISREG(st.st_mode) || static_cast<std::uint64_t>(st.st_size) < file.position) continue;
+            if (::lstat(entry.path().c_str(), &st) != 0 || !S_ISREG(st.st_mode) ||
+                static_cast<std::uint64_t>(st.st_size) < file.position)
+                continue;
             if (is_open(identity_of(st)) || !open_regular(entry.path().string(), false, fd, st)) continue;
             char bytes[head_bytes];
             const auto n = ::pread(fd.get(), bytes, file.head.size(), 0);
             if (n < 0 || std::string_view{bytes, static_cast<std::size_t>(n)} != file.head) continue;
             while (file.position < static_cast<std::uint64_t>(st.st_size)) {
-                const auto got = ::pread(fd.get(), buffer_.data(), buffer_.size(), static_cast<off_t>(file.position));
+                const auto got =
+                    ::pread(fd.get(), buffer_.data(), buffer_.size(), static_cast<off_t>(file.position));
                 if (got <= 0 || !split(file, {buffer_.data(), static_cast<std::size_t>(got)})) return;
             }
             if (File* current = file_at(file.path); current == &file) {
@@ -834,7 +932,8 @@ private:
                 file.more_offsets.push_back(row);
                 add_known(file.path, std::move(row), file.more_offsets);
             }
-            if (finished_.size() < finished_kept) finished_[identity_of(st)] = Finished{static_cast<std::uint64_t>(st.st_size), file.head};
+            if (finished_.size() < finished_kept)
+                finished_[identity_of(st)] = Finished{static_cast<std::uint64_t>(st.st_size), file.head};
             return;
         }
     }
@@ -853,13 +952,21 @@ private:
         if (file.rotated && file.last_data + options_.rotated_keep <= now_) file.gone = true;
     }
 
-    // ---- batches --------------------------------------------------------------------------------------------------------
+    // ---- batches
+    // --------------------------------------------------------------------------------------------------------
 
-    static bool has_quiet(const File& file) { return file.quiet.lines > 0 || file.quiet.bytes > 0 || file.offset_is_new || !file.more_offsets.empty(); }
+    static bool has_quiet(const File& file) {
+        return file.quiet.lines > 0 || file.quiet.bytes > 0 || file.offset_is_new ||
+               !file.more_offsets.empty();
+    }
 
     SourceOffset offset_of(const File& file, std::uint64_t offset) const {
-        return {file.source, file.identity.first, file.identity.second, offset,
-                std::to_string(file.head.size()) + ":" + file.head_hash + ":" + std::to_string(clock_.wall().us)};
+        return {
+            file.source,
+            file.identity.first,
+            file.identity.second,
+            offset,
+            std::to_string(file.head.size()) + ":" + file.head_hash + ":" + std::to_string(clock_.wall().us)};
     }
 
     static void add_counts(Batch& to, const Batch& from) {
@@ -874,12 +981,13 @@ private:
         to.records += from.records;
     }
 
-    // Hands over what the builder has, all of it from `file`. Lines that made no record wait for others, unless `all`.
-    // False: stopped before the sink had room; the offset stays where it was.
+    // Hands over what the builder has, all of it from `file`. Lines that made no record wait for others,
+    // unless `all`. False: stopped before the sink had room; the offset stays where it was.
     bool emit(File& file, bool all) {
         if (undelivered_) return false;
         Batch batch = builder_.has_lines() || builder_.peek().bytes > 0 ? builder_.take() : Batch{};
-        const std::uint64_t offset = file.position - file.partial_raw - file.skipped - file.decoder.held_bytes();
+        const std::uint64_t offset =
+            file.position - file.partial_raw - file.skipped - file.decoder.held_bytes();
         if (batch.deltas.empty() && !all) {
             if (batch.lines > 0 || batch.bytes > 0) {
                 if (!has_quiet(file)) file.quiet_since = now_;
@@ -938,7 +1046,8 @@ private:
     bool undelivered_ = false;
     std::vector<std::unique_ptr<File>> files_;
     std::map<std::string, SourceOffset> stored_;
-    std::map<std::string, std::deque<SourceOffset>> known_;  // by path: rotated files that were read to their end
+    std::map<std::string, std::deque<SourceOffset>>
+        known_;  // by path: rotated files that were read to their end
     struct Finished {
         std::uint64_t position = 0;
         std::string head;
@@ -954,8 +1063,8 @@ private:
     std::map<std::string, int> folders_;
     std::vector<SourceOffset> final_offsets_;
     std::atomic<bool> stopping_{false};
-    std::atomic<std::uint64_t> files_open_{0}, lines_{0}, bytes_{0}, batches_{0}, rotations_{0}, truncations_{0}, gaps_{0}, refused_{0},
-        sink_full_{0}, read_errors_{0};
+    std::atomic<std::uint64_t> files_open_{0}, lines_{0}, bytes_{0}, batches_{0}, rotations_{0},
+        truncations_{0}, gaps_{0}, refused_{0}, sink_full_{0}, read_errors_{0};
     std::thread thread_;
 };
 

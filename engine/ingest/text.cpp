@@ -40,10 +40,12 @@ bool ends_like_a_type(std::string_view name) {
     return false;
 }
 
-// Two humps at least ("IOError", "TimeoutError"), so that the plain word "Error" is no type unless it stands where types stand.
+// Two humps at least ("IOError", "TimeoutError"), so that the plain word "Error" is no type unless it stands
+// where types stand.
 bool is_type_word(std::string_view name) {
     if (!ends_like_a_type(name)) return false;
-    const bool bare = name == "Error" || name == "Exception" || name == "Fault" || name == "Failure" || name == "Panic";
+    const bool bare =
+        name == "Error" || name == "Exception" || name == "Fault" || name == "Failure" || name == "Panic";
     return !bare && is_alpha(name[0]);
 }
 
@@ -65,7 +67,8 @@ std::string_view qualified_name(std::string_view text, std::size_t from) {
 }
 
 // Those that end a broken program; SIGTERM and SIGPIPE are everyday words.
-constexpr std::array<std::string_view, 6> signals{"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS"};
+constexpr std::array<std::string_view, 6> signals{
+    "SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS"};
 
 // Days since the epoch of a civil date (Howard Hinnant, chrono-compatible low-level date algorithms).
 std::int64_t days_from_civil(int y, int m, int d) {
@@ -80,7 +83,8 @@ std::int64_t days_from_civil(int y, int m, int d) {
 std::int64_t local_offset_us(Time at) {
     const std::time_t seconds = at.us / 1'000'000;
     std::tm parts{};
-    return ::localtime_r(&seconds, &parts) != nullptr ? static_cast<std::int64_t>(parts.tm_gmtoff) * 1'000'000 : 0;
+    return ::localtime_r(&seconds, &parts) != nullptr ? static_cast<std::int64_t>(parts.tm_gmtoff) * 1'000'000
+                                                      : 0;
 }
 
 // A little cursor; every step that does not fit makes it bad for good.
@@ -170,12 +174,14 @@ std::string_view cut_utf8(std::string_view text, std::size_t max) {
 
 std::string_view trim(std::string_view text) {
     while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-    while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\r')) text.remove_suffix(1);
+    while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\r'))
+        text.remove_suffix(1);
     return text;
 }
 
 bool starts_with_ignoring_case(std::string_view text, std::string_view lower_case_prefix) {
-    return text.size() >= lower_case_prefix.size() && equals_ignoring_case(text.substr(0, lower_case_prefix.size()), lower_case_prefix);
+    return text.size() >= lower_case_prefix.size() &&
+           equals_ignoring_case(text.substr(0, lower_case_prefix.size()), lower_case_prefix);
 }
 
 Level level_of(const RecordView& record, const DecodeDefaults& defaults) {
@@ -183,13 +189,16 @@ Level level_of(const RecordView& record, const DecodeDefaults& defaults) {
     if (defaults.default_level != Level::unknown) return defaults.default_level;
     const Level in_text = level_in_text(record.message);
     if (in_text == Level::fatal) return in_text;
-    if (!record.stack_trace.empty() || !record.error_type.empty() || record.http_status >= 500) return Level::error;
+    if (!record.stack_trace.empty() || !record.error_type.empty() || record.http_status >= 500)
+        return Level::error;
     return in_text != Level::unknown ? in_text : Level::info;
 }
 
 Level level_in_text(std::string_view message) {
     Level found = Level::unknown;
-    if (message.starts_with("panic: ") || message.starts_with("fatal error: ") || message.starts_with("terminate called ")) return Level::fatal;
+    if (message.starts_with("panic: ") || message.starts_with("fatal error: ") ||
+        message.starts_with("terminate called "))
+        return Level::fatal;
     each_word(message.substr(0, 2048), [&](std::string_view word, std::size_t from) {
         switch (word.size()) {
             case 5:
@@ -236,7 +245,8 @@ std::string_view error_type_in_text(std::string_view message) {
         const auto at = message.find(what);
         return at == std::string_view::npos ? at : at + what.size();
     };
-    if (message.starts_with("panic: ") || message.find("panicked at") != std::string_view::npos) return "panic";
+    if (message.starts_with("panic: ") || message.find("panicked at") != std::string_view::npos)
+        return "panic";
     if (message.starts_with("fatal error: ")) return "fatal error";
     if (const auto at = after("Sanitizer: "); at != std::string_view::npos) {
         std::size_t end = at;
@@ -247,10 +257,14 @@ std::string_view error_type_in_text(std::string_view message) {
         return message.substr(at, message.find('\'', at) - at);
     }
     for (const auto signal : signals) {
-        if (const auto at = message.find(signal); at != std::string_view::npos) return message.substr(at, signal.size());
+        if (const auto at = message.find(signal); at != std::string_view::npos)
+            return message.substr(at, signal.size());
     }
-    if (message.find("egmentation fault") != std::string_view::npos || message.find(" segfault at ") != std::string_view::npos) return "SIGSEGV";
-    if (message.find("stack smashing detected") != std::string_view::npos || message.find("double free or corruption") != std::string_view::npos) {
+    if (message.find("egmentation fault") != std::string_view::npos ||
+        message.find(" segfault at ") != std::string_view::npos)
+        return "SIGSEGV";
+    if (message.find("stack smashing detected") != std::string_view::npos ||
+        message.find("double free or corruption") != std::string_view::npos) {
         return "SIGABRT";
     }
     if (message.find("Out of memory: Kill") != std::string_view::npos) return "OOM";
@@ -265,7 +279,8 @@ std::string_view error_type_in_text(std::string_view message) {
         const auto dot = name.find_last_of(".:");
         const auto last = dot == std::string_view::npos ? name : name.substr(dot + 1);
         const bool stands_first = from == 0 && message.substr(name.size(), 1) == ":";
-        if (is_type_word(last) || (dot != std::string_view::npos && ends_like_a_type(last) && is_alpha(name[0])) ||
+        if (is_type_word(last) ||
+            (dot != std::string_view::npos && ends_like_a_type(last) && is_alpha(name[0])) ||
             (stands_first && ends_like_a_type(last))) {
             found = name;
             return false;
@@ -279,7 +294,9 @@ int http_status_in_text(std::string_view message) {
     const auto three_digits = [&](std::size_t at) -> int {
         if (at + 3 > message.size() || (at + 3 < message.size() && is_word(message[at + 3]))) return 0;
         int value = 0;
-        if (std::from_chars(message.data() + at, message.data() + at + 3, value).ptr != message.data() + at + 3) return 0;
+        if (std::from_chars(message.data() + at, message.data() + at + 3, value).ptr !=
+            message.data() + at + 3)
+            return 0;
         return value >= 400 && value <= 599 ? value : 0;
     };
     for (std::size_t i = 0; i + 4 < message.size(); ++i) {
@@ -287,12 +304,16 @@ int http_status_in_text(std::string_view message) {
         if (c == 's' && (message.compare(i, 6, "status") == 0)) {
             std::size_t at = i + 6;
             if (message.substr(at, 5) == "_code" || message.substr(at, 5) == " code") at += 5;
-            while (at < message.size() && (message[at] == '=' || message[at] == ':' || message[at] == ' ' || message[at] == '"')) ++at;
+            while (at < message.size() &&
+                   (message[at] == '=' || message[at] == ':' || message[at] == ' ' || message[at] == '"'))
+                ++at;
             if (const int status = at > i + 6 ? three_digits(at) : 0) return status;
         } else if (c == 'H' && message.compare(i, 4, "HTTP") == 0) {
             std::size_t at = i + 4;
             if (message.substr(at, 1) == "/") {
-                while (at < message.size() && (is_digit(message[at]) || message[at] == '/' || message[at] == '.')) ++at;
+                while (at < message.size() &&
+                       (is_digit(message[at]) || message[at] == '/' || message[at] == '.'))
+                    ++at;
             }
             const std::size_t from = at;
             while (at < message.size() && (message[at] == ' ' || message[at] == '"')) ++at;
@@ -357,7 +378,8 @@ bool parse_log_time(std::string_view text, Time received, Time& ret) {
         in.blanks();
         has_zone = in.zone(zone);
     } else {
-        if (text.size() > 4 && text[3] == ' ' && !is_digit(text[4]) && text[4] != ' ') in.rest.remove_prefix(4);  // weekday
+        if (text.size() > 4 && text[3] == ' ' && !is_digit(text[4]) && text[4] != ' ')
+            in.rest.remove_prefix(4);  // weekday
         month = in.month();
         in.blanks();
         day = in.number(1, 2);
@@ -369,7 +391,9 @@ bool parse_log_time(std::string_view text, Time received, Time& ret) {
     }
     if (!in.good || month < 1 || month > 12 || day < 1 || day > 31) return false;
     if (!has_zone) zone = local_offset_us(received);
-    const auto at = [&](int y) { return Time{days_from_civil(y, month, day) * 86'400'000'000LL + time_of_day - zone}; };
+    const auto at = [&](int y) {
+        return Time{days_from_civil(y, month, day) * 86'400'000'000LL + time_of_day - zone};
+    };
     if (!has_year) {
         const std::time_t seconds = received.us / 1'000'000;
         std::tm now{};

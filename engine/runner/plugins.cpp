@@ -51,7 +51,8 @@ public:
           clock_(clock),
           pool_(context_, settings_, clock_),
           runner_(create_process_runner(context_, pool_, *this, clock_)),
-          changed_(context_), room_(context_) {}
+          changed_(context_),
+          room_(context_) {}
 
     StrategyRunner& runner() override { return *runner_; }
     const std::vector<CatalogEntry>& entries() const override { return entries_; }
@@ -253,8 +254,8 @@ private:
             artifact->libraries = read_libraries(lib_folder(), refused);
             for (const std::string& one : refused) log::warn("a library of scripts is left out: {}", one);
         }
-        // Hosts that are being loaded come on top of those that serve, so that a new version does not wait for a long call; a few
-        // at a time.
+        // Hosts that are being loaded come on top of those that serve, so that a new version does not wait
+        // for a long call; a few at a time.
         while (starting_ >= max_starting) {
             room_.expires_at(asio::steady_timer::time_point::max());
             boost::system::error_code ignored;

@@ -5,8 +5,8 @@
 
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <fmt/format.h>
 
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 namespace heal {
@@ -29,14 +29,18 @@ const json::object& config_of(const ServiceSettings& service) { return object_at
 std::string ConfigKeeper::folder_name(std::string_view path) {
     std::string out;
     for (const char c : path.substr(path.starts_with('/') ? 1 : 0)) {
-        if (c == '%') out += "%25";
-        else out += c == '/' ? '%' : c;
+        if (c == '%')
+            out += "%25";
+        else
+            out += c == '/' ? '%' : c;
     }
     if (out == "." || out == "..") out.replace(0, 1, "%2E");
     return out;
 }
 
-std::string ConfigKeeper::versions_of(const std::string& folder, const std::string& service) { return folder + "/" + folder_name(service); }
+std::string ConfigKeeper::versions_of(const std::string& folder, const std::string& service) {
+    return folder + "/" + folder_name(service);
+}
 
 asio::awaitable<void> ConfigKeeper::run() {
     boost::system::error_code ec;
@@ -67,7 +71,8 @@ asio::awaitable<void> ConfigKeeper::look_at(const ServiceSettings& service) {
         for (const auto& file : files) {
             struct stat st {};
             if (::stat(file.c_str(), &st) != 0) return std::string{};
-            stamp += fmt::format("{}:{}:{}.{};", st.st_ino, st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+            stamp +=
+                fmt::format("{}:{}:{}.{};", st.st_ino, st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
         }
         return stamp;
     };
@@ -93,7 +98,8 @@ asio::awaitable<void> ConfigKeeper::look_at(const ServiceSettings& service) {
     const Duration now = clock_.steady();
     if (seen.since == Duration{0}) seen.since = now;
     // The first version ever is kept at once: there is nothing better to fall back to.
-    const bool is_first = names_in(versions_of(folder_, service.name) + "/" + folder_name(files.front())).empty();
+    const bool is_first =
+        names_in(versions_of(folder_, service.name) + "/" + folder_name(files.front())).empty();
     if (!is_first && now - seen.since < settle) co_return;
     seen.kept = true;
     for (const auto& file : files) seen.kept = keep(service, file) && seen.kept;
@@ -120,12 +126,15 @@ bool ConfigKeeper::keep(const ServiceSettings& service, const std::string& file)
     if (!names.empty() && names.back().ends_with("-" + hash)) return true;
     struct stat st {};
     const unsigned mode = ::stat(file.c_str(), &st) == 0 ? st.st_mode & 07777U : 0600U;
-    if (auto written = files_.write_atomic(fmt::format("{}/{:020}-{}", folder, clock_.wall().us, hash), *content, mode); !written) {
+    if (auto written =
+            files_.write_atomic(fmt::format("{}/{:020}-{}", folder, clock_.wall().us, hash), *content, mode);
+        !written) {
         log::warn("a version of {} cannot be kept: {}", file, written.error().text);
         return false;
     }
     log::info("kept the configuration {} of {}, which is healthy with it", file, service.name);
-    for (std::size_t i = 0; names.size() + 1 - i > max_versions; ++i) (void)files_.remove(folder + "/" + names[i]);
+    for (std::size_t i = 0; names.size() + 1 - i > max_versions; ++i)
+        (void)files_.remove(folder + "/" + names[i]);
     return true;
 }
 

@@ -1,8 +1,10 @@
-// Keeps the versions of watched configuration files that were in force while their service was healthy, for config_rollback. A
-// version is kept only on positive evidence: all probes of the service pass and its own check (`config.check`) accepts the
-// files, twice, `settle` apart, with the files unchanged between. It restores nothing.
+// Keeps the versions of watched configuration files that were in force while their service was healthy, for
+// config_rollback. A version is kept only on positive evidence: all probes of the service pass and its own
+// check (`config.check`) accepts the files, twice, `settle` apart, with the files unchanged between. It
+// restores nothing.
 //
-// Kept as <folder>/<service>/<path with '%' for '/'>/<microseconds, 20 digits>-<first 16 hex digits of SHA-256>, newest last by name.
+// Kept as <folder>/<service>/<path with '%' for '/'>/<microseconds, 20 digits>-<first 16 hex digits of
+// SHA-256>, newest last by name.
 #pragma once
 
 #include "base/clock.hpp"
@@ -24,18 +26,28 @@ namespace heal {
 
 class ConfigKeeper {
 public:
-    static constexpr std::size_t max_versions = 20;                ///< per file; older ones are removed
-    static constexpr std::size_t max_file_bytes = 4U << 20U;       ///< larger files are not kept
-    std::chrono::milliseconds interval{1'000};                     ///< between looks; a look without a change costs one stat per file
+    static constexpr std::size_t max_versions = 20;           ///< per file; older ones are removed
+    static constexpr std::size_t max_file_bytes = 4U << 20U;  ///< larger files are not kept
+    std::chrono::milliseconds interval{
+        1'000};  ///< between looks; a look without a change costs one stat per file
     std::chrono::milliseconds settle{2'000};
 
     /// @param folder   of all versions; made when needed
     /// @param settings the configuration in force at each look
     ConfigKeeper(
-        boost::asio::any_io_executor executor, std::string folder, Files& files, const Clock& clock, Prober& prober,
+        boost::asio::any_io_executor executor,
+        std::string folder,
+        Files& files,
+        const Clock& clock,
+        Prober& prober,
         std::function<std::shared_ptr<const Settings>()> settings
     )
-        : timer_(std::move(executor)), folder_(std::move(folder)), files_(files), clock_(clock), prober_(prober), settings_(std::move(settings)) {}
+        : timer_(std::move(executor)),
+          folder_(std::move(folder)),
+          files_(files),
+          clock_(clock),
+          prober_(prober),
+          settings_(std::move(settings)) {}
 
     /// One look at all services. @thread the event loop's
     boost::asio::awaitable<void> look();

@@ -16,6 +16,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -31,9 +32,17 @@ using namespace std::chrono_literals;
 
 class EngineImpl final : public Engine {
 public:
-    EngineImpl(asio::io_context& io, const Clock& clock, Files& files, Settings settings, std::string config_path)
-        : io_(io), clock_(clock), files_(files), feed_(clock), settings_(std::make_shared<const Settings>(std::move(settings))),
-          config_path_(std::move(config_path)), started_(clock.wall()), workers_(std::max(1U, std::thread::hardware_concurrency())),
+    EngineImpl(
+        asio::io_context& io, const Clock& clock, Files& files, Settings settings, std::string config_path
+    )
+        : io_(io),
+          clock_(clock),
+          files_(files),
+          feed_(clock),
+          settings_(std::make_shared<const Settings>(std::move(settings))),
+          config_path_(std::move(config_path)),
+          started_(clock.wall()),
+          workers_(std::max(1U, std::thread::hardware_concurrency())),
           minute_(io) {}
 
     asio::awaitable<result<void>> start() override {
@@ -52,11 +61,17 @@ public:
         runner.warm_for = s.warm_for;
         runner.memory_bytes = s.host_memory_bytes;
         if (!files_.exists(s.host_binary)) {
-            co_return fail(errc::not_found, fmt::format("{} does not exist; heal-host must lie beside heald, or set host_binary", s.host_binary));
+            co_return fail(
+                errc::not_found,
+                fmt::format(
+                    "{} does not exist; heal-host must lie beside heald, or set host_binary", s.host_binary
+                )
+            );
         }
         plugins_ = create_plugins(io_, runner, clock_);
         prober_ = create_prober();
-        shared_ = std::make_unique<Shared>(Shared{io_, clock_, *store_, plugins_->runner(), *prober_, feed_, metrics_, settings_, {}});
+        shared_ = std::make_unique<Shared>(Shared{
+            io_, clock_, *store_, plugins_->runner(), *prober_, feed_, metrics_, settings_, {}});
         healer_ = create_healer(*shared_);
         hearing_ = std::make_unique<Hearing>(*shared_, *healer_);
 
@@ -91,7 +106,12 @@ public:
         HEAL_CO_TRY(co_await healer_->recover());
         start_tail(std::move(offsets));
         keeper_ = std::make_unique<ConfigKeeper>(
-            io_.get_executor(), s.state_dir + "/config-versions", files_, clock_, *prober_, [this] { return settings_; }
+            io_.get_executor(),
+            s.state_dir + "/config-versions",
+            files_,
+            clock_,
+            *prober_,
+            [this] { return settings_; }
         );
         asio::co_spawn(io_, keeper_->run(), [](const std::exception_ptr& error) {
             if (error) log::error("keeping configuration versions ended by a defect");
@@ -141,8 +161,10 @@ public:
         auto next = std::move(*loaded.settings);
         const auto& now = *settings_;
         const std::pair<const char*, bool> fixed[] = {
-            {"state_dir", next.state_dir != now.state_dir},       {"http.listen", next.http_listen != now.http_listen},
-            {"plugins_dir", next.plugins_dir != now.plugins_dir}, {"scripts_dir", next.scripts_dir != now.scripts_dir}};
+            {"state_dir", next.state_dir != now.state_dir},
+            {"http.listen", next.http_listen != now.http_listen},
+            {"plugins_dir", next.plugins_dir != now.plugins_dir},
+            {"scripts_dir", next.scripts_dir != now.scripts_dir}};
         for (const auto& [key, changed] : fixed) {
             if (changed) log::warn("{} changed in the configuration: that needs a restart", key);
         }
@@ -194,8 +216,10 @@ public:
             defaults.source = "http";
             defaults.rules = rules;
             work.report = decoder.decode_logs(text, content_type, defaults, *builder);
-            if (work.report) work.batches.push_back(builder->take());
-            else builder->take();
+            if (work.report)
+                work.batches.push_back(builder->take());
+            else
+                builder->take();
         };
         ++decoding_;
         co_await offload(workers_, decode);
@@ -206,25 +230,31 @@ public:
         answer.below_level = work.report->below_level;
         answer.malformed = work.report->malformed;
         answer.self = work.report->self;
-        for (const auto& e : work.report->errors) answer.errors.push_back(json::object{{"line", e.line}, {"text", to_valid_utf8(e.text)}});
+        for (const auto& e : work.report->errors)
+            answer.errors.push_back(json::object{{"line", e.line}, {"text", to_valid_utf8(e.text)}});
         for (auto& batch : work.batches) {
             batch.source = "http";
             batch.batch_key = key.empty() ? "" : "http:" + key;
             const bool claim = !key.empty();
-            auto outcome = co_await asio::async_initiate<const asio::use_awaitable_t<>, void(result<Hearing::Accepted>)>(
-                [&](auto handler) {
-                    auto done = std::make_shared<decltype(handler)>(std::move(handler));
-                    hearing_->accept(std::move(batch), claim, [done](result<Hearing::Accepted> r) { std::move (*done)(std::move(r)); });
-                },
-                asio::use_awaitable
-            );
+            auto outcome =
+                co_await asio::async_initiate<const asio::use_awaitable_t<>, void(result<Hearing::Accepted>)>(
+                    [&](auto handler) {
+                        auto done = std::make_shared<decltype(handler)>(std::move(handler));
+                        hearing_->accept(std::move(batch), claim, [done](result<Hearing::Accepted> r) {
+                            std::move (*done)(std::move(r));
+                        });
+                    },
+                    asio::use_awaitable
+                );
             if (!outcome) co_return outcome.error();
             answer.duplicate = outcome->duplicate;
         }
         co_return answer;
     }
 
-    bool has_room() const override { return hearing_ && hearing_->has_room() && decoding_ < settings_->queue_batches; }
+    bool has_room() const override {
+        return hearing_ && hearing_->has_room() && decoding_ < settings_->queue_batches;
+    }
 
     asio::awaitable<result<json::object>> query(std::function<result<json::object>(Database&)> job) override {
         if (!store_) co_return fail(errc::unavailable, "the store is not open yet");
@@ -235,20 +265,35 @@ public:
 
     result<json::object> strategy(const std::string& name) const override {
         const auto* entry = shared_ ? shared_->strategies.find(name) : nullptr;
-        if (!entry) return fail(errc::not_found, fmt::format("there is no strategy '{}'; GET /api/v1/strategies lists them", to_valid_utf8(name.substr(0, 100))));
+        if (!entry)
+            return fail(
+                errc::not_found,
+                fmt::format(
+                    "there is no strategy '{}'; GET /api/v1/strategies lists them",
+                    to_valid_utf8(name.substr(0, 100))
+                )
+            );
         return shared_->strategies.show(*entry);
     }
 
-    asio::awaitable<result<json::object>> set_strategy(std::string name, json::object body, std::string actor) override {
+    asio::awaitable<result<json::object>> set_strategy(std::string name, json::object body, std::string actor)
+        override {
         if (auto known = strategy(name); !known) co_return known.error();
         sql::StrategySetting setting;
         setting.strategy = name;
         for (const auto& [key, value] : body) {
             if (key != "priority" && key != "enabled" && key != "autonomy" && key != "floor") {
-                co_return fail(errc::invalid_input, fmt::format("{}: unknown key; known are priority, enabled, autonomy, floor", std::string_view{key.data(), key.size()}));
+                co_return fail(
+                    errc::invalid_input,
+                    fmt::format(
+                        "{}: unknown key; known are priority, enabled, autonomy, floor",
+                        std::string_view{key.data(), key.size()}
+                    )
+                );
             }
         }
-        if (body.empty()) co_return fail(errc::invalid_input, "give at least one of priority, enabled, autonomy, floor");
+        if (body.empty())
+            co_return fail(errc::invalid_input, "give at least one of priority, enabled, autonomy, floor");
         const FieldReader in{body, "body"};
         if (body.contains("priority")) {
             auto n = in.required_int("priority", -1'000'000, 1'000'000);
@@ -268,14 +313,17 @@ public:
         if (body.contains("autonomy")) {
             Autonomy a{};
             if (!parse_autonomy(string_at(body, "autonomy"), a)) {
-                co_return fail(errc::invalid_input, "body.autonomy: must be one of off, shadow, approve, auto");
+                co_return fail(
+                    errc::invalid_input, "body.autonomy: must be one of off, shadow, approve, auto"
+                );
             }
             setting.autonomy = a;
         }
         std::vector<sql::StrategySetting> all;
         HEAL_CO_TRY(co_await store_->write([&](Database& db) -> result<void> {
             HEAL_TRY(sql::save_strategy_setting(db, setting, actor, clock_.wall()));
-            HEAL_TRY(sql::append_audit(db, clock_.wall(), actor, "strategy.set", name, json::serialize(body)));
+            HEAL_TRY(sql::append_audit(db, clock_.wall(), actor, "strategy.set", name, json::serialize(body))
+            );
             auto rows = sql::load_strategy_settings(db);
             if (!rows) return rows.error();
             all = std::move(*rows);
@@ -287,17 +335,27 @@ public:
         co_return strategy(name);
     }
 
-    asio::awaitable<result<json::object>> decide_fingerprint(std::string id, std::string into, std::string reason, std::string actor) override {
+    asio::awaitable<result<json::object>> decide_fingerprint(
+        std::string id, std::string into, std::string reason, std::string actor
+    ) override {
         std::vector<sql::FingerprintDecision> all;
         HEAL_CO_TRY(co_await store_->write([&](Database& db) -> result<void> {
             for (const auto& each : {id, into}) {
                 auto known = sql::show_fingerprint(db, each, clock_.wall());
                 if (!known) return known.error();
-                if (string_at(*known, "id") != each) return fail(errc::invalid_input, "give all 16 digits of a fingerprint here");
+                if (string_at(*known, "id") != each)
+                    return fail(errc::invalid_input, "give all 16 digits of a fingerprint here");
             }
             HEAL_TRY(sql::save_fingerprint_decision(db, {id, into}, actor, reason, clock_.wall()));
             const json::object detail{{"into", into}, {"reason", to_valid_utf8(reason)}};
-            HEAL_TRY(sql::append_audit(db, clock_.wall(), actor, id == into ? "fingerprint.apart" : "fingerprint.merge", id, json::serialize(detail)));
+            HEAL_TRY(sql::append_audit(
+                db,
+                clock_.wall(),
+                actor,
+                id == into ? "fingerprint.apart" : "fingerprint.merge",
+                id,
+                json::serialize(detail)
+            ));
             auto rows = sql::load_fingerprint_decisions(db);
             if (!rows) return rows.error();
             all = std::move(*rows);
@@ -313,24 +371,39 @@ public:
         return {};
     }
 
-    asio::awaitable<result<void>> approve(std::string event, std::string strategy_name, std::string actor) override {
+    asio::awaitable<result<void>> approve(std::string event, std::string strategy_name, std::string actor)
+        override {
         json::object detail;
         detail["strategy"] = strategy_name;
-        co_return co_await audited(actor, "event.approve", event, std::move(detail), [&] { return healer_->approve(event, strategy_name, actor); });
+        co_return co_await audited(actor, "event.approve", event, std::move(detail), [&] {
+            return healer_->approve(event, strategy_name, actor);
+        });
     }
     asio::awaitable<result<void>> reject(std::string event, std::string reason, std::string actor) override {
         json::object detail;
         detail["reason"] = reason;
-        co_return co_await audited(actor, "event.reject", event, std::move(detail), [&] { return healer_->reject(event, reason, actor); });
+        co_return co_await audited(actor, "event.reject", event, std::move(detail), [&] {
+            return healer_->reject(event, reason, actor);
+        });
     }
 
     asio::awaitable<result<void>> pause(bool on, std::string reason, std::string actor) override {
-        const std::string value = on ? json::serialize(json::object{{"reason", reason}, {"by", actor}, {"at", to_rfc3339(clock_.wall())}}) : "";
+        const std::string value =
+            on ? json::serialize(json::object{
+                     {"reason", reason}, {"by", actor}, {"at", to_rfc3339(clock_.wall())}})
+               : "";
         // Takes effect before it is durable: stopping must not wait for a slow disk.
         if (on) apply_pause(value);
         auto stored = co_await store_->write([&](Database& db) -> result<void> {
             HEAL_TRY(sql::save_engine_state(db, "pause", value, clock_.wall()));
-            return sql::append_audit(db, clock_.wall(), actor, on ? "engine.pause" : "engine.resume", "engine", json::serialize(json::object{{"reason", reason}}));
+            return sql::append_audit(
+                db,
+                clock_.wall(),
+                actor,
+                on ? "engine.pause" : "engine.resume",
+                "engine",
+                json::serialize(json::object{{"reason", reason}})
+            );
         });
         if (!stored) co_return stored.error();
         apply_pause(value);
@@ -353,18 +426,32 @@ public:
             {"tracked_fingerprints", hearing_ ? hearing_->tracked() : 0}};
         if (store_) {
             const auto f = store_->figures();
-            o["store"] = json::object{{"engine", "sqlite"}, {"commits", f.commits}, {"writes", f.writes}, {"failed_commits", f.failed_commits},
-                                      {"queued", f.queued}, {"last_commit_us", f.last_commit_us}, {"last_error", f.last_error}};
+            o["store"] = json::object{
+                {"engine", "sqlite"},
+                {"commits", f.commits},
+                {"writes", f.writes},
+                {"failed_commits", f.failed_commits},
+                {"queued", f.queued},
+                {"last_commit_us", f.last_commit_us},
+                {"last_error", f.last_error}};
         }
         if (tail_) {
             const auto t = tail_->stats();
-            o["tail"] = json::object{{"files", t.files_open}, {"lines", t.lines}, {"rotations", t.rotations}, {"truncations", t.truncations},
-                                     {"gaps", t.gaps}, {"refused", t.refused}, {"waiting_for_room", t.sink_full}};
+            o["tail"] = json::object{
+                {"files", t.files_open},
+                {"lines", t.lines},
+                {"rotations", t.rotations},
+                {"truncations", t.truncations},
+                {"gaps", t.gaps},
+                {"refused", t.refused},
+                {"waiting_for_room", t.sink_full}};
         }
         unsigned loaded = 0, refused = 0, quarantined = 0;
         if (plugins_) {
             for (const auto& entry : plugins_->entries()) {
-                (entry.state == ArtifactState::loaded ? loaded : entry.state == ArtifactState::refused ? refused : quarantined) += 1;
+                (entry.state == ArtifactState::loaded    ? loaded
+                 : entry.state == ArtifactState::refused ? refused
+                                                         : quarantined) += 1;
             }
         }
         o["artifacts"] = json::object{{"loaded", loaded}, {"refused", refused}, {"quarantined", quarantined}};
@@ -373,7 +460,8 @@ public:
 
     std::string not_ready() const override {
         if (!ready_) return stopping_.load() ? "heald is stopping" : "heald is starting";
-        if (const auto f = store_->figures(); !f.last_error.empty()) return "the store does not take writes: " + f.last_error;
+        if (const auto f = store_->figures(); !f.last_error.empty())
+            return "the store does not take writes: " + f.last_error;
         return {};
     }
 
@@ -390,7 +478,8 @@ public:
             metrics_.set("heald_store_writes_total", {}, static_cast<double>(f.writes));
             metrics_.set("heald_store_last_commit_seconds", {}, static_cast<double>(f.last_commit_us) / 1e6);
         }
-        if (hearing_) metrics_.set("heald_fingerprints_tracked", {}, static_cast<double>(hearing_->tracked()));
+        if (hearing_)
+            metrics_.set("heald_fingerprints_tracked", {}, static_cast<double>(hearing_->tracked()));
         if (tail_) {
             const auto t = tail_->stats();
             metrics_.set("heald_tail_files", {}, static_cast<double>(t.files_open));
@@ -403,12 +492,19 @@ public:
                 const Metrics::Labels labels{{"guard", to_string(static_cast<GuardId>(i))}};
                 metrics_.set("heald_guard_evaluated_total", labels, static_cast<double>(c.evaluated[i]));
                 metrics_.set("heald_guard_tripped_total", labels, static_cast<double>(c.tripped[i]));
-                metrics_.set("heald_guard_input_missing_total", labels, static_cast<double>(c.input_missing[i]));
+                metrics_.set(
+                    "heald_guard_input_missing_total", labels, static_cast<double>(c.input_missing[i])
+                );
             }
         }
         if (plugins_) {
-            for (const auto state : {ArtifactState::loaded, ArtifactState::refused, ArtifactState::quarantined}) {
-                const auto n = std::count_if(plugins_->entries().begin(), plugins_->entries().end(), [&](const CatalogEntry& e) { return e.state == state; });
+            for (const auto state :
+                 {ArtifactState::loaded, ArtifactState::refused, ArtifactState::quarantined}) {
+                const auto n = std::count_if(
+                    plugins_->entries().begin(),
+                    plugins_->entries().end(),
+                    [&](const CatalogEntry& e) { return e.state == state; }
+                );
                 metrics_.set("heald_strategies", {{"state", to_string(state)}}, static_cast<double>(n));
             }
         }
@@ -430,16 +526,22 @@ private:
         pause_ = value;
         std::string reason;
         if (auto parsed = parse_json(value.empty() ? "{}" : value, "pause"); parsed && parsed->is_object()) {
-            reason = fmt::format("{} (by {})", string_at(parsed->get_object(), "reason"), string_at(parsed->get_object(), "by"));
+            reason = fmt::format(
+                "{} (by {})", string_at(parsed->get_object(), "reason"), string_at(parsed->get_object(), "by")
+            );
         }
         healer_->set_paused(!value.empty(), reason);
     }
 
     void refresh_strategies() { shared_->strategies.refresh(plugins_->entries(), *settings_, overrides_); }
 
-    void audit(const std::string& actor, const std::string& action, const std::string& subject, json::object detail) {
+    void audit(
+        const std::string& actor, const std::string& action, const std::string& subject, json::object detail
+    ) {
         store_->submit(
-            [=, text = json::serialize(detail), now = clock_.wall()](Database& db) { return sql::append_audit(db, now, actor, action, subject, text); },
+            [=, text = json::serialize(detail), now = clock_.wall()](Database& db) {
+                return sql::append_audit(db, now, actor, action, subject, text);
+            },
             [](result<void> outcome) {
                 if (!outcome) log::error("an audit entry was not stored: {}", outcome.error().text);
             }
@@ -448,7 +550,11 @@ private:
 
     /// The audit entry first, then the act: nothing a person asked for happens unrecorded.
     asio::awaitable<result<void>> audited(
-        std::string actor, std::string action, std::string subject, json::object detail, std::function<result<void>()> act
+        std::string actor,
+        std::string action,
+        std::string subject,
+        json::object detail,
+        std::function<result<void>()> act
     ) {
         HEAL_CO_TRY(co_await store_->write([&](Database& db) {
             return sql::append_audit(db, clock_.wall(), actor, action, subject, json::serialize(detail));
@@ -456,7 +562,8 @@ private:
         co_return act();
     }
 
-    // --- following files ------------------------------------------------------------------------------------------
+    // --- following files
+    // ------------------------------------------------------------------------------------------
 
     void start_tail(std::vector<sql::OffsetRow> rows) {
         TailOptions options;
@@ -474,9 +581,12 @@ private:
             t.follow_symlinks = source.follow_symlinks;
             options.sources.push_back(std::move(t));
         }
-        for (auto& row : rows) options.offsets.push_back({row.source, row.device, row.inode, row.offset, row.head_hash});
+        for (auto& row : rows)
+            options.offsets.push_back({row.source, row.device, row.inode, row.offset, row.head_hash});
         if (options.sources.empty()) return;
-        tail_ = create_tail(std::move(options), clock_, [this](Batch&& batch) { return take_from_tail(std::move(batch)); });
+        tail_ = create_tail(std::move(options), clock_, [this](Batch&& batch) {
+            return take_from_tail(std::move(batch));
+        });
         tail_->start();
     }
 
@@ -491,20 +601,22 @@ private:
         return true;
     }
 
-    /// One after the other: an offset must never be stored before the lines that lie before it. A batch of a file is not given
-    /// up, since the file was read on already; it is offered to the store until it is taken.
+    /// One after the other: an offset must never be stored before the lines that lie before it. A batch of a
+    /// file is not given up, since the file was read on already; it is offered to the store until it is
+    /// taken.
     void accept_from_tail() {
-        hearing_->accept(Batch{*tail_queue_.front()}, tail_retrying_, [this](result<Hearing::Accepted> outcome) {
-            tail_retrying_ = !outcome;
-            if (outcome || stopping_.load()) {
-                tail_queue_.pop_front();
-                --tail_pending_;
-                if (!tail_queue_.empty()) accept_from_tail();
-                return;
-            }
-            auto timer = std::make_shared<asio::steady_timer>(io_, 500ms);
-            timer->async_wait([this, timer](boost::system::error_code) { accept_from_tail(); });
-        });
+        hearing_
+            ->accept(Batch{*tail_queue_.front()}, tail_retrying_, [this](result<Hearing::Accepted> outcome) {
+                tail_retrying_ = !outcome;
+                if (outcome || stopping_.load()) {
+                    tail_queue_.pop_front();
+                    --tail_pending_;
+                    if (!tail_queue_.empty()) accept_from_tail();
+                    return;
+                }
+                auto timer = std::make_shared<asio::steady_timer>(io_, 500ms);
+                timer->async_wait([this, timer](boost::system::error_code) { accept_from_tail(); });
+            });
     }
 
     void restart_tail() {
@@ -534,8 +646,10 @@ private:
             offsets = std::move(*rows);
             return {};
         });
-        if (!read) log::error("the offsets could not be read: {}", read.error().text);
-        else if (!stopping_.load() && !tail_) start_tail(std::move(offsets));
+        if (!read)
+            log::error("the offsets could not be read: {}", read.error().text);
+        else if (!stopping_.load() && !tail_)
+            start_tail(std::move(offsets));
     }
 
     asio::awaitable<void> every_minute() {
@@ -578,7 +692,8 @@ private:
     std::string pause_;
     std::atomic<bool> stopping_{false};
     std::atomic<unsigned> tail_pending_{0};
-    static constexpr unsigned max_tail_pending = 64;  // batches of files on their way to the store; each up to some MiB
+    static constexpr unsigned max_tail_pending =
+        64;  // batches of files on their way to the store; each up to some MiB
     std::deque<std::shared_ptr<Batch>> tail_queue_;
     bool tail_retrying_ = false;
     unsigned decoding_ = 0;
@@ -587,7 +702,9 @@ private:
 
 }  // namespace
 
-std::unique_ptr<Engine> create_engine(asio::io_context& io, const Clock& clock, Files& files, Settings settings, std::string config_path) {
+std::unique_ptr<Engine> create_engine(
+    asio::io_context& io, const Clock& clock, Files& files, Settings settings, std::string config_path
+) {
     return std::make_unique<EngineImpl>(io, clock, files, std::move(settings), std::move(config_path));
 }
 

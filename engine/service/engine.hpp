@@ -1,4 +1,5 @@
-// What the daemon does, behind one face: hears, decides, heals, answers questions. HTTP and main() see only this.
+// What the daemon does, behind one face: hears, decides, heals, answers questions. HTTP and main() see only
+// this.
 //
 // Threads: the event loop's, except where said.
 #pragma once
@@ -35,26 +36,37 @@ public:
     /// Reads the configuration again. On failure the old one stays and the faults come back, one a line.
     virtual result<void> reload(const std::string& actor) = 0;
 
-    /// One POST body. `encoding`: "", "identity" or "gzip". `key`: Idempotency-Key or "". Resumes after the commit.
-    /// errc::invalid_input, errc::overloaded (answer 429), errc::unavailable (503).
+    /// One POST body. `encoding`: "", "identity" or "gzip". `key`: Idempotency-Key or "". Resumes after the
+    /// commit. errc::invalid_input, errc::overloaded (answer 429), errc::unavailable (503).
     virtual boost::asio::awaitable<result<IngestAnswer>> ingest(
         std::string body, std::string content_type, std::string encoding, std::string key, std::string service
     ) = 0;
     virtual bool has_room() const = 0;
 
-    virtual boost::asio::awaitable<result<json::object>> query(std::function<result<json::object>(Database&)> job) = 0;
+    virtual boost::asio::awaitable<result<json::object>> query(
+        std::function<result<json::object>(Database&)> job
+    ) = 0;
 
     virtual json::array strategies() const = 0;
     virtual result<json::object> strategy(const std::string& name) const = 0;
     /// Body: any of priority, enabled, autonomy, floor. Durable and audited before it returns.
-    virtual boost::asio::awaitable<result<json::object>> set_strategy(std::string name, json::object body, std::string actor) = 0;
-    /// Joins a kind of error to another, or (into == id) keeps it apart for ever; remembered, audited, wins over suggestions.
-    virtual boost::asio::awaitable<result<json::object>> decide_fingerprint(std::string id, std::string into, std::string reason, std::string actor) = 0;
+    virtual boost::asio::awaitable<result<json::object>> set_strategy(
+        std::string name, json::object body, std::string actor
+    ) = 0;
+    /// Joins a kind of error to another, or (into == id) keeps it apart for ever; remembered, audited, wins
+    /// over suggestions.
+    virtual boost::asio::awaitable<result<json::object>> decide_fingerprint(
+        std::string id, std::string into, std::string reason, std::string actor
+    ) = 0;
 
     virtual result<void> release(const std::string& strategy_or_path, const std::string& actor) = 0;
 
-    virtual boost::asio::awaitable<result<void>> approve(std::string event, std::string strategy, std::string actor) = 0;
-    virtual boost::asio::awaitable<result<void>> reject(std::string event, std::string reason, std::string actor) = 0;
+    virtual boost::asio::awaitable<result<void>> approve(
+        std::string event, std::string strategy, std::string actor
+    ) = 0;
+    virtual boost::asio::awaitable<result<void>> reject(
+        std::string event, std::string reason, std::string actor
+    ) = 0;
     /// The kill switch; survives restarts.
     virtual boost::asio::awaitable<result<void>> pause(bool on, std::string reason, std::string actor) = 0;
 
@@ -68,6 +80,8 @@ public:
     virtual const Settings& settings() const = 0;
 };
 
-std::unique_ptr<Engine> create_engine(boost::asio::io_context& io, const Clock& clock, Files& files, Settings settings, std::string config_path);
+std::unique_ptr<Engine> create_engine(
+    boost::asio::io_context& io, const Clock& clock, Files& files, Settings settings, std::string config_path
+);
 
 }  // namespace heal

@@ -1,5 +1,5 @@
-// Live updates: what happened, in order, to whoever listens (SSE, the demo, healctl tail). Keeps the last 1000 so that a listener
-// who was away for a moment misses nothing; it is not the record, the store is.
+// Live updates: what happened, in order, to whoever listens (SSE, the demo, healctl tail). Keeps the last
+// 1000 so that a listener who was away for a moment misses nothing; it is not the record, the store is.
 #pragma once
 
 #include "base/clock.hpp"
@@ -18,7 +18,8 @@ class Feed {
 public:
     struct Item {
         std::uint64_t seq;
-        std::string type;  ///< "heard", "incident", "decision", "attempt", "action", "verification", "end", "strategies", "audit"
+        std::string type;  ///< "heard", "incident", "decision", "attempt", "action", "verification", "end",
+                           ///< "strategies", "audit"
         std::string data;  ///< JSON text, one line
     };
     using Listener = std::function<void(const Item&)>;

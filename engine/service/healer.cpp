@@ -8,6 +8,7 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -19,7 +20,9 @@ namespace {
 namespace asio = boost::asio;
 using namespace std::chrono_literals;
 
-std::string key_of(const std::string& fingerprint, const std::string& environment) { return fingerprint + '\x1f' + environment; }
+std::string key_of(const std::string& fingerprint, const std::string& environment) {
+    return fingerprint + '\x1f' + environment;
+}
 
 /// Longest time a fingerprint that could not be healed is left alone.
 constexpr Duration longest_quiet = 1h;
@@ -84,12 +87,29 @@ public:
     void end(EffectResult r) override {
         const std::string state = r.skipped ? "skipped" : r.ok ? "done" : "failed";
         const auto undoes = undoes_[{r.phase, r.step}];
-        shared_.feed.publish("action", {{"event", event_}, {"attempt", attempt_}, {"phase", r.phase}, {"step", r.step},
-                                        {"summary", to_valid_utf8(summaries_[{r.phase, r.step}])}, {"state", state}, {"error", to_valid_utf8(r.error)},
-                                        {"duration_us", r.duration.count()}});
+        shared_.feed.publish(
+            "action",
+            {{"event", event_},
+             {"attempt", attempt_},
+             {"phase", r.phase},
+             {"step", r.step},
+             {"summary", to_valid_utf8(summaries_[{r.phase, r.step}])},
+             {"state", state},
+             {"error", to_valid_utf8(r.error)},
+             {"duration_us", r.duration.count()}}
+        );
         shared_.store.submit(
             [attempt = attempt_, r = std::move(r), state, undoes](Database& db) -> result<void> {
-                HEAL_TRY(sql::end_action(db, attempt, r.phase, r.step, state, json::serialize(r.result), r.error, r.duration.count()));
+                HEAL_TRY(sql::end_action(
+                    db,
+                    attempt,
+                    r.phase,
+                    r.step,
+                    state,
+                    json::serialize(r.result),
+                    r.error,
+                    r.duration.count()
+                ));
                 if (r.phase == "undo" && r.ok && undoes > 0) HEAL_TRY(sql::mark_undone(db, attempt, undoes));
                 return {};
             },
@@ -100,8 +120,12 @@ public:
     }
 
     void log(Level level, std::string message, json::object fields, double progress) override {
-        json::object data{{"event", event_}, {"attempt", attempt_}, {"level", to_string(level)}, {"message", to_valid_utf8(message)},
-                          {"fields", std::move(fields)}};
+        json::object data{
+            {"event", event_},
+            {"attempt", attempt_},
+            {"level", to_string(level)},
+            {"message", to_valid_utf8(message)},
+            {"fields", std::move(fields)}};
         if (progress >= 0) data["progress"] = progress;
         shared_.feed.publish("log", std::move(data));
     }
@@ -142,7 +166,9 @@ public:
         return runs_.contains(key_of(fingerprint, environment));
     }
 
-    void occurred(const std::string& fingerprint, const std::string& environment, std::uint64_t count, Time at) override {
+    void occurred(
+        const std::string& fingerprint, const std::string& environment, std::uint64_t count, Time at
+    ) override {
         const auto it = runs_.find(key_of(fingerprint, environment));
         if (it == runs_.end()) return;
         auto& run = *it->second;
@@ -151,11 +177,14 @@ public:
         submit("occurrences", [id = run.incident.id, count, now = s_.clock.wall()](Database& db) {
             return sql::add_event_occurrences(db, id, count, now);
         });
-        std::erase_if(run.inbox, [](const HealingInput& i) { return std::holds_alternative<input::Recurred>(i); });
+        std::erase_if(run.inbox, [](const HealingInput& i) {
+            return std::holds_alternative<input::Recurred>(i);
+        });
         put(run, input::Recurred{at});
     }
 
-    bool recurred_after_healing(const std::string& fingerprint, const std::string& environment, Time at) override {
+    bool recurred_after_healing(const std::string& fingerprint, const std::string& environment, Time at)
+        override {
         const auto it = held_.find(key_of(fingerprint, environment));
         if (it == held_.end() || at <= it->second.healed_at) return false;
         const auto held = it->second;
@@ -164,16 +193,30 @@ public:
         const Time now = s_.clock.wall();
         book_.correct(held.healed_by, held.fingerprint, held.service, now);
         excluded_[key_of(fingerprint, environment)] = held.healed_by;
-        s_.feed.publish("end", {{"event", held.id}, {"state", "did_not_hold"}, {"reason", "the error came back within the hold window"}});
+        s_.feed.publish(
+            "end",
+            {{"event", held.id},
+             {"state", "did_not_hold"},
+             {"reason", "the error came back within the hold window"}}
+        );
         s_.metrics.add("heald_incidents_total", {{"state", "did_not_hold"}});
         submit("did_not_hold", [held, now](Database& db) -> result<void> {
             auto attempts = sql::load_attempts(db, held.id);
             if (!attempts) return attempts.error();
             for (const auto& a : *attempts) {
-                if (a.verified == "succeeded") HEAL_TRY(sql::verify_attempt(db, a.id, "did_not_hold", "", now));
+                if (a.verified == "succeeded")
+                    HEAL_TRY(sql::verify_attempt(db, a.id, "did_not_hold", "", now));
             }
             HEAL_TRY(sql::finish_event(
-                db, held.id, {EventState::did_not_hold, "the error came back within the hold window", "auto", held.healed_by, {}, held.hold_until}, now
+                db,
+                held.id,
+                {EventState::did_not_hold,
+                 "the error came back within the hold window",
+                 "auto",
+                 held.healed_by,
+                 {},
+                 held.hold_until},
+                now
             ));
             return sql::append_audit(db, now, "heald", "event.did_not_hold", held.id, "{}");
         });
@@ -185,15 +228,23 @@ public:
         return it != quiet_.end() && it->second.until > s_.clock.wall();
     }
 
-    void open(Incident incident, std::vector<Candidate> candidates, std::shared_ptr<std::string> bug_id) override {
+    void open(Incident incident, std::vector<Candidate> candidates, std::shared_ptr<std::string> bug_id)
+        override {
         if (stopping_) return;
         auto run = std::make_shared<Run>(s_.io, std::move(incident));
         run->bug_id = std::move(bug_id);
         run->unranked = std::move(candidates);
-        s_.feed.publish("incident", {{"event", run->incident.id}, {"fingerprint", run->incident.fingerprint}, {"service", run->incident.service_name},
-                                     {"environment", run->incident.environment}, {"severity", to_string(run->incident.severity)},
-                                     {"trigger", run->incident.trigger}, {"message", to_valid_utf8(title_of(run->incident.record))},
-                                     {"first_event_at", to_rfc3339(run->incident.first_at)}});
+        s_.feed.publish(
+            "incident",
+            {{"event", run->incident.id},
+             {"fingerprint", run->incident.fingerprint},
+             {"service", run->incident.service_name},
+             {"environment", run->incident.environment},
+             {"severity", to_string(run->incident.severity)},
+             {"trigger", run->incident.trigger},
+             {"message", to_valid_utf8(title_of(run->incident.record))},
+             {"first_event_at", to_rfc3339(run->incident.first_at)}}
+        );
         submit("event", store_event(*run));
         start(std::move(run));
     }
@@ -208,7 +259,8 @@ public:
             for (auto& fact : *history) history_.started(std::move(fact));
             auto outcomes = sql::load_outcomes(db, 50'000);
             if (!outcomes) return outcomes.error();
-            for (const auto& o : *outcomes) book_.record(o.strategy, o.fingerprint, o.service, o.verified == "succeeded", o.at);
+            for (const auto& o : *outcomes)
+                book_.record(o.strategy, o.fingerprint, o.service, o.verified == "succeeded", o.at);
             auto holding = sql::load_holding(db);
             if (!holding) return holding.error();
             for (auto& h : *holding) held_[key_of(h.fingerprint, h.environment)] = std::move(h);
@@ -233,14 +285,18 @@ public:
             const auto* service = s_.service(run->incident.service_name, run->incident.environment);
             const json::object facts = service ? service->facts : json::object{};
             // The trigger fired before the restart; it need not fire again.
-            run->unranked = s_.strategies.fitting(run->incident, facts, [](Duration) { return ~std::uint64_t{0}; });
-            log::info("taking up event {} of {} where it stood", run->incident.id, run->incident.service_name);
+            run->unranked =
+                s_.strategies.fitting(run->incident, facts, [](Duration) { return ~std::uint64_t{0}; });
+            log::info(
+                "taking up event {} of {} where it stood", run->incident.id, run->incident.service_name
+            );
             start(std::move(run));
         }
         co_return result<void>{};
     }
 
-    result<void> approve(const std::string& event, const std::string& strategy, const std::string& actor) override {
+    result<void> approve(const std::string& event, const std::string& strategy, const std::string& actor)
+        override {
         auto* run = asked(event);
         if (!run) return not_asked(event);
         run->approver = actor;
@@ -248,10 +304,12 @@ public:
         return {};
     }
 
-    result<void> reject(const std::string& event, const std::string& reason, const std::string& actor) override {
+    result<void> reject(const std::string& event, const std::string& reason, const std::string& actor)
+        override {
         auto* run = asked(event);
         if (!run) return not_asked(event);
-        put(*run, input::Rejected{fmt::format("{} ({})", reason.empty() ? "no reason given" : reason, actor)});
+        put(*run,
+            input::Rejected{fmt::format("{} ({})", reason.empty() ? "no reason given" : reason, actor)});
         return {};
     }
 
@@ -281,7 +339,15 @@ public:
             }
             submit("held", [held = it->second, now](Database& db) {
                 return sql::finish_event(
-                    db, held.id, {EventState::held, fmt::format("healed by '{}' and held", held.healed_by), "auto", held.healed_by, {}, held.hold_until}, now
+                    db,
+                    held.id,
+                    {EventState::held,
+                     fmt::format("healed by '{}' and held", held.healed_by),
+                     "auto",
+                     held.healed_by,
+                     {},
+                     held.hold_until},
+                    now
                 );
             });
             it = held_.erase(it);
@@ -293,7 +359,8 @@ public:
         for (const auto& [key, run] : runs_) run->wake.cancel();
         const auto until = s_.clock.steady() + Duration{grace};
         asio::steady_timer pause{s_.io};
-        while (std::any_of(runs_.begin(), runs_.end(), [](const auto& r) { return r.second->executing; }) && s_.clock.steady() < until) {
+        while (std::any_of(runs_.begin(), runs_.end(), [](const auto& r) { return r.second->executing; }) &&
+               s_.clock.steady() < until) {
             pause.expires_after(10ms);
             co_await pause.async_wait(asio::use_awaitable);
         }
@@ -305,7 +372,8 @@ private:
         Duration span{0};
     };
 
-    // --- small helpers --------------------------------------------------------------------------------------------
+    // --- small helpers
+    // --------------------------------------------------------------------------------------------
 
     void submit(const char* what, Store::Job job) {
         s_.store.submit(std::move(job), [what](result<void> outcome) {
@@ -320,13 +388,16 @@ private:
 
     Run* asked(const std::string& event) const {
         for (const auto& [key, run] : runs_) {
-            if (run->incident.id == event && run->machine && run->machine->state() == EventState::awaiting_approval) return run.get();
+            if (run->incident.id == event && run->machine &&
+                run->machine->state() == EventState::awaiting_approval)
+                return run.get();
         }
         return nullptr;
     }
     Error not_asked(const std::string& event) const {
         for (const auto& [key, run] : runs_) {
-            if (run->incident.id == event) return fail(errc::conflict, fmt::format("event {} does not wait for approval", event));
+            if (run->incident.id == event)
+                return fail(errc::conflict, fmt::format("event {} does not wait for approval", event));
         }
         return fail(errc::not_found, fmt::format("there is no open event {}", event));
     }
@@ -339,7 +410,8 @@ private:
     }
 
     Store::Job store_event(const Run& run) {
-        return [incident = run.incident, bug = run.bug_id, now = run.incident.opened_at](Database& db) -> result<void> {
+        return [incident = run.incident, bug = run.bug_id, now = run.incident.opened_at](Database& db
+               ) -> result<void> {
             HEAL_TRY(sql::insert_event(db, incident, now));
             if (bug && !bug->empty()) HEAL_TRY(sql::link_event_bug(db, incident.id, *bug));
             return {};
@@ -368,7 +440,8 @@ private:
         s_.metrics.set("heald_incidents_open", {}, static_cast<double>(runs_.size()));
     }
 
-    // --- the loop of one incident ---------------------------------------------------------------------------------
+    // --- the loop of one incident
+    // ---------------------------------------------------------------------------------
 
     asio::awaitable<void> drive(RunPtr run) {
         co_await rank_candidates(*run);
@@ -385,7 +458,9 @@ private:
                     run->due.reset();
                     run->inbox.push_back(input::Timer{});
                 } else {
-                    run->wake.expires_after(run->due ? std::max<Duration>(*run->due - s_.clock.steady(), 0us) : Duration{1h});
+                    run->wake.expires_after(
+                        run->due ? std::max<Duration>(*run->due - s_.clock.steady(), 0us) : Duration{1h}
+                    );
                     boost::system::error_code ignored;
                     co_await run->wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
                     continue;
@@ -410,17 +485,24 @@ private:
         }
         for (const auto& [artifact, indices] : by_artifact) {
             std::vector<StrategyCall> calls;
-            for (const auto i : indices) calls.push_back(make_call(run, candidates[i], "", assess_timeout, true));
+            for (const auto i : indices)
+                calls.push_back(make_call(run, candidates[i], "", assess_timeout, true));
             auto replies = co_await s_.runner.assess(std::move(calls));
             for (std::size_t k = 0; k < indices.size() && k < replies.size(); ++k) {
                 auto& c = candidates[indices[k]];
-                if (replies[k].outcome == Outcome::succeeded) c.prior = std::clamp(replies[k].confidence, 0.0, 1.0);
-                else c.note = "its assess said no: " + (replies[k].text.empty() ? std::string{to_string(replies[k].outcome)} : replies[k].text);
+                if (replies[k].outcome == Outcome::succeeded)
+                    c.prior = std::clamp(replies[k].confidence, 0.0, 1.0);
+                else
+                    c.note = "its assess said no: " + (replies[k].text.empty()
+                                                           ? std::string{to_string(replies[k].outcome)}
+                                                           : replies[k].text);
             }
         }
         const Time now = s_.clock.wall();
         for (auto& c : candidates) {
-            c.confidence = book_.confidence(c.prior, c.info.name, run.incident.fingerprint, run.incident.service_name, now);
+            c.confidence = book_.confidence(
+                c.prior, c.info.name, run.incident.fingerprint, run.incident.service_name, now
+            );
             const auto counts = book_.of(c.info.name, run.incident.fingerprint, now);
             c.successes = static_cast<std::uint64_t>(counts.successes + 0.5);
             c.failures = static_cast<std::uint64_t>(counts.failures + 0.5);
@@ -434,7 +516,9 @@ private:
         for (const auto& row : run.earlier) {
             if (row.dry_run) continue;
             ++run.attempts;
-            auto it = std::find_if(run.unranked.begin(), run.unranked.end(), [&](const Candidate& c) { return c.info.name == row.strategy; });
+            auto it = std::find_if(run.unranked.begin(), run.unranked.end(), [&](const Candidate& c) {
+                return c.info.name == row.strategy;
+            });
             if (it == run.unranked.end()) {
                 Candidate gone;
                 gone.info.name = row.strategy;
@@ -445,7 +529,8 @@ private:
                 run.unranked.push_back(std::move(gone));
                 it = run.unranked.end() - 1;
             }
-            const bool unfinished = row.state == "started" || row.state == "executed" || (row.state == "unknown" && row.verified.empty());
+            const bool unfinished = row.state == "started" || row.state == "executed" ||
+                                    (row.state == "unknown" && row.verified.empty());
             const bool undoing = row.rolled_back == "running";
             if (unfinished || undoing) {
                 run.attempt = row.id;
@@ -456,11 +541,16 @@ private:
                     const Time now = s_.clock.wall();
                     history_.ended(row.id, now);
                     submit("cut-off attempt", [id = row.id, now](Database& db) {
-                        return sql::end_attempt(db, id, "unknown", "heald was stopped while it ran", "{}", now);
+                        return sql::end_attempt(
+                            db, id, "unknown", "heald was stopped while it ran", "{}", now
+                        );
                     });
                 }
-                in = input::Resume{static_cast<std::size_t>(it - run.unranked.begin()), row.state == "executed" ? Outcome::succeeded : Outcome::unknown,
-                                   "heald was stopped while it ran", undoing};
+                in = input::Resume{
+                    static_cast<std::size_t>(it - run.unranked.begin()),
+                    row.state == "executed" ? Outcome::succeeded : Outcome::unknown,
+                    "heald was stopped while it ran",
+                    undoing};
             } else {
                 it->note = "tried before the restart";
             }
@@ -468,14 +558,25 @@ private:
         return in;
     }
 
-    StrategyCall make_call(const Run& run, const Candidate& c, std::string attempt, std::chrono::milliseconds timeout, bool dry_run) const {
+    StrategyCall make_call(
+        const Run& run,
+        const Candidate& c,
+        std::string attempt,
+        std::chrono::milliseconds timeout,
+        bool dry_run
+    ) const {
         StrategyCall call;
         call.strategy = c.info.name;
         call.attempt = attempt;
-        call.request = json::object{{"attempt", attempt}, {"incident", to_json(run.incident)}, {"target", run.target}, {"config", c.config},
-                                    {"dry_run", dry_run}};
+        call.request = json::object{
+            {"attempt", attempt},
+            {"incident", to_json(run.incident)},
+            {"target", run.target},
+            {"config", c.config},
+            {"dry_run", dry_run}};
         for (const auto& declared : c.info.capabilities) {
-            for (auto& grant : expand_capability(declared, run.target)) call.grants.push_back(std::move(grant));
+            for (auto& grant : expand_capability(declared, run.target))
+                call.grants.push_back(std::move(grant));
         }
         call.dry_run = dry_run;
         call.timeout = timeout;
@@ -487,18 +588,30 @@ private:
         int place = 0;
         for (const auto& c : run.machine->candidates()) {
             candidates.push_back(json::object{
-                {"rank", ++place}, {"strategy", c.info.name}, {"version", c.info.version}, {"priority", c.priority}, {"prior", c.prior},
-                {"confidence", c.confidence}, {"floor", c.floor}, {"successes", c.successes}, {"failures", c.failures},
-                {"autonomy", to_string(c.autonomy)}, {"risk", to_string(c.info.risk)}, {"note", c.note}});
+                {"rank", ++place},
+                {"strategy", c.info.name},
+                {"version", c.info.version},
+                {"priority", c.priority},
+                {"prior", c.prior},
+                {"confidence", c.confidence},
+                {"floor", c.floor},
+                {"successes", c.successes},
+                {"failures", c.failures},
+                {"autonomy", to_string(c.autonomy)},
+                {"risk", to_string(c.info.risk)},
+                {"note", c.note}});
         }
-        return json::serialize(json::object{{"candidates", std::move(candidates)}, {"verdicts", run.verdicts}});
+        return json::serialize(json::object{{"candidates", std::move(candidates)}, {"verdicts", run.verdicts}}
+        );
     }
 
-    // --- performing orders ----------------------------------------------------------------------------------------
+    // --- performing orders
+    // ----------------------------------------------------------------------------------------
 
     asio::awaitable<std::optional<HealingInput>> perform(Run& run, const HealingOrder& order) {
         if (const auto* o = std::get_if<order::Consider>(&order)) co_return consider(run, *o);
-        if (const auto* o = std::get_if<order::WriteIntent>(&order)) co_return co_await write_intent(run, o->index);
+        if (const auto* o = std::get_if<order::WriteIntent>(&order))
+            co_return co_await write_intent(run, o->index);
         if (const auto* o = std::get_if<order::Execute>(&order)) co_return co_await execute(run, o->index);
         if (const auto* o = std::get_if<order::Check>(&order)) co_return co_await check(run, o->index);
         if (const auto* o = std::get_if<order::Undo>(&order)) co_return co_await undo(run, o->index);
@@ -526,15 +639,20 @@ private:
         counters_.count(outcome);
         json::array items;
         for (const auto& v : outcome.verdicts) {
-            items.push_back(json::object{{"guard", to_string(v.guard)}, {"passed", v.passed}, {"reason", v.reason}});
+            items.push_back(json::object{
+                {"guard", to_string(v.guard)}, {"passed", v.passed}, {"reason", v.reason}});
         }
-        run.verdicts.push_back(json::object{{"strategy", candidate.info.name}, {"at", to_rfc3339(in.now)}, {"approved", o.approved},
-                                            {"verdicts", std::move(items)}});
+        run.verdicts.push_back(json::object{
+            {"strategy", candidate.info.name},
+            {"at", to_rfc3339(in.now)},
+            {"approved", o.approved},
+            {"verdicts", std::move(items)}});
         if (run.verdicts.size() > 50) run.verdicts.erase(run.verdicts.begin());
         if (!o.approved) run.approver.clear();  // an approval is for one strategy, not for those after it
         const auto& last = outcome.last();
         const bool temporary = last.guard == GuardId::kill_switch || last.guard == GuardId::target_lock;
-        return input::Guarded{outcome.allowed(), last.needs_approval, last.retry_at, temporary && !last.passed, last.reason};
+        return input::Guarded{
+            outcome.allowed(), last.needs_approval, last.retry_at, temporary && !last.passed, last.reason};
     }
 
     asio::awaitable<std::optional<HealingInput>> write_intent(Run& run, std::size_t index) {
@@ -562,20 +680,43 @@ private:
         row.started_at = now;
         ++run.attempts;
         if (!run.dry_run) {
-            history_.started({run.attempt, run.incident.id, run.incident.fingerprint, run.incident.target, c.info.name, now, {}});
+            history_.started(
+                {run.attempt,
+                 run.incident.id,
+                 run.incident.fingerprint,
+                 run.incident.target,
+                 c.info.name,
+                 now,
+                 {}}
+            );
         }
-        s_.feed.publish("decision", {{"event", run.incident.id}, {"attempt", run.attempt}, {"strategy", c.info.name}, {"rank", row.rank},
-                                     {"of", run.machine->candidates().size()}, {"priority", c.priority}, {"confidence", c.confidence},
-                                     {"dry_run", run.dry_run}});
-        Store::Job job = [row, event = store_event(run), decision = decision_json(run),
-                          actor = run.approver.empty() ? std::string{"heald"} : run.approver, now](Database& db) -> result<void> {
+        s_.feed.publish(
+            "decision",
+            {{"event", run.incident.id},
+             {"attempt", run.attempt},
+             {"strategy", c.info.name},
+             {"rank", row.rank},
+             {"of", run.machine->candidates().size()},
+             {"priority", c.priority},
+             {"confidence", c.confidence},
+             {"dry_run", run.dry_run}}
+        );
+        Store::Job job = [row,
+                          event = store_event(run),
+                          decision = decision_json(run),
+                          actor = run.approver.empty() ? std::string{"heald"} : run.approver,
+                          now](Database& db) -> result<void> {
             HEAL_TRY(event(db));  // a no-op unless the batch it came with was not stored
             HEAL_TRY(sql::insert_attempt(db, row));
             HEAL_TRY(sql::move_event(db, row.event, EventState::healing, "", now));
             HEAL_TRY(sql::set_event_decision(db, row.event, decision, now));
             if (!row.dry_run) HEAL_TRY(sql::set_event_action_at(db, row.event, now));
-            const json::object detail{{"event", row.event}, {"strategy", row.strategy}, {"build", row.build}, {"target", row.target},
-                                      {"dry_run", row.dry_run}};
+            const json::object detail{
+                {"event", row.event},
+                {"strategy", row.strategy},
+                {"build", row.build},
+                {"target", row.target},
+                {"dry_run", row.dry_run}};
             return sql::append_audit(db, now, actor, "attempt.start", row.id, json::serialize(detail));
         };
         auto outcome = co_await s_.store.write(std::move(job));
@@ -587,7 +728,13 @@ private:
     asio::awaitable<std::optional<HealingInput>> execute(Run& run, std::size_t index) {
         const auto& c = run.machine->candidates()[index];
         AttemptLedger ledger{s_, run.attempt, run.incident.id};
-        s_.feed.publish("attempt", {{"event", run.incident.id}, {"attempt", run.attempt}, {"strategy", c.info.name}, {"state", "started"}});
+        s_.feed.publish(
+            "attempt",
+            {{"event", run.incident.id},
+             {"attempt", run.attempt},
+             {"strategy", c.info.name},
+             {"state", "started"}}
+        );
         run.executing = true;
         const auto start = s_.clock.steady();
         auto reply = co_await s_.runner.execute(run.call, ledger);
@@ -595,32 +742,63 @@ private:
         const auto took = s_.clock.steady() - start;
         const Time now = s_.clock.wall();
         if (reply.outcome == Outcome::cancelled && stopping_) reply.outcome = Outcome::unknown;
-        s_.metrics.add("heald_attempts_total", {{"strategy", c.info.name}, {"outcome", to_string(reply.outcome)}});
-        s_.metrics.observe("heald_attempt_duration_seconds", {{"strategy", c.info.name}}, static_cast<double>(took.count()) / 1e6);
-        s_.feed.publish("attempt", {{"event", run.incident.id}, {"attempt", run.attempt}, {"strategy", c.info.name},
-                                    {"state", to_string(reply.outcome)}, {"text", to_valid_utf8(reply.text)}, {"duration_us", took.count()}});
+        s_.metrics.add(
+            "heald_attempts_total", {{"strategy", c.info.name}, {"outcome", to_string(reply.outcome)}}
+        );
+        s_.metrics.observe(
+            "heald_attempt_duration_seconds",
+            {{"strategy", c.info.name}},
+            static_cast<double>(took.count()) / 1e6
+        );
+        s_.feed.publish(
+            "attempt",
+            {{"event", run.incident.id},
+             {"attempt", run.attempt},
+             {"strategy", c.info.name},
+             {"state", to_string(reply.outcome)},
+             {"text", to_valid_utf8(reply.text)},
+             {"duration_us", took.count()}}
+        );
         if (run.dry_run) {
             // Listed, not done: as if it had declined.
             submit("dry run", [id = run.attempt, reply, now](Database& db) {
-                return sql::end_attempt(db, id, "declined", "dry run: " + reply.text, json::serialize(reply.detail), now);
+                return sql::end_attempt(
+                    db, id, "declined", "dry run: " + reply.text, json::serialize(reply.detail), now
+                );
             });
             co_return input::Executed{Outcome::declined, "dry run, nothing was done"};
         }
         if (!stopping_ || reply.outcome != Outcome::unknown) {
-            const bool verify_decides = reply.outcome == Outcome::succeeded || reply.outcome == Outcome::unknown || reply.outcome == Outcome::cancelled;
+            const bool verify_decides = reply.outcome == Outcome::succeeded ||
+                                        reply.outcome == Outcome::unknown ||
+                                        reply.outcome == Outcome::cancelled;
             json::object detail = reply.detail;
             if (reply.crashed || reply.timed_out) {
                 detail["crashed"] = reply.crashed;
                 detail["timed_out"] = reply.timed_out;
-                detail["output"] = to_valid_utf8(reply.output.size() > 4096 ? reply.output.substr(reply.output.size() - 4096) : reply.output);
+                detail["output"] = to_valid_utf8(
+                    reply.output.size() > 4096 ? reply.output.substr(reply.output.size() - 4096)
+                                               : reply.output
+                );
             }
-            // 'executed' is for what succeeded; an unknown stays 'started' until verification decides, so that a restart asks again.
-            const std::string state = reply.outcome == Outcome::succeeded ? "executed" : to_string(reply.outcome);
-            submit("attempt", [id = run.attempt, state, text = reply.text, detail = json::serialize(detail), now, event = run.incident.id,
-                               verify_decides](Database& db) -> result<void> {
-                HEAL_TRY(sql::end_attempt(db, id, state, text, detail, now));
-                return verify_decides ? sql::move_event(db, event, EventState::verifying, "", now) : result<void>{};
-            });
+            // 'executed' is for what succeeded; an unknown stays 'started' until verification decides, so
+            // that a restart asks again.
+            const std::string state =
+                reply.outcome == Outcome::succeeded ? "executed" : to_string(reply.outcome);
+            submit(
+                "attempt",
+                [id = run.attempt,
+                 state,
+                 text = reply.text,
+                 detail = json::serialize(detail),
+                 now,
+                 event = run.incident.id,
+                 verify_decides](Database& db) -> result<void> {
+                    HEAL_TRY(sql::end_attempt(db, id, state, text, detail, now));
+                    return verify_decides ? sql::move_event(db, event, EventState::verifying, "", now)
+                                          : result<void>{};
+                }
+            );
         }
         history_.ended(run.attempt, now);
         co_return input::Executed{reply.outcome, reply.text};
@@ -634,13 +812,23 @@ private:
             auto call = run.call;
             auto reply = co_await s_.runner.verify(std::move(call), ledger);
             const bool ok = reply.outcome == Outcome::succeeded;
-            if (ok) ++evidence.positive;
-            else if (reply.outcome == Outcome::failed) ++evidence.negative;
-            evidence.items.push_back(json::object{{"source", "verify of " + c.info.name}, {"ok", ok}, {"text", to_valid_utf8(reply.text)}});
+            if (ok)
+                ++evidence.positive;
+            else if (reply.outcome == Outcome::failed)
+                ++evidence.negative;
+            evidence.items.push_back(json::object{
+                {"source", "verify of " + c.info.name}, {"ok", ok}, {"text", to_valid_utf8(reply.text)}});
         }
         run.evidence = evidence;
-        s_.feed.publish("verification", {{"event", run.incident.id}, {"attempt", run.attempt}, {"strategy", c.info.name},
-                                         {"positive", evidence.positive}, {"negative", evidence.negative}, {"items", evidence.items}});
+        s_.feed.publish(
+            "verification",
+            {{"event", run.incident.id},
+             {"attempt", run.attempt},
+             {"strategy", c.info.name},
+             {"positive", evidence.positive},
+             {"negative", evidence.negative},
+             {"items", evidence.items}}
+        );
         co_return input::Checked{std::move(evidence)};
     }
 
@@ -649,7 +837,8 @@ private:
         const auto& c = run.machine->candidates()[index];
         auto rows = std::make_shared<std::vector<sql::ActionRow>>();
         // Through the writer's queue: every effect reported so far is stored before this reads.
-        Store::Job job = [rows, id = run.attempt, rollback = c.info.has_rollback](Database& db) -> result<void> {
+        Store::Job job = [rows, id = run.attempt, rollback = c.info.has_rollback](Database& db
+                         ) -> result<void> {
             auto found = sql::load_undoable(db, id);
             if (!found) return found.error();
             *rows = std::move(*found);
@@ -672,20 +861,39 @@ private:
                 effect.summary = row.summary;
                 effect.capability = row.capability;
                 effect.undoable = true;
-                if (auto parsed = parse_json(row.parameters, "parameters"); parsed && parsed->is_object()) effect.parameters = parsed->get_object();
-                if (auto parsed = parse_json(row.undo, "undo"); parsed && parsed->is_object()) effect.undo = parsed->get_object();
+                if (auto parsed = parse_json(row.parameters, "parameters"); parsed && parsed->is_object())
+                    effect.parameters = parsed->get_object();
+                if (auto parsed = parse_json(row.undo, "undo"); parsed && parsed->is_object())
+                    effect.undo = parsed->get_object();
                 effects.push_back(std::move(effect));
             }
             reply = co_await s_.runner.undo(run.call, std::move(effects), ledger);
         }
         run.executing = false;
         const bool ok = reply.outcome == Outcome::succeeded;
-        submit("rollback", [id = run.attempt, ok, now = s_.clock.wall(), text = reply.text](Database& db) -> result<void> {
-            HEAL_TRY(sql::set_rolled_back(db, id, ok ? "succeeded" : "failed"));
-            return sql::append_audit(db, now, "heald", "attempt.rollback", id, json::serialize(json::object{{"ok", ok}, {"text", to_valid_utf8(text)}}));
-        });
-        s_.feed.publish("rollback", {{"event", run.incident.id}, {"attempt", run.attempt}, {"strategy", c.info.name}, {"ok", ok},
-                                     {"effects", rows->size()}, {"text", to_valid_utf8(reply.text)}});
+        submit(
+            "rollback",
+            [id = run.attempt, ok, now = s_.clock.wall(), text = reply.text](Database& db) -> result<void> {
+                HEAL_TRY(sql::set_rolled_back(db, id, ok ? "succeeded" : "failed"));
+                return sql::append_audit(
+                    db,
+                    now,
+                    "heald",
+                    "attempt.rollback",
+                    id,
+                    json::serialize(json::object{{"ok", ok}, {"text", to_valid_utf8(text)}})
+                );
+            }
+        );
+        s_.feed.publish(
+            "rollback",
+            {{"event", run.incident.id},
+             {"attempt", run.attempt},
+             {"strategy", c.info.name},
+             {"ok", ok},
+             {"effects", rows->size()},
+             {"text", to_valid_utf8(reply.text)}}
+        );
         co_return input::Undone{ok, reply.text};
     }
 
@@ -694,22 +902,40 @@ private:
         const Time now = s_.clock.wall();
         if (run.dry_run) return;
         if (o.verdict == "succeeded" || o.verdict == "failed") {
-            book_.record(c.info.name, run.incident.fingerprint, run.incident.service_name, o.verdict == "succeeded", now);
+            book_.record(
+                c.info.name,
+                run.incident.fingerprint,
+                run.incident.service_name,
+                o.verdict == "succeeded",
+                now
+            );
         }
         const auto key = key_of(run.incident.fingerprint, run.incident.environment);
-        if (o.verdict == "failed") excluded_[key] = c.info.name;
-        else if (o.verdict == "succeeded") excluded_.erase(key);
-        submit("verification", [id = run.attempt, verdict = o.verdict, evidence = json::serialize(run.evidence.items), now](Database& db) {
-            return sql::verify_attempt(db, id, verdict, evidence, now);
-        });
+        if (o.verdict == "failed")
+            excluded_[key] = c.info.name;
+        else if (o.verdict == "succeeded")
+            excluded_.erase(key);
+        submit(
+            "verification",
+            [id = run.attempt, verdict = o.verdict, evidence = json::serialize(run.evidence.items), now](
+                Database& db
+            ) { return sql::verify_attempt(db, id, verdict, evidence, now); }
+        );
     }
 
     void move(Run& run, const order::Move& o) {
-        submit("state", [id = run.incident.id, o, decision = decision_json(run), now = s_.clock.wall()](Database& db) -> result<void> {
-            HEAL_TRY(sql::set_event_decision(db, id, decision, now));
-            return sql::move_event(db, id, o.state, o.reason, now);
-        });
-        s_.feed.publish("state", {{"event", run.incident.id}, {"state", to_string(o.state)}, {"reason", to_valid_utf8(o.reason)}});
+        submit(
+            "state",
+            [id = run.incident.id, o, decision = decision_json(run), now = s_.clock.wall()](Database& db
+            ) -> result<void> {
+                HEAL_TRY(sql::set_event_decision(db, id, decision, now));
+                return sql::move_event(db, id, o.state, o.reason, now);
+            }
+        );
+        s_.feed.publish(
+            "state",
+            {{"event", run.incident.id}, {"state", to_string(o.state)}, {"reason", to_valid_utf8(o.reason)}}
+        );
     }
 
     void finish(Run& run, const order::Finish& o) {
@@ -721,35 +947,71 @@ private:
         const auto key = key_of(run.incident.fingerprint, run.incident.environment);
         if (healed) {
             const auto& candidates = run.machine->candidates();
-            const auto it = std::find_if(candidates.begin(), candidates.end(), [&](const Candidate& c) { return c.info.name == run.call.strategy; });
+            const auto it = std::find_if(candidates.begin(), candidates.end(), [&](const Candidate& c) {
+                return c.info.name == run.call.strategy;
+            });
             end.resolution = run.approver.empty() ? "auto" : "approved";
             end.healed_by = run.call.strategy;
             end.healed_at = run.machine->healthy_since().value_or(now);
             const Duration hold = it == candidates.end() ? s_.settings->verify.hold : it->verify.hold;
             end.hold_until = *end.healed_at + hold;
             if (hold.count() > 0) {
-                held_[key] = {run.incident.id, run.incident.fingerprint, run.incident.environment, run.incident.service_name, end.healed_by,
-                              *end.healed_at, *end.hold_until};
+                held_[key] = {
+                    run.incident.id,
+                    run.incident.fingerprint,
+                    run.incident.environment,
+                    run.incident.service_name,
+                    end.healed_by,
+                    *end.healed_at,
+                    *end.hold_until};
             }
             quiet_.erase(key);
-            s_.metrics.observe("heald_time_to_heal_seconds", {}, static_cast<double>((*end.healed_at - run.incident.opened_at).count()) / 1e6);
+            s_.metrics.observe(
+                "heald_time_to_heal_seconds",
+                {},
+                static_cast<double>((*end.healed_at - run.incident.opened_at).count()) / 1e6
+            );
         } else if (o.state == EventState::escalated || o.state == EventState::suppressed) {
             keep_quiet(key, now);
         }
         s_.metrics.add("heald_incidents_total", {{"state", to_string(o.state)}});
-        s_.feed.publish("end", {{"event", run.incident.id}, {"state", to_string(o.state)}, {"reason", to_valid_utf8(o.reason)},
-                                {"healed_by", end.healed_by}, {"service", run.incident.service_name},
-                                {"time_to_heal_us", end.healed_at ? (*end.healed_at - run.incident.opened_at).count() : 0}});
-        submit("end of event", [event = store_event(run), id = run.incident.id, end, decision = decision_json(run), now](Database& db) -> result<void> {
-            HEAL_TRY(event(db));
-            HEAL_TRY(sql::set_event_decision(db, id, decision, now));
-            HEAL_TRY(sql::finish_event(db, id, end, now));
-            return sql::append_audit(
-                db, now, "heald", std::string{"event."} + to_string(end.state), id, json::serialize(json::object{{"reason", to_valid_utf8(end.reason)}})
+        s_.feed.publish(
+            "end",
+            {{"event", run.incident.id},
+             {"state", to_string(o.state)},
+             {"reason", to_valid_utf8(o.reason)},
+             {"healed_by", end.healed_by},
+             {"service", run.incident.service_name},
+             {"time_to_heal_us", end.healed_at ? (*end.healed_at - run.incident.opened_at).count() : 0}}
+        );
+        submit(
+            "end of event",
+            [event = store_event(run), id = run.incident.id, end, decision = decision_json(run), now](
+                Database& db
+            ) -> result<void> {
+                HEAL_TRY(event(db));
+                HEAL_TRY(sql::set_event_decision(db, id, decision, now));
+                HEAL_TRY(sql::finish_event(db, id, end, now));
+                return sql::append_audit(
+                    db,
+                    now,
+                    "heald",
+                    std::string{"event."} + to_string(end.state),
+                    id,
+                    json::serialize(json::object{{"reason", to_valid_utf8(end.reason)}})
+                );
+            }
+        );
+        if (o.state == EventState::escalated)
+            log::warn("event {} of {} escalates: {}", run.incident.id, run.incident.service_name, o.reason);
+        else
+            log::info(
+                "event {} of {}: {} ({})",
+                run.incident.id,
+                run.incident.service_name,
+                to_string(o.state),
+                o.reason
             );
-        });
-        if (o.state == EventState::escalated) log::warn("event {} of {} escalates: {}", run.incident.id, run.incident.service_name, o.reason);
-        else log::info("event {} of {}: {} ({})", run.incident.id, run.incident.service_name, to_string(o.state), o.reason);
     }
 
     Shared& s_;

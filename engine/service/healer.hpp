@@ -1,5 +1,6 @@
-// Heals incidents: asks the strategies, ranks them, passes the guards, writes the intent, lets them act, verifies, takes back, goes
-// on or escalates. The order of things is HealingMachine's; this performs it. One coroutine per open incident.
+// Heals incidents: asks the strategies, ranks them, passes the guards, writes the intent, lets them act,
+// verifies, takes back, goes on or escalates. The order of things is HealingMachine's; this performs it. One
+// coroutine per open incident.
 #pragma once
 
 #include "core/guards.hpp"
@@ -45,22 +46,35 @@ public:
     /// Is an incident of this error open?
     virtual bool is_open(const std::string& fingerprint, const std::string& environment) const = 0;
     /// It occurred again while open. `at`: its own time where that is trustworthy.
-    virtual void occurred(const std::string& fingerprint, const std::string& environment, std::uint64_t count, Time at) = 0;
-    /// Occurred while nothing is open: turns a healed event within its hold window into did_not_hold. True when it did.
-    virtual bool recurred_after_healing(const std::string& fingerprint, const std::string& environment, Time at) = 0;
-    /// True while a fingerprint that could not be healed is left alone (doubling from the cooldown up to an hour).
+    virtual void occurred(
+        const std::string& fingerprint, const std::string& environment, std::uint64_t count, Time at
+    ) = 0;
+    /// Occurred while nothing is open: turns a healed event within its hold window into did_not_hold. True
+    /// when it did.
+    virtual bool recurred_after_healing(
+        const std::string& fingerprint, const std::string& environment, Time at
+    ) = 0;
+    /// True while a fingerprint that could not be healed is left alone (doubling from the cooldown up to an
+    /// hour).
     virtual bool is_quiet(const std::string& fingerprint, const std::string& environment) const = 0;
     /// Opens an incident. `bug_id` is filled by the job that runs before in the same store queue.
-    virtual void open(Incident incident, std::vector<Candidate> candidates, std::shared_ptr<std::string> bug_id) = 0;
+    virtual void open(
+        Incident incident, std::vector<Candidate> candidates, std::shared_ptr<std::string> bug_id
+    ) = 0;
 
     /// After a start: takes up every open incident where it stood (D4).
     virtual boost::asio::awaitable<result<void>> recover() = 0;
 
     /// errc::not_found, errc::conflict (not waiting for approval).
-    virtual result<void> approve(const std::string& event, const std::string& strategy, const std::string& actor) = 0;
-    virtual result<void> reject(const std::string& event, const std::string& reason, const std::string& actor) = 0;
+    virtual result<void> approve(
+        const std::string& event, const std::string& strategy, const std::string& actor
+    ) = 0;
+    virtual result<void> reject(
+        const std::string& event, const std::string& reason, const std::string& actor
+    ) = 0;
 
-    /// The kill switch. nullopt: its state could not be read, which denies. Attempts under way are cancelled when it goes on.
+    /// The kill switch. nullopt: its state could not be read, which denies. Attempts under way are cancelled
+    /// when it goes on.
     virtual void set_paused(std::optional<bool> paused, std::string reason) = 0;
 
     /// Strategies changed: quiet fingerprints may be tried again.

@@ -5,6 +5,7 @@
 #include "fingerprint/fingerprint.hpp"
 
 #include <boost/asio/post.hpp>
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -81,14 +82,19 @@ void Hearing::decide(const Batch& batch, std::vector<Decided>& ret) {
             const auto* service = s_.service(delta.service_name, delta.environment);
             incident.target = service ? service->name : delta.service_name;
             if (!healer_.is_quiet(fingerprint, delta.environment)) {
-                auto candidates = s_.strategies.fitting(incident, service ? service->facts : json::object{}, [&](Duration within) {
-                    return state.hour.count(batch.received, within);
-                });
-                // Without a strategy an incident is worth a row, and an escalation, only when it is worth a bug.
+                auto candidates = s_.strategies.fitting(
+                    incident,
+                    service ? service->facts : json::object{},
+                    [&](Duration within) { return state.hour.count(batch.received, within); }
+                );
+                // Without a strategy an incident is worth a row, and an escalation, only when it is worth a
+                // bug.
                 if (!candidates.empty() || !d.bug_rule.empty()) {
                     incident.id = new_id(s_.clock);
                     incident.opened_at = s_.clock.wall();
-                    incident.trigger = came_back ? "did not hold" : candidates.empty() ? d.bug_rule : "strategy threshold";
+                    incident.trigger = came_back            ? "did not hold"
+                                       : candidates.empty() ? d.bug_rule
+                                                            : "strategy threshold";
                     healer_.open(std::move(incident), std::move(candidates), d.bug_id);
                 }
             }
@@ -136,7 +142,14 @@ void Hearing::accept(Batch batch, bool claim, Done done) {
             const Decided* d = i < decided->size() ? &(*decided)[i] : nullptr;
             const Severity severity = d ? d->severity : severity_of(newest, delta.count);
             auto added = sql::add_occurrences(
-                db, {&newest, delta.signature, fingerprint::mechanism_version, delta.count, delta.first, delta.last, severity}
+                db,
+                {&newest,
+                 delta.signature,
+                 fingerprint::mechanism_version,
+                 delta.count,
+                 delta.first,
+                 delta.last,
+                 severity}
             );
             if (!added && added.error().code == errc::conflict) {
                 // A crafted or unlucky collision: kept apart, counted, never healed as the other.
@@ -153,19 +166,35 @@ void Hearing::accept(Batch batch, bool claim, Done done) {
                 last_id = id;
             }
             auto bug = sql::open_or_count_bug(
-                db, s_.clock, newest, severity, d ? d->bug_rule : opens_at_once(newest), delta.count, shared->received, last_id
+                db,
+                s_.clock,
+                newest,
+                severity,
+                d ? d->bug_rule : opens_at_once(newest),
+                delta.count,
+                shared->received,
+                last_id
             );
             if (!bug) return bug.error();
             if (*bug && d) *d->bug_id = (*bug)->id;
             if (*bug && (*bug)->opened) s_.metrics.add("heald_bugs_opened_total");
         }
         for (const auto& o : shared->offsets) {
-            if (o.inode == 0) HEAL_TRY(sql::forget_offset(db, o.source));
-            else HEAL_TRY(sql::save_offset(db, {o.source, o.device, o.inode, o.offset, o.head_hash}, shared->received));
+            if (o.inode == 0)
+                HEAL_TRY(sql::forget_offset(db, o.source));
+            else
+                HEAL_TRY(sql::save_offset(
+                    db, {o.source, o.device, o.inode, o.offset, o.head_hash}, shared->received
+                ));
         }
-        if (collided > 0) s_.metrics.add("heald_fingerprint_collisions_total", {}, static_cast<double>(collided));
+        if (collided > 0)
+            s_.metrics.add("heald_fingerprint_collisions_total", {}, static_cast<double>(collided));
         const auto& b = *shared;
-        return sql::add_totals(db, b.source, {b.lines, b.records, b.below_level, b.malformed, b.truncated, b.self, b.joined, b.bytes});
+        return sql::add_totals(
+            db,
+            b.source,
+            {b.lines, b.records, b.below_level, b.malformed, b.truncated, b.self, b.joined, b.bytes}
+        );
     };
 
     auto finished = [this, shared, accepted, kind, claim, done = std::move(done)](result<void> outcome) {
@@ -175,24 +204,38 @@ void Hearing::accept(Batch batch, bool claim, Done done) {
         s_.metrics.add("heald_ingest_batches_total", {{"source", kind}, {"outcome", word}});
         if (outcome && !accepted->duplicate) {
             const auto& b = *shared;
-            const std::pair<const char*, std::uint64_t> rows[] = {{"stored", b.records},  {"below_level", b.below_level}, {"malformed", b.malformed},
-                                                                  {"self", b.self},       {"joined", b.joined}};
+            const std::pair<const char*, std::uint64_t> rows[] = {
+                {"stored", b.records},
+                {"below_level", b.below_level},
+                {"malformed", b.malformed},
+                {"self", b.self},
+                {"joined", b.joined}};
             for (const auto& [name, n] : rows) {
-                if (n > 0) s_.metrics.add("heald_ingest_records_total", {{"source", kind}, {"outcome", name}}, static_cast<double>(n));
+                if (n > 0)
+                    s_.metrics.add(
+                        "heald_ingest_records_total",
+                        {{"source", kind}, {"outcome", name}},
+                        static_cast<double>(n)
+                    );
             }
-            if (b.truncated > 0) s_.metrics.add("heald_ingest_truncated_total", {{"source", kind}}, static_cast<double>(b.truncated));
+            if (b.truncated > 0)
+                s_.metrics.add(
+                    "heald_ingest_truncated_total", {{"source", kind}}, static_cast<double>(b.truncated)
+                );
             if (claim) {
                 const Corked corked{s_.store};
                 std::vector<Decided> later;
                 decide(b, later);
             }
         }
-        if (!outcome) done(outcome.error());
-        else done(*accepted);
+        if (!outcome)
+            done(outcome.error());
+        else
+            done(*accepted);
     };
 
-    // Held together until the coroutines of the incidents opened here have had their first turn, so that one commit carries the
-    // lines, the incident and the intent of its first attempt.
+    // Held together until the coroutines of the incidents opened here have had their first turn, so that one
+    // commit carries the lines, the incident and the intent of its first attempt.
     s_.store.cork();
     const std::size_t deltas = shared->deltas.size();
     if (!claim) {
@@ -202,8 +245,10 @@ void Hearing::accept(Batch batch, bool claim, Done done) {
     } else {
         s_.store.submit(std::move(store_job), std::move(finished));
     }
-    if (deltas > 0 && !claim) boost::asio::post(s_.io, [this] { s_.store.uncork(); });
-    else s_.store.uncork();
+    if (deltas > 0 && !claim)
+        boost::asio::post(s_.io, [this] { s_.store.uncork(); });
+    else
+        s_.store.uncork();
 }
 
 boost::asio::awaitable<result<void>> Hearing::recover() {

@@ -1,5 +1,5 @@
-// From batches to durable records, bugs and incidents: keeps the exact counts, the windows that triggers need, and one
-// transaction for a batch, its source offset and whatever the engine decided because of it.
+// From batches to durable records, bugs and incidents: keeps the exact counts, the windows that triggers
+// need, and one transaction for a batch, its source offset and whatever the engine decided because of it.
 #pragma once
 
 #include "core/rules.hpp"
@@ -25,11 +25,13 @@ public:
     /// False: too many batches wait; nothing was taken.
     bool has_room() const { return pending_ < s_.settings->queue_batches; }
 
-    /// Takes one batch. `done` runs after its commit (acknowledge only then). `claim`: the batch has a key of its sender, and a
-    /// repeated one must not count again; decisions then wait for the store's word. errc::overloaded, errc::unavailable.
+    /// Takes one batch. `done` runs after its commit (acknowledge only then). `claim`: the batch has a key of
+    /// its sender, and a repeated one must not count again; decisions then wait for the store's word.
+    /// errc::overloaded, errc::unavailable.
     void accept(Batch batch, bool claim, Done done);
 
-    /// Merges that people decided: the fine id keeps its own counts, triggers and incidents go by the canonical one.
+    /// Merges that people decided: the fine id keeps its own counts, triggers and incidents go by the
+    /// canonical one.
     void set_aliases(std::vector<sql::FingerprintDecision> decisions);
 
     /// Restores the windows of the last hour.
@@ -37,7 +39,8 @@ public:
     std::size_t pending() const { return pending_; }
     std::size_t tracked() const { return states_.size(); }
 
-    /// Trigger state is held for this many fingerprints; the one not heard for longest goes first. 100'000 take some 30 MB.
+    /// Trigger state is held for this many fingerprints; the one not heard for longest goes first. 100'000
+    /// take some 30 MB.
     static constexpr std::size_t max_tracked = 100'000;
 
 private:

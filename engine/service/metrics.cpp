@@ -18,9 +18,13 @@ const std::map<std::string_view, Help> helps = {
     {"heald_start_time_seconds", {"gauge", "When this process started, seconds since 1970"}},
     {"heald_ready", {"gauge", "1 when heald takes in and heals, else 0"}},
     {"heald_paused", {"gauge", "1 while the kill switch is on"}},
-    {"heald_config_last_reload_successful", {"gauge", "1 when the last reload of the configuration was taken, 0 when the old one stayed"}},
-    {"heald_ingest_records_total", {"counter", "Records by source kind and outcome (stored, below_level, malformed, self, joined, refused)"}},
-    {"heald_ingest_batches_total", {"counter", "Batches by source kind and outcome (stored, duplicate, refused, failed)"}},
+    {"heald_config_last_reload_successful",
+     {"gauge", "1 when the last reload of the configuration was taken, 0 when the old one stayed"}},
+    {"heald_ingest_records_total",
+     {"counter",
+      "Records by source kind and outcome (stored, below_level, malformed, self, joined, refused)"}},
+    {"heald_ingest_batches_total",
+     {"counter", "Batches by source kind and outcome (stored, duplicate, refused, failed)"}},
     {"heald_ingest_truncated_total", {"counter", "Records of which some text was cut at a limit"}},
     {"heald_queue_depth", {"gauge", "Batches that wait for the store"}},
     {"heald_store_writes_queued", {"gauge", "Writes that wait for a commit"}},
@@ -29,7 +33,8 @@ const std::map<std::string_view, Help> helps = {
     {"heald_store_writes_total", {"counter", "Writes within committed transactions"}},
     {"heald_store_last_commit_seconds", {"gauge", "Duration of the newest commit"}},
     {"heald_fingerprints_tracked", {"gauge", "Fingerprints held in memory for triggers"}},
-    {"heald_fingerprints_evicted_total", {"counter", "Fingerprints whose trigger state was given up for want of room"}},
+    {"heald_fingerprints_evicted_total",
+     {"counter", "Fingerprints whose trigger state was given up for want of room"}},
     {"heald_incidents_total", {"counter", "Incidents by final state"}},
     {"heald_incidents_open", {"gauge", "Incidents that are open now"}},
     {"heald_bugs_opened_total", {"counter", "Bugs opened"}},
@@ -49,7 +54,8 @@ const std::map<std::string_view, Help> helps = {
 };
 
 // From 100 µs (an answer from memory) to 5 min (a slow remedy).
-constexpr std::array<double, 14> bounds = {0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300};
+constexpr std::array<double, 14> bounds = {
+    0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300};
 
 std::string render(const Metrics::Labels& labels) {
     std::string out;
@@ -58,8 +64,10 @@ std::string render(const Metrics::Labels& labels) {
         out += key + "=\"";
         for (const char c : value) {
             if (c == '\\' || c == '"') out += '\\';
-            if (c == '\n') out += "\\n";
-            else out += c;
+            if (c == '\n')
+                out += "\\n";
+            else
+                out += c;
         }
         out += '"';
     }
@@ -102,12 +110,14 @@ std::string Metrics::text() const {
     std::string out;
     const auto head = [&](const std::string& name) {
         const auto it = helps.find(name);
-        if (it != helps.end()) out += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, it->second.text, name, it->second.type);
+        if (it != helps.end())
+            out += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, it->second.text, name, it->second.type);
     };
     for (const auto& [name, rows] : values_) {
         head(name);
         for (const auto& [labels, value] : rows) {
-            out += labels.empty() ? fmt::format("{} {}\n", name, value) : fmt::format("{}{{{}}} {}\n", name, labels, value);
+            out += labels.empty() ? fmt::format("{} {}\n", name, value)
+                                  : fmt::format("{}{{{}}} {}\n", name, labels, value);
         }
     }
     for (const auto& [name, rows] : histograms_) {
@@ -115,7 +125,9 @@ std::string Metrics::text() const {
         for (const auto& [labels, h] : rows) {
             const std::string comma = labels.empty() ? "" : ",";
             for (std::size_t i = 0; i < bounds.size(); ++i) {
-                out += fmt::format("{}_bucket{{{}{}le=\"{}\"}} {}\n", name, labels, comma, bounds[i], h.buckets[i]);
+                out += fmt::format(
+                    "{}_bucket{{{}{}le=\"{}\"}} {}\n", name, labels, comma, bounds[i], h.buckets[i]
+                );
             }
             out += fmt::format("{}_bucket{{{}{}le=\"+Inf\"}} {}\n", name, labels, comma, h.count);
             const std::string braces = labels.empty() ? "" : "{" + labels + "}";

@@ -1,5 +1,5 @@
-// Counters and histograms, and their text for Prometheus (exposition format 0.0.4). Names have the prefix heald_, base units, and no
-// unbounded labels. @thread any
+// Counters and histograms, and their text for Prometheus (exposition format 0.0.4). Names have the prefix
+// heald_, base units, and no unbounded labels. @thread any
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ private:
         double sum = 0;
     };
     mutable std::mutex mutex_;
-    std::map<std::string, std::map<std::string, double>> values_;       // name -> rendered labels -> value
+    std::map<std::string, std::map<std::string, double>> values_;  // name -> rendered labels -> value
     std::map<std::string, std::map<std::string, Histogram>> histograms_;
 };
 

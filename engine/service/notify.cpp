@@ -3,7 +3,6 @@
 #include "base/clock.hpp"
 
 #include <fmt/format.h>
-
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -18,7 +17,8 @@ ServiceManager::ServiceManager(boost::asio::io_context& io) : timer_(io) {
     const char* usec = std::getenv("WATCHDOG_USEC");
     const char* pid = std::getenv("WATCHDOG_PID");
     // Half the period, as sd_watchdog_enabled(3) advises; meant for us only when the pid is ours.
-    if (usec && (!pid || std::atol(pid) == ::getpid())) period_ = std::chrono::microseconds{std::atoll(usec) / 2};
+    if (usec && (!pid || std::atol(pid) == ::getpid()))
+        period_ = std::chrono::microseconds{std::atoll(usec) / 2};
 }
 
 void ServiceManager::ready(std::string_view status) {
@@ -26,7 +26,9 @@ void ServiceManager::ready(std::string_view status) {
     if (period_.count() > 0) beat();
 }
 
-void ServiceManager::reloading() { send(fmt::format("RELOADING=1\nMONOTONIC_USEC={}", SystemClock{}.steady().count())); }
+void ServiceManager::reloading() {
+    send(fmt::format("RELOADING=1\nMONOTONIC_USEC={}", SystemClock{}.steady().count()));
+}
 
 void ServiceManager::stopping() {
     timer_.cancel();
@@ -51,7 +53,8 @@ void ServiceManager::send(const std::string& message) const {
     if (fd < 0) return;
     const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + address_.size());
     // Lost when no one listens; the manager's own timeout is the remedy.
-    (void)::sendto(fd, message.data(), message.size(), MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&to), size);
+    (void
+    )::sendto(fd, message.data(), message.size(), MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&to), size);
     ::close(fd);
 }
 

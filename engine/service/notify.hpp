@@ -1,5 +1,6 @@
-// Tells the service manager how heald is (sd_notify(3)): ready, reloading, stopping, and the watchdog's sign of life, which is
-// sent from the event loop so that a stuck loop is noticed. Nothing happens without $NOTIFY_SOCKET.
+// Tells the service manager how heald is (sd_notify(3)): ready, reloading, stopping, and the watchdog's sign
+// of life, which is sent from the event loop so that a stuck loop is noticed. Nothing happens without
+// $NOTIFY_SOCKET.
 #pragma once
 
 #include <boost/asio/io_context.hpp>

@@ -2,13 +2,13 @@
 
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/thread_pool.hpp>
 #include <boost/asio/this_coro.hpp>
+#include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <fmt/format.h>
 
 #include <curl/curl.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <netdb.h>
 #include <poll.h>
 #include <signal.h>
@@ -59,7 +59,9 @@ Look look_http(const ProbeSettings& probe) {
     const bool status_ok = probe.status != 0 ? status == probe.status : status < 400;
     const bool body_ok = probe.contains.empty() || body.find(probe.contains) != std::string::npos;
     look.ok = status_ok && body_ok;
-    look.text = fmt::format("status {}{}", status, body_ok ? "" : fmt::format(", the body lacks '{}'", probe.contains));
+    look.text = fmt::format(
+        "status {}{}", status, body_ok ? "" : fmt::format(", the body lacks '{}'", probe.contains)
+    );
     return look;
 }
 
@@ -83,8 +85,10 @@ Look look_tcp(const ProbeSettings& probe) {
         if (error == EINPROGRESS) {
             pollfd wait{fd, POLLOUT, 0};
             socklen_t size = sizeof error;
-            if (::poll(&wait, 1, static_cast<int>(probe.timeout.count())) <= 0) error = ETIMEDOUT;
-            else ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+            if (::poll(&wait, 1, static_cast<int>(probe.timeout.count())) <= 0)
+                error = ETIMEDOUT;
+            else
+                ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
         }
         ::close(fd);
         look.ok = error == 0;
@@ -102,7 +106,8 @@ Look look_command(const ProbeSettings& probe) {
     posix_spawnattr_t attributes;
     ::posix_spawn_file_actions_init(&actions);
     ::posix_spawnattr_init(&attributes);
-    for (const int fd : {0, 1, 2}) ::posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", fd == 0 ? O_RDONLY : O_WRONLY, 0);
+    for (const int fd : {0, 1, 2})
+        ::posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", fd == 0 ? O_RDONLY : O_WRONLY, 0);
     ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
     sigset_t none;
     ::sigemptyset(&none);
@@ -121,11 +126,12 @@ Look look_command(const ProbeSettings& probe) {
     if (!ended) ::kill(-pid, SIGKILL);
     if (handle >= 0) ::close(handle);
     int status = 0;
-    while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+    while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
     look.ok = ended && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-    look.text = !ended ? fmt::format("did not end within {} ms", probe.timeout.count())
-              : WIFEXITED(status) ? fmt::format("exit code {}", WEXITSTATUS(status))
-                                  : fmt::format("signal {}", WTERMSIG(status));
+    look.text = !ended              ? fmt::format("did not end within {} ms", probe.timeout.count())
+                : WIFEXITED(status) ? fmt::format("exit code {}", WEXITSTATUS(status))
+                                    : fmt::format("signal {}", WTERMSIG(status));
     return look;
 }
 
@@ -152,8 +158,11 @@ public:
                 for (std::size_t i = 0; i < shared->probes.size(); ++i) {
                     boost::asio::post(pool_, [shared, done, executor, i] {
                         const auto& p = shared->probes[i];
-                        shared->looks[i] = !p.http.empty() ? look_http(p) : !p.tcp.empty() ? look_tcp(p) : look_command(p);
-                        if (shared->left.fetch_sub(1) == 1) boost::asio::post(executor, [done] { std::move (*done)(); });
+                        shared->looks[i] = !p.http.empty()  ? look_http(p)
+                                           : !p.tcp.empty() ? look_tcp(p)
+                                                            : look_command(p);
+                        if (shared->left.fetch_sub(1) == 1)
+                            boost::asio::post(executor, [done] { std::move (*done)(); });
                     });
                 }
             },
@@ -162,7 +171,8 @@ public:
         Evidence evidence;
         for (const auto& look : shared->looks) {
             (look.ok ? evidence.positive : evidence.negative) += 1;
-            evidence.items.push_back(json::object{{"source", look.source}, {"ok", look.ok}, {"text", to_valid_utf8(look.text)}});
+            evidence.items.push_back(json::object{
+                {"source", look.source}, {"ok", look.ok}, {"text", to_valid_utf8(look.text)}});
         }
         co_return evidence;
     }

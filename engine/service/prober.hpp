@@ -1,5 +1,5 @@
-// Looks at services from outside: HTTP, TCP, command. Each look has a deadline; a look that could not be made counts as
-// unhealthy, never as nothing (D6). Runs on threads of its own.
+// Looks at services from outside: HTTP, TCP, command. Each look has a deadline; a look that could not be made
+// counts as unhealthy, never as nothing (D6). Runs on threads of its own.
 #pragma once
 
 #include "core/healing_machine.hpp"

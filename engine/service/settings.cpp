@@ -4,9 +4,8 @@
 #include "service/config_keeper.hpp"
 
 #include <fmt/format.h>
-#include <yaml-cpp/yaml.h>
-
 #include <unistd.h>
+#include <yaml-cpp/yaml.h>
 
 #include <charconv>
 #include <cmath>
@@ -18,7 +17,8 @@
 namespace heal {
 namespace {
 
-/// Walks one mapping: each known key is asked for once, everything else is an error. Values set in two files are errors too.
+/// Walks one mapping: each known key is asked for once, everything else is an error. Values set in two files
+/// are errors too.
 class Mapping {
 public:
     struct Context {
@@ -27,7 +27,8 @@ public:
         std::map<std::string, std::string>* places;  ///< scalar path -> where it was set
     };
 
-    Mapping(const YAML::Node& node, std::string path, Context& context) : node_(node), path_(std::move(path)), context_(context) {
+    Mapping(const YAML::Node& node, std::string path, Context& context)
+        : node_(node), path_(std::move(path)), context_(context) {
         if (!node_ || node_.IsNull()) return;
         if (!node_.IsMap()) {
             error(node_, path_.empty() ? "the file" : path_, "must be a mapping (key: value)");
@@ -68,7 +69,8 @@ public:
         std::string word;
         const auto* value = scalar(key, "true or false");
         if (!value || !expand(*value, key, word)) return false;
-        if (word != "true" && word != "false") return error(*value, full(key), "must be true or false"), false;
+        if (word != "true" && word != "false")
+            return error(*value, full(key), "must be true or false"), false;
         ret = word == "true";
         return true;
     }
@@ -99,7 +101,9 @@ public:
     }
     /// "250ms", "10s", "5m", "24h", "7d".
     template <class D>
-    bool duration(const std::string& key, D& ret, std::chrono::milliseconds min, std::chrono::milliseconds max) {
+    bool duration(
+        const std::string& key, D& ret, std::chrono::milliseconds min, std::chrono::milliseconds max
+    ) {
         static constexpr std::pair<std::string_view, std::int64_t> units[] = {
             {"ms", 1}, {"s", 1000}, {"m", 60'000}, {"h", 3'600'000}, {"d", 86'400'000}};
         std::string word;
@@ -112,10 +116,18 @@ public:
         for (const auto& [name, ms] : units) {
             if (unit == name) factor = ms;
         }
-        if (ec != std::errc{} || factor == 0 || n < 0 || n > max.count() / factor || n * factor < min.count()) {
+        if (ec != std::errc{} || factor == 0 || n < 0 || n > max.count() / factor ||
+            n * factor < min.count()) {
             return error(
-                *value, full(key), fmt::format("must be a duration such as 250ms, 10s, 5m or 24h, from {} ms to {} ms", min.count(), max.count())
-            ), false;
+                       *value,
+                       full(key),
+                       fmt::format(
+                           "must be a duration such as 250ms, 10s, 5m or 24h, from {} ms to {} ms",
+                           min.count(),
+                           max.count()
+                       )
+                   ),
+                   false;
         }
         ret = std::chrono::duration_cast<D>(std::chrono::milliseconds{n * factor});
         return true;
@@ -135,7 +147,8 @@ public:
     bool texts(const std::string& key, std::vector<std::string>& ret) {
         const auto* value = find(key);
         if (!value) return false;
-        if (!value->IsSequence()) return error(*value, full(key), "must be a list of texts, such as [a, b]"), false;
+        if (!value->IsSequence())
+            return error(*value, full(key), "must be a list of texts, such as [a, b]"), false;
         ret.clear();
         for (const auto& item : *value) {
             std::string word;
@@ -212,7 +225,8 @@ private:
             if (end == std::string::npos) return error(node, full(key), "has ${ without }"), false;
             const std::string name = in.substr(start + 2, end - start - 2);
             const char* value = std::getenv(name.c_str());
-            if (!value) return error(node, full(key), fmt::format("the environment has no variable {}", name)), false;
+            if (!value)
+                return error(node, full(key), fmt::format("the environment has no variable {}", name)), false;
             out += value;
             i = end + 1;
         }
@@ -247,7 +261,8 @@ private:
         if (!word.empty() && ec == std::errc{} && end == word.data() + word.size() && !leading_zero) return n;
         char* real_end = nullptr;
         const double d = std::strtod(word.c_str(), &real_end);
-        const bool looks_real = word.find_first_not_of("0123456789.-+eE") == std::string::npos && word.find('.') != std::string::npos;
+        const bool looks_real = word.find_first_not_of("0123456789.-+eE") == std::string::npos &&
+                                word.find('.') != std::string::npos;
         if (looks_real && *real_end == '\0' && std::isfinite(d)) return d;
         return json::value(word);
     }
@@ -262,22 +277,41 @@ private:
 using namespace std::chrono_literals;
 
 const std::vector<std::pair<std::string, Autonomy>> autonomies = {
-    {"off", Autonomy::off}, {"shadow", Autonomy::shadow}, {"approve", Autonomy::approve}, {"auto", Autonomy::automatic}};
-const std::vector<std::pair<std::string, Level>> levels = {{"trace", Level::trace}, {"debug", Level::debug}, {"info", Level::info},
-                                                           {"warn", Level::warn},   {"error", Level::error}, {"fatal", Level::fatal}};
+    {"off", Autonomy::off},
+    {"shadow", Autonomy::shadow},
+    {"approve", Autonomy::approve},
+    {"auto", Autonomy::automatic}};
+const std::vector<std::pair<std::string, Level>> levels = {
+    {"trace", Level::trace},
+    {"debug", Level::debug},
+    {"info", Level::info},
+    {"warn", Level::warn},
+    {"error", Level::error},
+    {"fatal", Level::fatal}};
 
-void read_probe(const YAML::Node& node, const std::string& path, Mapping::Context& context, std::vector<ProbeSettings>& probes) {
+void read_probe(
+    const YAML::Node& node,
+    const std::string& path,
+    Mapping::Context& context,
+    std::vector<ProbeSettings>& probes
+) {
     ProbeSettings probe;
     Mapping in{node, path, context};
-    const bool http = in.text("http", probe.http), tcp = in.text("tcp", probe.tcp), command = in.texts("command", probe.command);
+    const bool http = in.text("http", probe.http), tcp = in.text("tcp", probe.tcp),
+               command = in.texts("command", probe.command);
     in.integer("status", probe.status, 100, 599);
     in.text("contains", probe.contains);
     in.duration("timeout", probe.timeout, 10ms, 60s);
-    if (int{http} + int{tcp} + int{command} != 1) in.error(node, path, "needs exactly one of http, tcp, command");
-    else if (http && !probe.http.starts_with("http://") && !probe.http.starts_with("https://")) in.error("http", "must be an http:// or https:// URL");
-    else if (tcp && probe.tcp.rfind(':') == std::string::npos) in.error("tcp", "must be host:port");
-    else if (command && probe.command.empty()) in.error("command", "must name a program");
-    else probes.push_back(std::move(probe));
+    if (int{http} + int{tcp} + int{command} != 1)
+        in.error(node, path, "needs exactly one of http, tcp, command");
+    else if (http && !probe.http.starts_with("http://") && !probe.http.starts_with("https://"))
+        in.error("http", "must be an http:// or https:// URL");
+    else if (tcp && probe.tcp.rfind(':') == std::string::npos)
+        in.error("tcp", "must be host:port");
+    else if (command && probe.command.empty())
+        in.error("command", "must name a program");
+    else
+        probes.push_back(std::move(probe));
 }
 
 json::value to_fact(const ProbeSettings& p) {
@@ -291,16 +325,22 @@ json::value to_fact(const ProbeSettings& p) {
     return o;
 }
 
-void read_service(const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings) {
+void read_service(
+    const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings
+) {
     ServiceSettings service;
     Mapping in{node, path, context};
-    if (!in.text("name", service.name) || service.name.empty()) in.error(node, path + ".name", "is missing; a service needs a name");
+    if (!in.text("name", service.name) || service.name.empty())
+        in.error(node, path + ".name", "is missing; a service needs a name");
     in.text("environment", service.environment);
     in.texts("depends_on", service.depends_on);
-    in.each("probes", [&](const YAML::Node& item, const std::string& at) { read_probe(item, at, context, service.probes); });
+    in.each("probes", [&](const YAML::Node& item, const std::string& at) {
+        read_probe(item, at, context, service.probes);
+    });
     in.json_object("facts", service.facts);
     // What the bundled strategies understand; anything of one's own goes below `facts`.
-    for (const char* fact : {"process", "systemd", "docker", "redis", "memcached", "http_cache", "config", "disk", "spool"}) {
+    for (const char* fact :
+         {"process", "systemd", "docker", "redis", "memcached", "http_cache", "config", "disk", "spool"}) {
         if (json::value value; in.json_value(fact, value)) service.facts[fact] = std::move(value);
     }
     service.facts["name"] = service.name;
@@ -310,21 +350,35 @@ void read_service(const YAML::Node& node, const std::string& path, Mapping::Cont
     service.facts["probes"] = std::move(probes);
     for (const auto& other : settings.services) {
         if (other.name == service.name && other.environment == service.environment) {
-            in.error(node, path + ".name", fmt::format("the service '{}' is described twice for the same environment", service.name));
+            in.error(
+                node,
+                path + ".name",
+                fmt::format("the service '{}' is described twice for the same environment", service.name)
+            );
         }
     }
     settings.services.push_back(std::move(service));
 }
 
-void read_source(const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings) {
+void read_source(
+    const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings
+) {
     SourceSettings source;
     Mapping in{node, path, context};
-    if (!in.text("file", source.file) || !source.file.starts_with('/')) in.error(node, path + ".file", "must be an absolute path or glob");
+    if (!in.text("file", source.file) || !source.file.starts_with('/'))
+        in.error(node, path + ".file", "must be an absolute path or glob");
     in.text("service", source.service);
     in.text("environment", source.environment);
     in.choice<std::string>(
-        "format", source.format,
-        {{"auto", "auto"}, {"json", "json"}, {"logfmt", "logfmt"}, {"nginx", "nginx"}, {"apache", "apache"}, {"syslog", "syslog"}, {"plain", "plain"}}
+        "format",
+        source.format,
+        {{"auto", "auto"},
+         {"json", "json"},
+         {"logfmt", "logfmt"},
+         {"nginx", "nginx"},
+         {"apache", "apache"},
+         {"syslog", "syslog"},
+         {"plain", "plain"}}
     );
     in.choice("min_level", source.min_level, levels);
     in.flag("from_start", source.from_start);
@@ -334,7 +388,9 @@ void read_source(const YAML::Node& node, const std::string& path, Mapping::Conte
     settings.sources.push_back(std::move(source));
 }
 
-void read_strategy(const std::string& name, const YAML::Node& node, Mapping::Context& context, Settings& settings) {
+void read_strategy(
+    const std::string& name, const YAML::Node& node, Mapping::Context& context, Settings& settings
+) {
     const std::string path = "strategies." + name;
     Mapping in{node, path, context};
     if (settings.strategies.contains(name)) in.error(node, path, "is configured in two files");
@@ -352,7 +408,9 @@ void read_strategy(const std::string& name, const YAML::Node& node, Mapping::Con
     s.has_capabilities = in.texts("capabilities", s.capabilities);
 }
 
-void read_rule(const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings) {
+void read_rule(
+    const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings
+) {
     fingerprint::RuleSpec rule;
     Mapping in{node, path, context};
     if (!in.text("name", rule.name)) in.error(node, path + ".name", "is missing; a rule needs a name");
@@ -366,7 +424,12 @@ void read_rule(const YAML::Node& node, const std::string& path, Mapping::Context
     settings.rule_specs.push_back(std::move(rule));
 }
 
-void read_file(const std::string& file, Settings& settings, std::vector<std::string>& errors, std::map<std::string, std::string>& places) {
+void read_file(
+    const std::string& file,
+    Settings& settings,
+    std::vector<std::string>& errors,
+    std::map<std::string, std::string>& places
+) {
     const SystemFiles files;
     auto content = files.read(file, 4U << 20U);
     if (!content) {
@@ -383,7 +446,18 @@ void read_file(const std::string& file, Settings& settings, std::vector<std::str
     settings.files.push_back(file);
     Mapping::Context context{file, &errors, &places};
     Mapping top{root, "", context};
-    for (const char* key : {"state_dir", "plugins_dir", "scripts_dir", "host_binary", "dry_run", "log", "http", "hosts", "limits", "verify", "autonomy"}) {
+    for (const char* key :
+         {"state_dir",
+          "plugins_dir",
+          "scripts_dir",
+          "host_binary",
+          "dry_run",
+          "log",
+          "http",
+          "hosts",
+          "limits",
+          "verify",
+          "autonomy"}) {
         top.once(key);
     }
     top.text("state_dir", settings.state_dir);
@@ -394,9 +468,13 @@ void read_file(const std::string& file, Settings& settings, std::vector<std::str
     if (const auto* node = top.find("log")) {
         Mapping in{*node, "log", context};
         in.choice<std::string>(
-            "level", settings.log_level, {{"trace", "trace"}, {"debug", "debug"}, {"info", "info"}, {"warn", "warn"}, {"error", "error"}}
+            "level",
+            settings.log_level,
+            {{"trace", "trace"}, {"debug", "debug"}, {"info", "info"}, {"warn", "warn"}, {"error", "error"}}
         );
-        in.choice<std::string>("format", settings.log_format, {{"auto", "auto"}, {"plain", "plain"}, {"json", "json"}});
+        in.choice<std::string>(
+            "format", settings.log_format, {{"auto", "auto"}, {"plain", "plain"}, {"json", "json"}}
+        );
     }
     if (const auto* node = top.find("http")) {
         Mapping in{*node, "http", context};
@@ -407,8 +485,10 @@ void read_file(const std::string& file, Settings& settings, std::vector<std::str
         const bool direct = in.text("token", settings.http_token);
         if (in.text("token_file", path)) {
             auto token = files.read(path, 4096);
-            if (direct) in.error("token_file", "give token or token_file, not both");
-            else if (!token) in.error("token_file", token.error().text);
+            if (direct)
+                in.error("token_file", "give token or token_file, not both");
+            else if (!token)
+                in.error("token_file", token.error().text);
             else {
                 while (!token->empty() && (token->back() == '\n' || token->back() == '\r')) token->pop_back();
                 settings.http_token = *token;
@@ -442,19 +522,29 @@ void read_file(const std::string& file, Settings& settings, std::vector<std::str
         Mapping in{*node, "autonomy", context};
         in.choice("default", settings.default_autonomy, autonomies);
         in.choice<Risk>(
-            "max_risk", settings.max_auto_risk, {{"safe", Risk::safe}, {"disruptive", Risk::disruptive}, {"destructive", Risk::destructive}}
+            "max_risk",
+            settings.max_auto_risk,
+            {{"safe", Risk::safe}, {"disruptive", Risk::disruptive}, {"destructive", Risk::destructive}}
         );
     }
     if (const auto* node = top.find("fingerprint")) {
         Mapping in{*node, "fingerprint", context};
-        in.each("rules", [&](const YAML::Node& item, const std::string& at) { read_rule(item, at, context, settings); });
+        in.each("rules", [&](const YAML::Node& item, const std::string& at) {
+            read_rule(item, at, context, settings);
+        });
     }
-    top.each("services", [&](const YAML::Node& item, const std::string& at) { read_service(item, at, context, settings); });
-    top.each("sources", [&](const YAML::Node& item, const std::string& at) { read_source(item, at, context, settings); });
+    top.each("services", [&](const YAML::Node& item, const std::string& at) {
+        read_service(item, at, context, settings);
+    });
+    top.each("sources", [&](const YAML::Node& item, const std::string& at) {
+        read_source(item, at, context, settings);
+    });
     if (const auto* node = top.find("strategies")) {
-        if (!node->IsMap()) top.error("strategies", "must be a mapping from strategy name to its settings");
+        if (!node->IsMap())
+            top.error("strategies", "must be a mapping from strategy name to its settings");
         else {
-            for (const auto& entry : *node) read_strategy(entry.first.Scalar(), entry.second, context, settings);
+            for (const auto& entry : *node)
+                read_strategy(entry.first.Scalar(), entry.second, context, settings);
         }
     }
 }
@@ -492,7 +582,8 @@ SettingsResult load_settings(const std::string& path) {
         const auto folder = std::filesystem::path{main_file}.parent_path() / "conf.d";
         if (auto names = files.list(folder.string())) {
             for (const auto& name : *names) {
-                if (name.ends_with(".yaml") || name.ends_with(".yml")) read_file((folder / name).string(), settings, out.errors, places);
+                if (name.ends_with(".yaml") || name.ends_with(".yml"))
+                    read_file((folder / name).string(), settings, out.errors, places);
             }
         }
     }
@@ -505,26 +596,33 @@ SettingsResult load_settings(const std::string& path) {
     if (settings.host_binary.empty()) settings.host_binary = binary_folder() + "/heal-host";
     if (!is_loopback(settings.http_listen) && settings.http_token.empty()) {
         out.errors.push_back(fmt::format(
-            "http.listen: {} can be reached by others and no token is set; set http.token_file (or HEALD_TOKEN), or listen on 127.0.0.1",
+            "http.listen: {} can be reached by others and no token is set; set http.token_file (or "
+            "HEALD_TOKEN), or listen on 127.0.0.1",
             settings.http_listen
         ));
     }
     if (!settings.rule_specs.empty()) {
-        if (auto rules = fingerprint::Rules::create(settings.rule_specs)) settings.rules = std::make_shared<const fingerprint::Rules>(std::move(*rules));
-        else out.errors.push_back("fingerprint.rules: " + rules.error().text);
+        if (auto rules = fingerprint::Rules::create(settings.rule_specs))
+            settings.rules = std::make_shared<const fingerprint::Rules>(std::move(*rules));
+        else
+            out.errors.push_back("fingerprint.rules: " + rules.error().text);
     }
     std::set<std::string> names;
     for (auto& service : settings.services) {
         names.insert(service.name);
         // Where config_keeper.hpp keeps the versions that config_rollback restores.
-        if (auto* config = service.facts.if_contains("config"); config && config->is_object() && !config->get_object().contains("versions")) {
-            config->get_object()["versions"] = ConfigKeeper::versions_of(settings.state_dir + "/config-versions", service.name);
+        if (auto* config = service.facts.if_contains("config");
+            config && config->is_object() && !config->get_object().contains("versions")) {
+            config->get_object()["versions"] =
+                ConfigKeeper::versions_of(settings.state_dir + "/config-versions", service.name);
         }
     }
     for (const auto& service : settings.services) {
         for (const auto& other : service.depends_on) {
             if (!names.contains(other)) {
-                out.errors.push_back(fmt::format("services.{}.depends_on: there is no service '{}'", service.name, other));
+                out.errors.push_back(
+                    fmt::format("services.{}.depends_on: there is no service '{}'", service.name, other)
+                );
             }
         }
     }

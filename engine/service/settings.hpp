@@ -1,5 +1,6 @@
-// The configuration: YAML with a strict schema, read whole or refused whole. Each error names file, line, key and what is
-// allowed. Every value has a default, so no file at all is a valid configuration (docs/configuration.md lists the keys).
+// The configuration: YAML with a strict schema, read whole or refused whole. Each error names file, line, key
+// and what is allowed. Every value has a default, so no file at all is a valid configuration
+// (docs/configuration.md lists the keys).
 #pragma once
 
 #include "base/error.hpp"
@@ -19,11 +20,11 @@ namespace heal {
 
 /// A check of health from outside. Exactly one of http, tcp, command is set.
 struct ProbeSettings {
-    std::string http;                   ///< URL; healthy: status < 400, or `status`, and `contains` in the body
+    std::string http;  ///< URL; healthy: status < 400, or `status`, and `contains` in the body
     int status = 0;
     std::string contains;
-    std::string tcp;                    ///< "host:port" accepts a connection
-    std::vector<std::string> command;   ///< argv; healthy: exit code 0
+    std::string tcp;                   ///< "host:port" accepts a connection
+    std::vector<std::string> command;  ///< argv; healthy: exit code 0
     std::chrono::milliseconds timeout{2000};
 };
 
@@ -77,11 +78,12 @@ struct Settings {
     bool dry_run = false;
     std::vector<fingerprint::RuleSpec> rule_specs;
     std::shared_ptr<const fingerprint::Rules> rules;  ///< null: none
-    std::vector<std::string> files;  ///< what was read
+    std::vector<std::string> files;                   ///< what was read
 };
 
-/// Reads `path` and, beside it, conf.d/*.yaml in order. An empty path: defaults, or /etc/heald/heald.yaml when it is there.
-/// On failure the list holds every fault found, each as "file:line: key: what is wrong; what is allowed".
+/// Reads `path` and, beside it, conf.d/*.yaml in order. An empty path: defaults, or /etc/heald/heald.yaml
+/// when it is there. On failure the list holds every fault found, each as "file:line: key: what is wrong;
+/// what is allowed".
 struct SettingsResult {
     std::optional<Settings> settings;
     std::vector<std::string> errors;

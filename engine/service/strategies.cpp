@@ -23,11 +23,13 @@ std::vector<std::string> values_at(const json::object& root, std::string_view pa
         const auto dot = path.find('.');
         const std::string_view key = path.substr(0, dot);
         path = dot == std::string_view::npos ? std::string_view{} : path.substr(dot + 1);
-        if (at->is_object()) at = at->get_object().if_contains(key);
+        if (at->is_object())
+            at = at->get_object().if_contains(key);
         else if (at->is_array() && key.find_first_not_of("0123456789") == std::string_view::npos && key.size() < 6) {
             const auto index = static_cast<std::size_t>(std::stoul(std::string{key}));
             at = index < at->get_array().size() ? &at->get_array()[index] : nullptr;
-        } else at = nullptr;
+        } else
+            at = nullptr;
         if (!at) return {};
     }
     std::vector<std::string> out;
@@ -35,7 +37,8 @@ std::vector<std::string> values_at(const json::object& root, std::string_view pa
         for (const auto& item : at->get_array()) {
             if (auto text = text_of(item); !text.empty()) out.push_back(std::move(text));
         }
-    } else if (auto text = text_of(*at); !text.empty()) out.push_back(std::move(text));
+    } else if (auto text = text_of(*at); !text.empty())
+        out.push_back(std::move(text));
     return out;
 }
 
@@ -49,13 +52,17 @@ std::vector<std::string> expand_capability(const std::string& declared, const js
     const std::string path = declared.substr(start + 8, end - start - 8);
     std::vector<std::string> out;
     for (const auto& value : values_at(target, path)) {
-        for (auto& full : expand_capability(declared.substr(0, start) + value + declared.substr(end + 1), target)) out.push_back(std::move(full));
+        for (auto& full :
+             expand_capability(declared.substr(0, start) + value + declared.substr(end + 1), target))
+            out.push_back(std::move(full));
     }
     return out;
 }
 
 void Strategies::refresh(
-    const std::vector<CatalogEntry>& catalog, const Settings& settings, std::vector<sql::StrategySetting> overrides
+    const std::vector<CatalogEntry>& catalog,
+    const Settings& settings,
+    std::vector<sql::StrategySetting> overrides
 ) {
     catalog_ = catalog;
     configured_ = settings.strategies;
@@ -69,7 +76,8 @@ void Strategies::refresh(
         for (const auto& info : artifact.strategies) {
             Entry entry{info, {}, {}};
             auto matcher = Matcher::compile(info.matches, info.name + ".matches");
-            if (matcher) entry.matcher = std::move(*matcher);
+            if (matcher)
+                entry.matcher = std::move(*matcher);
             else {
                 entry.refused = matcher.error().text;
                 log::warn("strategy '{}' of {} is not used: {}", info.name, artifact.path, entry.refused);
@@ -116,7 +124,9 @@ Candidate Strategies::candidate(const Entry& entry) const {
             auto& declared = c.info.capabilities;
             std::erase_if(declared, [&](const std::string& d) {
                 const auto& kept = it->second.capabilities;
-                return std::none_of(kept.begin(), kept.end(), [&](const std::string& k) { return glob_matches(k, d); });
+                return std::none_of(kept.begin(), kept.end(), [&](const std::string& k) {
+                    return glob_matches(k, d);
+                });
             });
         }
     }
@@ -124,7 +134,9 @@ Candidate Strategies::candidate(const Entry& entry) const {
 }
 
 std::vector<Candidate> Strategies::fitting(
-    const Incident& incident, const json::object& target, const std::function<std::uint64_t(Duration)>& count_within
+    const Incident& incident,
+    const json::object& target,
+    const std::function<std::uint64_t(Duration)>& count_within
 ) const {
     std::vector<Candidate> out;
     for (const auto& [name, entry] : entries_) {
@@ -176,7 +188,10 @@ json::array Strategies::list() const {
         json::array strategies;
         for (const auto& info : artifact.strategies) {
             const auto* entry = find(info.name);
-            strategies.push_back(entry && entry->info.artifact == artifact.path ? show(*entry) : json::object{{"name", info.name}});
+            strategies.push_back(
+                entry && entry->info.artifact == artifact.path ? show(*entry)
+                                                               : json::object{{"name", info.name}}
+            );
         }
         out.push_back(json::object{
             {"path", artifact.path},

@@ -1,5 +1,5 @@
-// The strategies as the engine sees them: what the artifacts declare, overlaid by the configuration and then by what people set
-// at run time. Answers which of them fit an incident.
+// The strategies as the engine sees them: what the artifacts declare, overlaid by the configuration and then
+// by what people set at run time. Answers which of them fit an incident.
 #pragma once
 
 #include "core/matcher.hpp"
@@ -20,16 +20,24 @@ public:
     struct Entry {
         StrategyInfo info;
         Matcher matcher;
-        std::string refused;  ///< why it may not be used although its artifact loaded: a bad match or configuration
+        std::string
+            refused;  ///< why it may not be used although its artifact loaded: a bad match or configuration
     };
 
     /// After the catalog, the configuration or a run-time setting changed.
-    void refresh(const std::vector<CatalogEntry>& catalog, const Settings& settings, std::vector<sql::StrategySetting> overrides);
+    void refresh(
+        const std::vector<CatalogEntry>& catalog,
+        const Settings& settings,
+        std::vector<sql::StrategySetting> overrides
+    );
 
-    /// Those that fit by declared data, with priority, autonomy, floor and config set; confidence not yet. Disabled ones and those
-    /// whose threshold isn't reached are not among them. `count_within(window)`: occurrences of this error in the window.
+    /// Those that fit by declared data, with priority, autonomy, floor and config set; confidence not yet.
+    /// Disabled ones and those whose threshold isn't reached are not among them. `count_within(window)`:
+    /// occurrences of this error in the window.
     std::vector<Candidate> fitting(
-        const Incident& incident, const json::object& target, const std::function<std::uint64_t(Duration)>& count_within
+        const Incident& incident,
+        const json::object& target,
+        const std::function<std::uint64_t(Duration)>& count_within
     ) const;
 
     const Entry* find(std::string_view name) const;
@@ -55,8 +63,8 @@ private:
     Autonomy default_autonomy_ = Autonomy::automatic;
 };
 
-/// Fills {target.a.b} in a declared capability from the inventory; one grant for each element of a list. A placeholder without a
-/// value drops the capability: nothing is granted by accident.
+/// Fills {target.a.b} in a declared capability from the inventory; one grant for each element of a list. A
+/// placeholder without a value drops the capability: nothing is granted by accident.
 std::vector<std::string> expand_capability(const std::string& declared, const json::object& target);
 
 }  // namespace heal

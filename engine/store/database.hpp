@@ -1,5 +1,6 @@
-// The narrow door to a database engine (D7): statements with $1-style parameters, rows read by position, transactions. Two
-// drivers stand behind it; nothing above this file knows which one. A Database is used by one thread at a time.
+// The narrow door to a database engine (D7): statements with $1-style parameters, rows read by position,
+// transactions. Two drivers stand behind it; nothing above this file knows which one. A Database is used by
+// one thread at a time.
 #pragma once
 
 #include "base/error.hpp"
@@ -27,7 +28,8 @@ public:
     virtual std::string text(int column) const = 0;      ///< "" for NULL
 };
 
-/// A named statement; the name stands in errors and metrics. The text must live as long as the Database (a constant).
+/// A named statement; the name stands in errors and metrics. The text must live as long as the Database (a
+/// constant).
 struct Statement {
     const char* name;
     const char* sql;
@@ -41,15 +43,20 @@ public:
     virtual Dialect dialect() const = 0;
 
     /// Runs one statement; calls `on_row` for each row. Returns the number of rows changed.
-    /// errc::conflict unique or check constraint; errc::unavailable connection lost, locked, full disk; errc::corrupt; errc::internal.
+    /// errc::conflict unique or check constraint; errc::unavailable connection lost, locked, full disk;
+    /// errc::corrupt; errc::internal.
     virtual result<std::int64_t> run(
-        const Statement& statement, std::span<const Value> parameters, const std::function<void(const Row&)>& on_row
+        const Statement& statement,
+        std::span<const Value> parameters,
+        const std::function<void(const Row&)>& on_row
     ) = 0;
     result<std::int64_t> run(const Statement& statement, std::initializer_list<Value> parameters = {}) {
         return run(statement, std::span<const Value>{parameters.begin(), parameters.size()}, nullptr);
     }
     result<std::int64_t> query(
-        const Statement& statement, std::initializer_list<Value> parameters, const std::function<void(const Row&)>& on_row
+        const Statement& statement,
+        std::initializer_list<Value> parameters,
+        const std::function<void(const Row&)>& on_row
     ) {
         return run(statement, std::span<const Value>{parameters.begin(), parameters.size()}, on_row);
     }

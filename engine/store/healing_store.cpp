@@ -14,7 +14,8 @@ using std::string_view;
 int64_t number(std::uint64_t value) { return static_cast<int64_t>(value); }
 Value time_or_null(const std::optional<Time>& t) { return t ? Value{t->us} : Value{nullptr}; }
 
-/// Text that came from outside may hold NUL and broken UTF-8; the store keeps only valid text (PostgreSQL insists).
+/// Text that came from outside may hold NUL and broken UTF-8; the store keeps only valid text (PostgreSQL
+/// insists).
 std::string clean(string_view bytes) {
     std::string text = to_valid_utf8(bytes);
     std::size_t at = 0;
@@ -29,52 +30,68 @@ result<void> done(result<int64_t>&& outcome) {
 
 constexpr Statement upsert_fingerprint{
     "upsert error_fingerprints",
-    "INSERT INTO error_fingerprints (id, digest, mechanism, service_name, environment, log_level, error_type, pattern, stack_signature, "
+    "INSERT INTO error_fingerprints (id, digest, mechanism, service_name, environment, log_level, "
+    "error_type, pattern, stack_signature, "
     "severity, occurrence_count, first_seen_at, last_seen_at, last_release) "
     "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) "
-    "ON CONFLICT (id) DO UPDATE SET occurrence_count = error_fingerprints.occurrence_count + excluded.occurrence_count, "
+    "ON CONFLICT (id) DO UPDATE SET occurrence_count = error_fingerprints.occurrence_count + "
+    "excluded.occurrence_count, "
     "environment = excluded.environment, log_level = excluded.log_level, severity = excluded.severity, "
-    "first_seen_at = CASE WHEN excluded.first_seen_at < error_fingerprints.first_seen_at THEN excluded.first_seen_at "
+    "first_seen_at = CASE WHEN excluded.first_seen_at < error_fingerprints.first_seen_at THEN "
+    "excluded.first_seen_at "
     "ELSE error_fingerprints.first_seen_at END, "
-    "last_seen_at = CASE WHEN excluded.last_seen_at > error_fingerprints.last_seen_at THEN excluded.last_seen_at "
+    "last_seen_at = CASE WHEN excluded.last_seen_at > error_fingerprints.last_seen_at THEN "
+    "excluded.last_seen_at "
     "ELSE error_fingerprints.last_seen_at END, "
-    "last_release = CASE WHEN excluded.last_release <> '' THEN excluded.last_release ELSE error_fingerprints.last_release END "
+    "last_release = CASE WHEN excluded.last_release <> '' THEN excluded.last_release ELSE "
+    "error_fingerprints.last_release END "
     "WHERE error_fingerprints.digest = excluded.digest"};
 
 constexpr Statement upsert_count{
     "upsert fingerprint_counts",
     "INSERT INTO fingerprint_counts (fingerprint, resolution, bucket_at, count) VALUES ($1, $2, $3, $4) "
-    "ON CONFLICT (fingerprint, resolution, bucket_at) DO UPDATE SET count = fingerprint_counts.count + excluded.count"};
+    "ON CONFLICT (fingerprint, resolution, bucket_at) DO UPDATE SET count = fingerprint_counts.count + "
+    "excluded.count"};
 
 constexpr Statement insert_log{
     "insert log_entries",
-    "INSERT INTO log_entries (id, fingerprint, service_name, environment, log_level, message, error_type, stack_trace, context, timestamp, "
-    "received_at, http_status, component, request_id, workspace_id, trace_id, release, host, source, represents) "
+    "INSERT INTO log_entries (id, fingerprint, service_name, environment, log_level, message, error_type, "
+    "stack_trace, context, timestamp, "
+    "received_at, http_status, component, request_id, workspace_id, trace_id, release, host, source, "
+    "represents) "
     "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"};
 
 constexpr Statement upsert_offset{
     "upsert ingest_offsets",
-    "INSERT INTO ingest_offsets (source, device, inode, byte_offset, head_hash, updated_at) VALUES ($1, $2, $3, $4, $5, $6) "
-    "ON CONFLICT (source) DO UPDATE SET device = excluded.device, inode = excluded.inode, byte_offset = excluded.byte_offset, "
+    "INSERT INTO ingest_offsets (source, device, inode, byte_offset, head_hash, updated_at) VALUES ($1, $2, "
+    "$3, $4, $5, $6) "
+    "ON CONFLICT (source) DO UPDATE SET device = excluded.device, inode = excluded.inode, byte_offset = "
+    "excluded.byte_offset, "
     "head_hash = excluded.head_hash, updated_at = excluded.updated_at"};
-constexpr Statement select_offsets{"select ingest_offsets", "SELECT source, device, inode, byte_offset, head_hash FROM ingest_offsets"};
+constexpr Statement select_offsets{
+    "select ingest_offsets", "SELECT source, device, inode, byte_offset, head_hash FROM ingest_offsets"};
 
 constexpr Statement upsert_totals{
     "upsert ingest_totals",
-    "INSERT INTO ingest_totals (source, lines, records, below_level, malformed, truncated, self, bytes, joined) "
+    "INSERT INTO ingest_totals (source, lines, records, below_level, malformed, truncated, self, bytes, "
+    "joined) "
     "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) "
-    "ON CONFLICT (source) DO UPDATE SET lines = ingest_totals.lines + excluded.lines, records = ingest_totals.records + excluded.records, "
-    "below_level = ingest_totals.below_level + excluded.below_level, malformed = ingest_totals.malformed + excluded.malformed, "
+    "ON CONFLICT (source) DO UPDATE SET lines = ingest_totals.lines + excluded.lines, records = "
+    "ingest_totals.records + excluded.records, "
+    "below_level = ingest_totals.below_level + excluded.below_level, malformed = ingest_totals.malformed + "
+    "excluded.malformed, "
     "truncated = ingest_totals.truncated + excluded.truncated, self = ingest_totals.self + excluded.self, "
     "bytes = ingest_totals.bytes + excluded.bytes, joined = ingest_totals.joined + excluded.joined"};
 
 constexpr Statement insert_batch{
     "insert ingest_batches",
-    "INSERT INTO ingest_batches (batch_key, received_at, records) VALUES ($1, $2, $3) ON CONFLICT (batch_key) DO NOTHING"};
+    "INSERT INTO ingest_batches (batch_key, received_at, records) VALUES ($1, $2, $3) ON CONFLICT "
+    "(batch_key) DO NOTHING"};
 
 constexpr Statement select_minutes{
     "select minute counts",
-    "SELECT fingerprint, bucket_at, count FROM fingerprint_counts WHERE resolution = 'minute' AND bucket_at >= $1 ORDER BY bucket_at"};
+    "SELECT fingerprint, bucket_at, count FROM fingerprint_counts WHERE resolution = 'minute' AND bucket_at "
+    ">= $1 ORDER BY bucket_at"};
 
 constexpr Statement select_recent_bug{
     "select bug of 24 h",
@@ -82,35 +99,45 @@ constexpr Statement select_recent_bug{
     "AND status NOT IN ('fixed', 'closed', 'rejected') ORDER BY last_occurred_at DESC LIMIT 1"};
 constexpr Statement next_bug_code{
     "next bug code",
-    "INSERT INTO bug_codes (day, last) VALUES ($1, 1) ON CONFLICT (day) DO UPDATE SET last = bug_codes.last + 1 RETURNING last"};
+    "INSERT INTO bug_codes (day, last) VALUES ($1, 1) ON CONFLICT (day) DO UPDATE SET last = bug_codes.last "
+    "+ 1 RETURNING last"};
 constexpr Statement insert_bug{
     "insert system_bugs",
-    "INSERT INTO system_bugs (id, bug_code, fingerprint, title, severity, bug_type, status, service_name, environment, error_type, message, "
-    "stack_trace, occurrence_count, first_occurred_at, last_occurred_at, detected_at, updated_at, opened_by, related_log_ids) "
+    "INSERT INTO system_bugs (id, bug_code, fingerprint, title, severity, bug_type, status, service_name, "
+    "environment, error_type, message, "
+    "stack_trace, occurrence_count, first_occurred_at, last_occurred_at, detected_at, updated_at, opened_by, "
+    "related_log_ids) "
     "VALUES ($1, $2, $3, $4, $5, $6, 'detected', $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16, $17)"};
 constexpr Statement count_bug{
     "count system_bugs",
-    "UPDATE system_bugs SET occurrence_count = occurrence_count + $2, last_occurred_at = CASE WHEN $3 > last_occurred_at THEN $3 "
+    "UPDATE system_bugs SET occurrence_count = occurrence_count + $2, last_occurred_at = CASE WHEN $3 > "
+    "last_occurred_at THEN $3 "
     "ELSE last_occurred_at END, updated_at = $4, related_log_ids = $5 WHERE id = $1"};
 constexpr Statement link_log{"link log to bug", "UPDATE log_entries SET related_bug_id = $2 WHERE id = $1"};
 
 constexpr Statement insert_event_row{
     "insert self_heal_events",
-    "INSERT INTO self_heal_events (id, fingerprint, service_name, environment, target, severity, trigger_name, state, resolution, reason, "
+    "INSERT INTO self_heal_events (id, fingerprint, service_name, environment, target, severity, "
+    "trigger_name, state, resolution, reason, "
     "occurrence_count, first_event_at, opened_at, claimed_at, updated_at, healed_by, incident, decision) "
-    "VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', '', '', $8, $9, $10, $10, $10, '', $11, '{}') ON CONFLICT (id) DO NOTHING"};
+    "VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', '', '', $8, $9, $10, $10, $10, '', $11, '{}') ON CONFLICT "
+    "(id) DO NOTHING"};
 constexpr Statement count_event{
-    "count self_heal_events", "UPDATE self_heal_events SET occurrence_count = occurrence_count + $2, updated_at = $3 WHERE id = $1"};
+    "count self_heal_events",
+    "UPDATE self_heal_events SET occurrence_count = occurrence_count + $2, updated_at = $3 WHERE id = $1"};
 constexpr Statement move_event_row{
-    "move self_heal_events", "UPDATE self_heal_events SET state = $2, reason = $3, updated_at = $4 WHERE id = $1"};
+    "move self_heal_events",
+    "UPDATE self_heal_events SET state = $2, reason = $3, updated_at = $4 WHERE id = $1"};
 constexpr Statement decide_event{
     "decide self_heal_events", "UPDATE self_heal_events SET decision = $2, updated_at = $3 WHERE id = $1"};
 constexpr Statement act_event{
     "act self_heal_events", "UPDATE self_heal_events SET action_at = COALESCE(action_at, $2) WHERE id = $1"};
-constexpr Statement bug_event{"bug of self_heal_events", "UPDATE self_heal_events SET bug_id = $2 WHERE id = $1"};
+constexpr Statement bug_event{
+    "bug of self_heal_events", "UPDATE self_heal_events SET bug_id = $2 WHERE id = $1"};
 constexpr Statement end_event{
     "end self_heal_events",
-    "UPDATE self_heal_events SET state = $2, reason = $3, resolution = $4, healed_by = $5, healed_at = COALESCE($6, healed_at), "
+    "UPDATE self_heal_events SET state = $2, reason = $3, resolution = $4, healed_by = $5, healed_at = "
+    "COALESCE($6, healed_at), "
     "hold_until = $7, closed_at = $8, updated_at = $8 WHERE id = $1"};
 constexpr Statement select_open_events{
     "select open events",
@@ -118,58 +145,79 @@ constexpr Statement select_open_events{
     "WHERE state IN ('open', 'awaiting_approval', 'healing', 'verifying', 'stabilizing') ORDER BY opened_at"};
 constexpr Statement select_holding{
     "select holding events",
-    "SELECT id, fingerprint, environment, service_name, healed_by, healed_at, hold_until FROM self_heal_events WHERE state = 'healed'"};
+    "SELECT id, fingerprint, environment, service_name, healed_by, healed_at, hold_until FROM "
+    "self_heal_events WHERE state = 'healed'"};
 
 constexpr Statement insert_attempt_row{
     "insert healing_results",
-    "INSERT INTO healing_results (id, event_id, fingerprint, service_name, target, strategy, version, build, rank, priority, confidence, score, "
+    "INSERT INTO healing_results (id, event_id, fingerprint, service_name, target, strategy, version, build, "
+    "rank, priority, confidence, score, "
     "idempotent, dry_run, state, verified, rolled_back, request, text, detail, evidence, started_at) "
-    "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'started', '', '', $15, '', '{}', '[]', $16)"};
+    "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'started', '', '', $15, '', '{}', "
+    "'[]', $16)"};
 constexpr Statement end_attempt_row{
     "end healing_results",
-    "UPDATE healing_results SET state = $2, text = $3, detail = $4, ended_at = $5 WHERE id = $1 AND state IN ('started', 'executed')"};
+    "UPDATE healing_results SET state = $2, text = $3, detail = $4, ended_at = $5 WHERE id = $1 AND state IN "
+    "('started', 'executed')"};
 constexpr Statement verify_attempt_row{
     "verify healing_results",
-    "UPDATE healing_results SET verified = $2, evidence = CASE WHEN $3 = '' THEN evidence ELSE $3 END, verified_at = $4, "
-    "state = CASE WHEN state = 'executed' THEN CASE WHEN $2 IN ('succeeded', 'did_not_hold') THEN 'succeeded' WHEN $2 = 'failed' THEN 'failed' "
+    "UPDATE healing_results SET verified = $2, evidence = CASE WHEN $3 = '' THEN evidence ELSE $3 END, "
+    "verified_at = $4, "
+    "state = CASE WHEN state = 'executed' THEN CASE WHEN $2 IN ('succeeded', 'did_not_hold') THEN "
+    "'succeeded' WHEN $2 = 'failed' THEN 'failed' "
     "ELSE 'unknown' END ELSE state END WHERE id = $1"};
-constexpr Statement rollback_attempt_row{"roll back healing_results", "UPDATE healing_results SET rolled_back = $2 WHERE id = $1"};
+constexpr Statement rollback_attempt_row{
+    "roll back healing_results", "UPDATE healing_results SET rolled_back = $2 WHERE id = $1"};
 constexpr Statement select_attempts{
     "select healing_results of event",
-    "SELECT id, event_id, fingerprint, service_name, target, strategy, version, build, rank, priority, confidence, score, idempotent, dry_run, "
-    "request, state, verified, rolled_back, text, started_at, ended_at FROM healing_results WHERE event_id = $1 ORDER BY started_at, id"};
+    "SELECT id, event_id, fingerprint, service_name, target, strategy, version, build, rank, priority, "
+    "confidence, score, idempotent, dry_run, "
+    "request, state, verified, rolled_back, text, started_at, ended_at FROM healing_results WHERE event_id = "
+    "$1 ORDER BY started_at, id"};
 constexpr Statement select_history{
     "select history of attempts",
-    "SELECT r.id, r.event_id, r.fingerprint, r.target, r.strategy, r.started_at, r.ended_at, e.closed_at FROM healing_results r "
+    "SELECT r.id, r.event_id, r.fingerprint, r.target, r.strategy, r.started_at, r.ended_at, e.closed_at "
+    "FROM healing_results r "
     "JOIN self_heal_events e ON e.id = r.event_id "
-    "WHERE r.dry_run = 0 AND (r.started_at >= $1 OR r.state IN ('started', 'executed')) ORDER BY r.started_at"};
+    "WHERE r.dry_run = 0 AND (r.started_at >= $1 OR r.state IN ('started', 'executed')) ORDER BY "
+    "r.started_at"};
 constexpr Statement select_outcomes{
     "select outcomes",
     "SELECT strategy, fingerprint, service_name, verified, verified_at FROM healing_results "
-    "WHERE dry_run = 0 AND verified IN ('succeeded', 'failed', 'did_not_hold') ORDER BY started_at DESC LIMIT $1"};
+    "WHERE dry_run = 0 AND verified IN ('succeeded', 'failed', 'did_not_hold') ORDER BY started_at DESC "
+    "LIMIT $1"};
 
 constexpr Statement insert_action_row{
     "insert healing_actions",
-    "INSERT INTO healing_actions (id, result_id, event_id, phase, step, kind, summary, parameters, capability, changes_world, undoable, undo, "
+    "INSERT INTO healing_actions (id, result_id, event_id, phase, step, kind, summary, parameters, "
+    "capability, changes_world, undoable, undo, "
     "undoes_step, state, result, error, started_at, duration_us) "
     "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'begun', '{}', '', $14, 0) "
-    "ON CONFLICT (result_id, phase, step) DO UPDATE SET state = 'begun', started_at = excluded.started_at, undo = excluded.undo"};
+    "ON CONFLICT (result_id, phase, step) DO UPDATE SET state = 'begun', started_at = excluded.started_at, "
+    "undo = excluded.undo"};
 constexpr Statement end_action_row{
     "end healing_actions",
-    "UPDATE healing_actions SET state = $4, result = $5, error = $6, duration_us = $7 WHERE result_id = $1 AND phase = $2 AND step = $3"};
+    "UPDATE healing_actions SET state = $4, result = $5, error = $6, duration_us = $7 WHERE result_id = $1 "
+    "AND phase = $2 AND step = $3"};
 constexpr Statement select_undoable{
     "select undoable actions",
     "SELECT id, phase, step, kind, summary, parameters, capability, undo, state FROM healing_actions "
-    "WHERE result_id = $1 AND phase = 'execute' AND undoable = 1 AND state IN ('begun', 'done', 'failed') ORDER BY step DESC"};
+    "WHERE result_id = $1 AND phase = 'execute' AND undoable = 1 AND state IN ('begun', 'done', 'failed') "
+    "ORDER BY step DESC"};
 constexpr Statement mark_undone_row{
-    "mark action undone", "UPDATE healing_actions SET state = 'undone' WHERE result_id = $1 AND phase = 'execute' AND step = $2"};
+    "mark action undone",
+    "UPDATE healing_actions SET state = 'undone' WHERE result_id = $1 AND phase = 'execute' AND step = $2"};
 
 constexpr Statement upsert_setting{
     "upsert strategy_settings",
-    "INSERT INTO strategy_settings (strategy, priority, enabled, autonomy, floor, updated_at, updated_by) VALUES ($1, $2, $3, $4, $5, $6, $7) "
-    "ON CONFLICT (strategy) DO UPDATE SET priority = COALESCE(excluded.priority, strategy_settings.priority), "
-    "enabled = COALESCE(excluded.enabled, strategy_settings.enabled), autonomy = COALESCE(excluded.autonomy, strategy_settings.autonomy), "
-    "floor = COALESCE(excluded.floor, strategy_settings.floor), updated_at = excluded.updated_at, updated_by = excluded.updated_by"};
+    "INSERT INTO strategy_settings (strategy, priority, enabled, autonomy, floor, updated_at, updated_by) "
+    "VALUES ($1, $2, $3, $4, $5, $6, $7) "
+    "ON CONFLICT (strategy) DO UPDATE SET priority = COALESCE(excluded.priority, "
+    "strategy_settings.priority), "
+    "enabled = COALESCE(excluded.enabled, strategy_settings.enabled), autonomy = COALESCE(excluded.autonomy, "
+    "strategy_settings.autonomy), "
+    "floor = COALESCE(excluded.floor, strategy_settings.floor), updated_at = excluded.updated_at, updated_by "
+    "= excluded.updated_by"};
 constexpr Statement select_settings{
     "select strategy_settings", "SELECT strategy, priority, enabled, autonomy, floor FROM strategy_settings"};
 
@@ -179,17 +227,28 @@ constexpr Statement upsert_state{
     "ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at"};
 constexpr Statement select_state{"select engine_state", "SELECT value FROM engine_state WHERE name = $1"};
 
-constexpr Statement last_audit{"select last audit", "SELECT seq, hash FROM audit_log ORDER BY seq DESC LIMIT 1"};
+constexpr Statement last_audit{
+    "select last audit", "SELECT seq, hash FROM audit_log ORDER BY seq DESC LIMIT 1"};
 constexpr Statement insert_audit{
     "insert audit_log",
-    "INSERT INTO audit_log (seq, at, actor, action, subject, detail, previous, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"};
+    "INSERT INTO audit_log (seq, at, actor, action, subject, detail, previous, hash) VALUES ($1, $2, $3, $4, "
+    "$5, $6, $7, $8)"};
 constexpr Statement select_audit{
-    "select audit chain", "SELECT seq, at, actor, action, subject, detail, previous, hash FROM audit_log ORDER BY seq"};
+    "select audit chain",
+    "SELECT seq, at, actor, action, subject, detail, previous, hash FROM audit_log ORDER BY seq"};
 
 std::string audit_hash(
-    string_view previous, int64_t seq, int64_t at, string_view actor, string_view action, string_view subject, string_view detail
+    string_view previous,
+    int64_t seq,
+    int64_t at,
+    string_view actor,
+    string_view action,
+    string_view subject,
+    string_view detail
 ) {
-    return sha256_hex(fmt::format("{}\x1f{}\x1f{}\x1f{}\x1f{}\x1f{}\x1f{}", previous, seq, at, actor, action, subject, detail));
+    return sha256_hex(fmt::format(
+        "{}\x1f{}\x1f{}\x1f{}\x1f{}\x1f{}\x1f{}", previous, seq, at, actor, action, subject, detail
+    ));
 }
 
 }  // namespace
@@ -198,37 +257,77 @@ result<void> add_occurrences(Database& db, const Occurrences& o) {
     const auto& r = *o.sample;
     auto changed = db.run(
         upsert_fingerprint,
-        {string_view{r.fingerprint}, string_view{r.digest}, int64_t{o.mechanism}, string_view{clean(r.service_name)},
-         string_view{clean(r.environment)}, string_view{to_string(r.level)}, string_view{clean(r.error_type)}, string_view{clean(r.pattern)},
-         string_view{clean(o.signature)}, string_view{to_string(o.severity)}, number(o.count), o.first.us, o.last.us,
+        {string_view{r.fingerprint},
+         string_view{r.digest},
+         int64_t{o.mechanism},
+         string_view{clean(r.service_name)},
+         string_view{clean(r.environment)},
+         string_view{to_string(r.level)},
+         string_view{clean(r.error_type)},
+         string_view{clean(r.pattern)},
+         string_view{clean(o.signature)},
+         string_view{to_string(o.severity)},
+         number(o.count),
+         o.first.us,
+         o.last.us,
          string_view{clean(r.release)}}
     );
     if (!changed) return changed.error();
     if (*changed == 0) {
-        return fail(errc::conflict, fmt::format("fingerprint {} belongs to another digest: a collision of the short id", r.fingerprint));
+        return fail(
+            errc::conflict,
+            fmt::format(
+                "fingerprint {} belongs to another digest: a collision of the short id", r.fingerprint
+            )
+        );
     }
     static constexpr std::pair<string_view, int64_t> resolutions[] = {
         {"minute", 60'000'000LL}, {"hour", 3'600'000'000LL}, {"day", 86'400'000'000LL}};
     for (const auto& [name, width] : resolutions) {
-        HEAL_TRY(db.run(upsert_count, {string_view{r.fingerprint}, name, o.last.us - o.last.us % width, number(o.count)}));
+        HEAL_TRY(db.run(
+            upsert_count, {string_view{r.fingerprint}, name, o.last.us - o.last.us % width, number(o.count)}
+        ));
     }
     return {};
 }
 
-result<void> insert_log_entry(Database& db, const std::string& id, const LogRecord& r, std::uint64_t represents) {
+result<void> insert_log_entry(
+    Database& db, const std::string& id, const LogRecord& r, std::uint64_t represents
+) {
     return done(db.run(
         insert_log,
-        {string_view{id}, string_view{r.fingerprint}, string_view{clean(r.service_name)}, string_view{clean(r.environment)},
-         string_view{to_string(r.level)}, string_view{clean(r.message)}, string_view{clean(r.error_type)}, string_view{clean(r.stack_trace)},
-         string_view{clean(r.context)}, r.time.us, r.received.us, int64_t{r.http_status}, string_view{clean(r.component)},
-         string_view{clean(r.request_id)}, string_view{clean(r.workspace_id)}, string_view{clean(r.trace_id)}, string_view{clean(r.release)},
-         string_view{clean(r.host)}, string_view{clean(r.source)}, number(represents)}
+        {string_view{id},
+         string_view{r.fingerprint},
+         string_view{clean(r.service_name)},
+         string_view{clean(r.environment)},
+         string_view{to_string(r.level)},
+         string_view{clean(r.message)},
+         string_view{clean(r.error_type)},
+         string_view{clean(r.stack_trace)},
+         string_view{clean(r.context)},
+         r.time.us,
+         r.received.us,
+         int64_t{r.http_status},
+         string_view{clean(r.component)},
+         string_view{clean(r.request_id)},
+         string_view{clean(r.workspace_id)},
+         string_view{clean(r.trace_id)},
+         string_view{clean(r.release)},
+         string_view{clean(r.host)},
+         string_view{clean(r.source)},
+         number(represents)}
     ));
 }
 
 result<void> save_offset(Database& db, const OffsetRow& row, Time now) {
     return done(db.run(
-        upsert_offset, {string_view{row.source}, number(row.device), number(row.inode), number(row.offset), string_view{row.head_hash}, now.us}
+        upsert_offset,
+        {string_view{row.source},
+         number(row.device),
+         number(row.inode),
+         number(row.offset),
+         string_view{row.head_hash},
+         now.us}
     ));
 }
 
@@ -238,23 +337,37 @@ result<void> forget_offset(Database& db, const std::string& source) {
 }
 
 result<std::int64_t> forget_batches(Database& db, Time before) {
-    constexpr Statement statement{"delete ingest_batches", "DELETE FROM ingest_batches WHERE received_at < $1"};
+    constexpr Statement statement{
+        "delete ingest_batches", "DELETE FROM ingest_batches WHERE received_at < $1"};
     return db.run(statement, {before.us});
 }
 
 result<std::vector<OffsetRow>> load_offsets(Database& db) {
     std::vector<OffsetRow> rows;
     HEAL_TRY(db.query(select_offsets, {}, [&](const Row& r) {
-        rows.push_back({r.text(0), static_cast<std::uint64_t>(r.integer(1)), static_cast<std::uint64_t>(r.integer(2)),
-                        static_cast<std::uint64_t>(r.integer(3)), r.text(4)});
+        rows.push_back(
+            {r.text(0),
+             static_cast<std::uint64_t>(r.integer(1)),
+             static_cast<std::uint64_t>(r.integer(2)),
+             static_cast<std::uint64_t>(r.integer(3)),
+             r.text(4)}
+        );
     }));
     return rows;
 }
 
 result<void> add_totals(Database& db, const std::string& source, const Totals& t) {
     return done(db.run(
-        upsert_totals, {string_view{source}, number(t.lines), number(t.records), number(t.below_level), number(t.malformed), number(t.truncated),
-                        number(t.self), number(t.bytes), number(t.joined)}
+        upsert_totals,
+        {string_view{source},
+         number(t.lines),
+         number(t.records),
+         number(t.below_level),
+         number(t.malformed),
+         number(t.truncated),
+         number(t.self),
+         number(t.bytes),
+         number(t.joined)}
     ));
 }
 
@@ -277,14 +390,25 @@ result<void> save_fingerprint_decision(
 ) {
     constexpr Statement statement{
         "upsert fingerprint_decisions",
-        "INSERT INTO fingerprint_decisions (fingerprint, canonical, decided_by, reason, decided_at) VALUES ($1, $2, $3, $4, $5) "
-        "ON CONFLICT (fingerprint) DO UPDATE SET canonical = excluded.canonical, decided_by = excluded.decided_by, reason = excluded.reason, "
+        "INSERT INTO fingerprint_decisions (fingerprint, canonical, decided_by, reason, decided_at) VALUES "
+        "($1, $2, $3, $4, $5) "
+        "ON CONFLICT (fingerprint) DO UPDATE SET canonical = excluded.canonical, decided_by = "
+        "excluded.decided_by, reason = excluded.reason, "
         "decided_at = excluded.decided_at"};
-    return done(db.run(statement, {string_view{d.fingerprint}, string_view{d.canonical}, string_view{clean(actor)}, string_view{clean(reason)}, now.us}));
+    return done(db.run(
+        statement,
+        {string_view{d.fingerprint},
+         string_view{d.canonical},
+         string_view{clean(actor)},
+         string_view{clean(reason)},
+         now.us}
+    ));
 }
 
 result<std::vector<FingerprintDecision>> load_fingerprint_decisions(Database& db) {
-    constexpr Statement statement{"select fingerprint_decisions", "SELECT fingerprint, canonical FROM fingerprint_decisions ORDER BY fingerprint"};
+    constexpr Statement statement{
+        "select fingerprint_decisions",
+        "SELECT fingerprint, canonical FROM fingerprint_decisions ORDER BY fingerprint"};
     std::vector<FingerprintDecision> rows;
     HEAL_TRY(db.query(statement, {}, [&](const Row& r) { rows.push_back({r.text(0), r.text(1)}); }));
     return rows;
@@ -292,10 +416,14 @@ result<std::vector<FingerprintDecision>> load_fingerprint_decisions(Database& db
 
 result<std::vector<SampleText>> load_samples(Database& db, int64_t limit) {
     constexpr Statement statement{
-        "select samples", "SELECT fingerprint, service_name, component, message, stack_trace, represents FROM log_entries ORDER BY received_at DESC LIMIT $1"};
+        "select samples",
+        "SELECT fingerprint, service_name, component, message, stack_trace, represents FROM log_entries "
+        "ORDER BY received_at DESC LIMIT $1"};
     std::vector<SampleText> rows;
     HEAL_TRY(db.query(statement, {limit}, [&](const Row& r) {
-        rows.push_back({r.text(0), r.text(1), r.text(2), r.text(3), r.text(4), static_cast<std::uint64_t>(r.integer(5))});
+        rows.push_back(
+            {r.text(0), r.text(1), r.text(2), r.text(3), r.text(4), static_cast<std::uint64_t>(r.integer(5))}
+        );
     }));
     return rows;
 }
@@ -303,14 +431,23 @@ result<std::vector<SampleText>> load_samples(Database& db, int64_t limit) {
 result<std::vector<PatternRow>> load_patterns(Database& db, const std::string& service) {
     constexpr Statement statement{
         "select patterns",
-        "SELECT id, pattern, stack_signature FROM error_fingerprints WHERE service_name = $1 ORDER BY last_seen_at DESC LIMIT 20000"};
+        "SELECT id, pattern, stack_signature FROM error_fingerprints WHERE service_name = $1 ORDER BY "
+        "last_seen_at DESC LIMIT 20000"};
     std::vector<PatternRow> rows;
-    HEAL_TRY(db.query(statement, {string_view{service}}, [&](const Row& r) { rows.push_back({r.text(0), r.text(1), r.text(2)}); }));
+    HEAL_TRY(db.query(statement, {string_view{service}}, [&](const Row& r) {
+        rows.push_back({r.text(0), r.text(1), r.text(2)});
+    }));
     return rows;
 }
 
 result<std::optional<BugRef>> open_or_count_bug(
-    Database& db, const Clock& clock, const LogRecord& r, Severity severity, const std::string& rule, std::uint64_t count, Time now,
+    Database& db,
+    const Clock& clock,
+    const LogRecord& r,
+    Severity severity,
+    const std::string& rule,
+    std::uint64_t count,
+    Time now,
     const std::string& log_id
 ) {
     // M3: the same error within 24 h never opens a second bug.
@@ -325,13 +462,17 @@ result<std::optional<BugRef>> open_or_count_bug(
     if (bug.id.empty() && rule.empty()) return std::optional<BugRef>{};
     json::array ids;
     if (!log_ids.empty()) {
-        if (auto parsed = parse_json(log_ids, "related_log_ids"); parsed && parsed->is_array()) ids = std::move(parsed->get_array());
+        if (auto parsed = parse_json(log_ids, "related_log_ids"); parsed && parsed->is_array())
+            ids = std::move(parsed->get_array());
     }
-    // The first 20 and nothing more: each log entry points to its bug by itself; this list is the quick way in.
+    // The first 20 and nothing more: each log entry points to its bug by itself; this list is the quick way
+    // in.
     if (!log_id.empty() && ids.size() < 20) ids.emplace_back(log_id);
     const std::string ids_text = json::serialize(ids);
     if (!bug.id.empty()) {
-        HEAL_TRY(db.run(count_bug, {string_view{bug.id}, number(count), r.time.us, now.us, string_view{ids_text}}));
+        HEAL_TRY(
+            db.run(count_bug, {string_view{bug.id}, number(count), r.time.us, now.us, string_view{ids_text}})
+        );
     } else {
         bug.opened = true;
         bug.id = new_id(clock);
@@ -342,10 +483,23 @@ result<std::optional<BugRef>> open_or_count_bug(
         bug.code = fmt::format("BUG-{}-{:05}", day, last);
         HEAL_TRY(db.run(
             insert_bug,
-            {string_view{bug.id}, string_view{bug.code}, string_view{r.fingerprint}, string_view{clean(title_of(r))},
-             string_view{to_string(severity)}, string_view{bug_type_of(r)}, string_view{clean(r.service_name)}, string_view{clean(r.environment)},
-             string_view{clean(r.error_type)}, string_view{clean(r.message)}, string_view{clean(r.stack_trace)}, number(count), r.time.us,
-             r.time.us, now.us, string_view{rule}, string_view{ids_text}}
+            {string_view{bug.id},
+             string_view{bug.code},
+             string_view{r.fingerprint},
+             string_view{clean(title_of(r))},
+             string_view{to_string(severity)},
+             string_view{bug_type_of(r)},
+             string_view{clean(r.service_name)},
+             string_view{clean(r.environment)},
+             string_view{clean(r.error_type)},
+             string_view{clean(r.message)},
+             string_view{clean(r.stack_trace)},
+             number(count),
+             r.time.us,
+             r.time.us,
+             now.us,
+             string_view{rule},
+             string_view{ids_text}}
         ));
     }
     if (!log_id.empty()) HEAL_TRY(db.run(link_log, {string_view{log_id}, string_view{bug.id}}));
@@ -355,8 +509,16 @@ result<std::optional<BugRef>> open_or_count_bug(
 result<void> insert_event(Database& db, const Incident& in, Time now) {
     return done(db.run(
         insert_event_row,
-        {string_view{in.id}, string_view{in.fingerprint}, string_view{clean(in.service_name)}, string_view{clean(in.environment)},
-         string_view{clean(in.target)}, string_view{to_string(in.severity)}, string_view{in.trigger}, number(in.count), in.first_at.us, now.us,
+        {string_view{in.id},
+         string_view{in.fingerprint},
+         string_view{clean(in.service_name)},
+         string_view{clean(in.environment)},
+         string_view{clean(in.target)},
+         string_view{to_string(in.severity)},
+         string_view{in.trigger},
+         number(in.count),
+         in.first_at.us,
+         now.us,
          string_view{json::serialize(to_json(in))}}
     ));
 }
@@ -365,11 +527,18 @@ result<void> add_event_occurrences(Database& db, const std::string& event, std::
     return done(db.run(count_event, {string_view{event}, number(count), now.us}));
 }
 
-result<void> move_event(Database& db, const std::string& event, EventState state, const std::string& reason, Time now) {
-    return done(db.run(move_event_row, {string_view{event}, string_view{to_string(state)}, string_view{clean(reason)}, now.us}));
+result<void> move_event(
+    Database& db, const std::string& event, EventState state, const std::string& reason, Time now
+) {
+    return done(db.run(
+        move_event_row,
+        {string_view{event}, string_view{to_string(state)}, string_view{clean(reason)}, now.us}
+    ));
 }
 
-result<void> set_event_decision(Database& db, const std::string& event, const std::string& decision_json, Time now) {
+result<void> set_event_decision(
+    Database& db, const std::string& event, const std::string& decision_json, Time now
+) {
     return done(db.run(decide_event, {string_view{event}, string_view{decision_json}, now.us}));
 }
 
@@ -383,8 +552,15 @@ result<void> link_event_bug(Database& db, const std::string& event, const std::s
 
 result<void> finish_event(Database& db, const std::string& event, const EventEnd& end, Time now) {
     return done(db.run(
-        end_event, {string_view{event}, string_view{to_string(end.state)}, string_view{clean(end.reason)}, string_view{end.resolution},
-                    string_view{end.healed_by}, time_or_null(end.healed_at), time_or_null(end.hold_until), now.us}
+        end_event,
+        {string_view{event},
+         string_view{to_string(end.state)},
+         string_view{clean(end.reason)},
+         string_view{end.resolution},
+         string_view{end.healed_by},
+         time_or_null(end.healed_at),
+         time_or_null(end.hold_until),
+         now.us}
     ));
 }
 
@@ -408,16 +584,21 @@ result<std::vector<OpenEvent>> load_open_events(Database& db) {
 result<std::vector<QuietEvent>> load_recently_given_up(Database& db, Time from) {
     constexpr Statement statement{
         "select given up events",
-        "SELECT fingerprint, environment, closed_at FROM self_heal_events WHERE state IN ('escalated', 'suppressed') AND closed_at >= $1"};
+        "SELECT fingerprint, environment, closed_at FROM self_heal_events WHERE state IN ('escalated', "
+        "'suppressed') AND closed_at >= $1"};
     std::vector<QuietEvent> rows;
-    HEAL_TRY(db.query(statement, {from.us}, [&](const Row& r) { rows.push_back({r.text(0), r.text(1), Time{r.integer(2)}}); }));
+    HEAL_TRY(db.query(statement, {from.us}, [&](const Row& r) {
+        rows.push_back({r.text(0), r.text(1), Time{r.integer(2)}});
+    }));
     return rows;
 }
 
 result<std::vector<HeldEvent>> load_holding(Database& db) {
     std::vector<HeldEvent> events;
     HEAL_TRY(db.query(select_holding, {}, [&](const Row& r) {
-        events.push_back({r.text(0), r.text(1), r.text(2), r.text(3), r.text(4), Time{r.integer(5)}, Time{r.integer(6)}});
+        events.push_back(
+            {r.text(0), r.text(1), r.text(2), r.text(3), r.text(4), Time{r.integer(5)}, Time{r.integer(6)}}
+        );
     }));
     return events;
 }
@@ -425,22 +606,49 @@ result<std::vector<HeldEvent>> load_holding(Database& db) {
 result<void> insert_attempt(Database& db, const AttemptRow& a) {
     return done(db.run(
         insert_attempt_row,
-        {string_view{a.id}, string_view{a.event}, string_view{a.fingerprint}, string_view{a.service}, string_view{a.target},
-         string_view{a.strategy}, string_view{a.version}, string_view{a.build}, int64_t{a.rank}, a.priority, a.confidence, a.score,
-         int64_t{a.idempotent}, int64_t{a.dry_run}, string_view{a.request}, a.started_at.us}
+        {string_view{a.id},
+         string_view{a.event},
+         string_view{a.fingerprint},
+         string_view{a.service},
+         string_view{a.target},
+         string_view{a.strategy},
+         string_view{a.version},
+         string_view{a.build},
+         int64_t{a.rank},
+         a.priority,
+         a.confidence,
+         a.score,
+         int64_t{a.idempotent},
+         int64_t{a.dry_run},
+         string_view{a.request},
+         a.started_at.us}
     ));
 }
 
 result<void> end_attempt(
-    Database& db, const std::string& attempt, const std::string& state, const std::string& text, const std::string& detail_json, Time now
+    Database& db,
+    const std::string& attempt,
+    const std::string& state,
+    const std::string& text,
+    const std::string& detail_json,
+    Time now
 ) {
-    return done(db.run(end_attempt_row, {string_view{attempt}, string_view{state}, string_view{clean(text)}, string_view{detail_json}, now.us}));
+    return done(db.run(
+        end_attempt_row,
+        {string_view{attempt}, string_view{state}, string_view{clean(text)}, string_view{detail_json}, now.us}
+    ));
 }
 
 result<void> verify_attempt(
-    Database& db, const std::string& attempt, const std::string& verified, const std::string& evidence_json, Time now
+    Database& db,
+    const std::string& attempt,
+    const std::string& verified,
+    const std::string& evidence_json,
+    Time now
 ) {
-    return done(db.run(verify_attempt_row, {string_view{attempt}, string_view{verified}, string_view{evidence_json}, now.us}));
+    return done(db.run(
+        verify_attempt_row, {string_view{attempt}, string_view{verified}, string_view{evidence_json}, now.us}
+    ));
 }
 
 result<void> set_rolled_back(Database& db, const std::string& attempt, const std::string& state) {
@@ -451,13 +659,15 @@ result<std::vector<AttemptRow>> load_attempts(Database& db, const std::string& e
     std::vector<AttemptRow> rows;
     HEAL_TRY(db.query(select_attempts, {string_view{event}}, [&](const Row& r) {
         AttemptRow a;
-        a.id = r.text(0), a.event = r.text(1), a.fingerprint = r.text(2), a.service = r.text(3), a.target = r.text(4);
+        a.id = r.text(0), a.event = r.text(1), a.fingerprint = r.text(2), a.service = r.text(3),
+        a.target = r.text(4);
         a.strategy = r.text(5), a.version = r.text(6), a.build = r.text(7);
         a.rank = static_cast<int>(r.integer(8));
         a.priority = r.integer(9);
         a.confidence = r.real(10), a.score = r.real(11);
         a.idempotent = r.integer(12) != 0, a.dry_run = r.integer(13) != 0;
-        a.request = r.text(14), a.state = r.text(15), a.verified = r.text(16), a.rolled_back = r.text(17), a.text = r.text(18);
+        a.request = r.text(14), a.state = r.text(15), a.verified = r.text(16), a.rolled_back = r.text(17),
+        a.text = r.text(18);
         a.started_at = Time{r.integer(19)};
         if (!r.is_null(20)) a.ended_at = Time{r.integer(20)};
         rows.push_back(std::move(a));
@@ -486,19 +696,42 @@ result<std::vector<OutcomeRow>> load_outcomes(Database& db, int64_t limit) {
 result<void> insert_action(Database& db, const ActionRow& a) {
     return done(db.run(
         insert_action_row,
-        {string_view{a.id}, string_view{a.attempt}, string_view{a.event}, string_view{a.phase}, a.step, string_view{a.kind},
-         string_view{clean(a.summary)}, string_view{clean(a.parameters)}, string_view{clean(a.capability)}, int64_t{a.changes_world},
-         int64_t{a.undoable}, string_view{clean(a.undo)}, a.undoes_step, a.started_at.us}
+        {string_view{a.id},
+         string_view{a.attempt},
+         string_view{a.event},
+         string_view{a.phase},
+         a.step,
+         string_view{a.kind},
+         string_view{clean(a.summary)},
+         string_view{clean(a.parameters)},
+         string_view{clean(a.capability)},
+         int64_t{a.changes_world},
+         int64_t{a.undoable},
+         string_view{clean(a.undo)},
+         a.undoes_step,
+         a.started_at.us}
     ));
 }
 
 result<void> end_action(
-    Database& db, const std::string& attempt, const std::string& phase, int64_t step, const std::string& state,
-    const std::string& result_json, const std::string& error, int64_t duration_us
+    Database& db,
+    const std::string& attempt,
+    const std::string& phase,
+    int64_t step,
+    const std::string& state,
+    const std::string& result_json,
+    const std::string& error,
+    int64_t duration_us
 ) {
     return done(db.run(
-        end_action_row, {string_view{attempt}, string_view{phase}, step, string_view{state}, string_view{clean(result_json)},
-                         string_view{clean(error)}, duration_us}
+        end_action_row,
+        {string_view{attempt},
+         string_view{phase},
+         step,
+         string_view{state},
+         string_view{clean(result_json)},
+         string_view{clean(error)},
+         duration_us}
     ));
 }
 
@@ -506,7 +739,8 @@ result<std::vector<ActionRow>> load_undoable(Database& db, const std::string& at
     std::vector<ActionRow> rows;
     HEAL_TRY(db.query(select_undoable, {string_view{attempt}}, [&](const Row& r) {
         ActionRow a;
-        a.id = r.text(0), a.phase = r.text(1), a.step = r.integer(2), a.kind = r.text(3), a.summary = r.text(4), a.parameters = r.text(5);
+        a.id = r.text(0), a.phase = r.text(1), a.step = r.integer(2), a.kind = r.text(3),
+        a.summary = r.text(4), a.parameters = r.text(5);
         a.capability = r.text(6), a.undo = r.text(7), a.state = r.text(8);
         a.attempt = attempt;
         a.changes_world = a.undoable = true;
@@ -519,11 +753,17 @@ result<void> mark_undone(Database& db, const std::string& attempt, int64_t step)
     return done(db.run(mark_undone_row, {string_view{attempt}, step}));
 }
 
-result<void> save_strategy_setting(Database& db, const StrategySetting& s, const std::string& actor, Time now) {
+result<void> save_strategy_setting(
+    Database& db, const StrategySetting& s, const std::string& actor, Time now
+) {
     return done(db.run(
         upsert_setting,
-        {string_view{s.strategy}, s.priority ? Value{*s.priority} : Value{nullptr}, s.enabled ? Value{int64_t{*s.enabled}} : Value{nullptr},
-         s.autonomy ? Value{string_view{to_string(*s.autonomy)}} : Value{nullptr}, s.floor ? Value{*s.floor} : Value{nullptr}, now.us,
+        {string_view{s.strategy},
+         s.priority ? Value{*s.priority} : Value{nullptr},
+         s.enabled ? Value{int64_t{*s.enabled}} : Value{nullptr},
+         s.autonomy ? Value{string_view{to_string(*s.autonomy)}} : Value{nullptr},
+         s.floor ? Value{*s.floor} : Value{nullptr},
+         now.us,
          string_view{actor}}
     ));
 }
@@ -553,7 +793,12 @@ result<std::optional<std::string>> load_engine_state(Database& db, const std::st
 }
 
 result<void> append_audit(
-    Database& db, Time now, const std::string& actor, const std::string& action, const std::string& subject, const std::string& detail_json
+    Database& db,
+    Time now,
+    const std::string& actor,
+    const std::string& action,
+    const std::string& subject,
+    const std::string& detail_json
 ) {
     int64_t seq = 0;
     std::string previous;
@@ -565,8 +810,15 @@ result<void> append_audit(
     const std::string who = clean(actor), what = clean(subject), detail = clean(detail_json);
     const std::string hash = audit_hash(previous, seq, now.us, who, action, what, detail);
     return done(db.run(
-        insert_audit, {seq, now.us, string_view{who}, string_view{action}, string_view{what}, string_view{detail}, string_view{previous},
-                       string_view{hash}}
+        insert_audit,
+        {seq,
+         now.us,
+         string_view{who},
+         string_view{action},
+         string_view{what},
+         string_view{detail},
+         string_view{previous},
+         string_view{hash}}
     ));
 }
 
@@ -575,8 +827,10 @@ result<AuditCheck> verify_audit(Database& db) {
     std::string previous;
     HEAL_TRY(db.query(select_audit, {}, [&](const Row& r) {
         ++check.rows;
-        const bool ok = r.integer(0) == check.rows && r.text(6) == previous &&
-                        r.text(7) == audit_hash(previous, r.integer(0), r.integer(1), r.text(2), r.text(3), r.text(4), r.text(5));
+        const bool ok =
+            r.integer(0) == check.rows && r.text(6) == previous &&
+            r.text(7) ==
+                audit_hash(previous, r.integer(0), r.integer(1), r.text(2), r.text(3), r.text(4), r.text(5));
         if (!ok && check.first_bad == 0) check.first_bad = r.integer(0);
         previous = r.text(7);
     }));

@@ -1,5 +1,5 @@
-// Every statement that writes or restores the engine's own data, in the words of the model. All run inside a job of Store
-// (its transaction); reading for people is in queries.hpp. Errors are those of Database::run.
+// Every statement that writes or restores the engine's own data, in the words of the model. All run inside a
+// job of Store (its transaction); reading for people is in queries.hpp. Errors are those of Database::run.
 #pragma once
 
 #include "core/guards.hpp"
@@ -12,10 +12,12 @@
 
 namespace heal::sql {
 
-// --- hearing -------------------------------------------------------------------------------------------------------
+// --- hearing
+// -------------------------------------------------------------------------------------------------------
 
 struct Occurrences {
-    const LogRecord* sample = nullptr;  ///< newest record; gives service, environment, level, type, pattern, release
+    const LogRecord* sample =
+        nullptr;  ///< newest record; gives service, environment, level, type, pattern, release
     std::string signature;
     int mechanism = 1;
     std::uint64_t count = 0;
@@ -27,7 +29,9 @@ struct Occurrences {
 result<void> add_occurrences(Database& db, const Occurrences& occurrences);
 
 /// `represents`: how many occurrences this sample stands for.
-result<void> insert_log_entry(Database& db, const std::string& id, const LogRecord& record, std::uint64_t represents);
+result<void> insert_log_entry(
+    Database& db, const std::string& id, const LogRecord& record, std::uint64_t represents
+);
 
 struct OffsetRow {
     std::string source;
@@ -41,7 +45,8 @@ result<std::vector<OffsetRow>> load_offsets(Database& db);
 result<std::int64_t> forget_batches(Database& db, Time before);
 
 struct Totals {
-    std::uint64_t lines = 0, records = 0, below_level = 0, malformed = 0, truncated = 0, self = 0, joined = 0, bytes = 0;
+    std::uint64_t lines = 0, records = 0, below_level = 0, malformed = 0, truncated = 0, self = 0, joined = 0,
+                  bytes = 0;
 };
 result<void> add_totals(Database& db, const std::string& source, const Totals& totals);
 
@@ -60,7 +65,11 @@ struct FingerprintDecision {
     std::string fingerprint, canonical;  ///< equal: it stays apart
 };
 result<void> save_fingerprint_decision(
-    Database& db, const FingerprintDecision& decision, const std::string& actor, const std::string& reason, Time now
+    Database& db,
+    const FingerprintDecision& decision,
+    const std::string& actor,
+    const std::string& reason,
+    Time now
 );
 result<std::vector<FingerprintDecision>> load_fingerprint_decisions(Database& db);
 
@@ -78,31 +87,45 @@ struct PatternRow {
 /// Patterns of one service, newest first, at most 20'000.
 result<std::vector<PatternRow>> load_patterns(Database& db, const std::string& service);
 
-// --- bugs ----------------------------------------------------------------------------------------------------------
+// --- bugs
+// ----------------------------------------------------------------------------------------------------------
 
 struct BugRef {
     std::string id, code;
     bool opened = false;  ///< false: an existing bug of the last 24 h was counted up
 };
-/// Opens a bug or counts up the one that is there (M3), and links the log entry both ways. `log_id` may be "".
-/// `rule`: why it would open ("fatal", "third within an hour", …); "" = only count an existing one (nullopt when there is none).
+/// Opens a bug or counts up the one that is there (M3), and links the log entry both ways. `log_id` may be
+/// "". `rule`: why it would open ("fatal", "third within an hour", …); "" = only count an existing one
+/// (nullopt when there is none).
 result<std::optional<BugRef>> open_or_count_bug(
-    Database& db, const Clock& clock, const LogRecord& record, Severity severity, const std::string& rule, std::uint64_t count, Time now,
+    Database& db,
+    const Clock& clock,
+    const LogRecord& record,
+    Severity severity,
+    const std::string& rule,
+    std::uint64_t count,
+    Time now,
     const std::string& log_id
 );
 
-// --- incidents -----------------------------------------------------------------------------------------------------
+// --- incidents
+// -----------------------------------------------------------------------------------------------------
 
 result<void> insert_event(Database& db, const Incident& incident, Time now);
 result<void> add_event_occurrences(Database& db, const std::string& event, std::uint64_t count, Time now);
-result<void> move_event(Database& db, const std::string& event, EventState state, const std::string& reason, Time now);
-result<void> set_event_decision(Database& db, const std::string& event, const std::string& decision_json, Time now);
+result<void> move_event(
+    Database& db, const std::string& event, EventState state, const std::string& reason, Time now
+);
+result<void> set_event_decision(
+    Database& db, const std::string& event, const std::string& decision_json, Time now
+);
 result<void> set_event_action_at(Database& db, const std::string& event, Time at);
 result<void> link_event_bug(Database& db, const std::string& event, const std::string& bug_id);
 
 struct EventEnd {
     EventState state = EventState::escalated;
-    std::string reason, resolution, healed_by;  ///< resolution: "", "auto", "approved", "manual", "self_resolved"
+    std::string reason, resolution,
+        healed_by;  ///< resolution: "", "auto", "approved", "manual", "self_resolved"
     std::optional<Time> healed_at, hold_until;
 };
 result<void> finish_event(Database& db, const std::string& event, const EventEnd& end, Time now);
@@ -127,7 +150,8 @@ struct HeldEvent {
 /// Healed events whose hold window runs, or has run out but isn't settled.
 result<std::vector<HeldEvent>> load_holding(Database& db);
 
-// --- attempts and effects ------------------------------------------------------------------------------------------
+// --- attempts and effects
+// ------------------------------------------------------------------------------------------
 
 struct AttemptRow {
     std::string id, event, fingerprint, service, target, strategy, version, build;
@@ -144,10 +168,19 @@ struct AttemptRow {
 result<void> insert_attempt(Database& db, const AttemptRow& row);
 /// state: 'executed' for an outcome that verification decides, or a final outcome.
 result<void> end_attempt(
-    Database& db, const std::string& attempt, const std::string& state, const std::string& text, const std::string& detail_json, Time now
+    Database& db,
+    const std::string& attempt,
+    const std::string& state,
+    const std::string& text,
+    const std::string& detail_json,
+    Time now
 );
 result<void> verify_attempt(
-    Database& db, const std::string& attempt, const std::string& verified, const std::string& evidence_json, Time now
+    Database& db,
+    const std::string& attempt,
+    const std::string& verified,
+    const std::string& evidence_json,
+    Time now
 );
 result<void> set_rolled_back(Database& db, const std::string& attempt, const std::string& state);
 result<std::vector<AttemptRow>> load_attempts(Database& db, const std::string& event);
@@ -169,14 +202,21 @@ struct ActionRow {
 };
 result<void> insert_action(Database& db, const ActionRow& row);
 result<void> end_action(
-    Database& db, const std::string& attempt, const std::string& phase, std::int64_t step, const std::string& state,
-    const std::string& result_json, const std::string& error, std::int64_t duration_us
+    Database& db,
+    const std::string& attempt,
+    const std::string& phase,
+    std::int64_t step,
+    const std::string& state,
+    const std::string& result_json,
+    const std::string& error,
+    std::int64_t duration_us
 );
 /// Effects of an attempt that can and must still be taken back, newest first: begun or done, not yet undone.
 result<std::vector<ActionRow>> load_undoable(Database& db, const std::string& attempt);
 result<void> mark_undone(Database& db, const std::string& attempt, std::int64_t step);
 
-// --- people --------------------------------------------------------------------------------------------------------
+// --- people
+// --------------------------------------------------------------------------------------------------------
 
 struct StrategySetting {
     std::string strategy;
@@ -185,7 +225,9 @@ struct StrategySetting {
     std::optional<Autonomy> autonomy;
     std::optional<double> floor;
 };
-result<void> save_strategy_setting(Database& db, const StrategySetting& setting, const std::string& actor, Time now);
+result<void> save_strategy_setting(
+    Database& db, const StrategySetting& setting, const std::string& actor, Time now
+);
 result<std::vector<StrategySetting>> load_strategy_settings(Database& db);
 
 result<void> save_engine_state(Database& db, const std::string& name, const std::string& value, Time now);
@@ -194,7 +236,12 @@ result<std::optional<std::string>> load_engine_state(Database& db, const std::st
 
 /// Appends to the hash chain: hash = SHA-256(previous hash | seq | at | actor | action | subject | detail).
 result<void> append_audit(
-    Database& db, Time now, const std::string& actor, const std::string& action, const std::string& subject, const std::string& detail_json
+    Database& db,
+    Time now,
+    const std::string& actor,
+    const std::string& action,
+    const std::string& subject,
+    const std::string& detail_json
 );
 struct AuditCheck {
     std::int64_t rows = 0;

@@ -13,11 +13,14 @@ namespace {
 
 constexpr Statement create_table{
     "create schema_migration",
-    "CREATE TABLE IF NOT EXISTS schema_migration (version INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, "
+    "CREATE TABLE IF NOT EXISTS schema_migration (version INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 "
+    "TEXT NOT NULL, "
     "applied_at BIGINT NOT NULL)"};
-constexpr Statement select_applied{"select schema_migration", "SELECT version, name, sha256, applied_at FROM schema_migration"};
+constexpr Statement select_applied{
+    "select schema_migration", "SELECT version, name, sha256, applied_at FROM schema_migration"};
 constexpr Statement insert_applied{
-    "insert schema_migration", "INSERT INTO schema_migration (version, name, sha256, applied_at) VALUES ($1, $2, $3, $4)"};
+    "insert schema_migration",
+    "INSERT INTO schema_migration (version, name, sha256, applied_at) VALUES ($1, $2, $3, $4)"};
 
 struct Applied {
     std::string name, sha256;
@@ -34,19 +37,30 @@ result<std::map<int, Applied>> read_applied(Database& database) {
 
 result<void> check(const std::map<int, Applied>& applied, const std::vector<Migration>& known) {
     for (const auto& [version, row] : applied) {
-        const auto it = std::find_if(known.begin(), known.end(), [v = version](const Migration& m) { return m.version == v; });
+        const auto it = std::find_if(known.begin(), known.end(), [v = version](const Migration& m) {
+            return m.version == v;
+        });
         if (it == known.end()) {
             return fail(
                 errc::conflict,
                 fmt::format(
-                    "the store has schema {} ({}), this heald ({}) knows up to {}; start a newer heald, or restore the copy taken "
-                    "before the upgrade", version, row.name, HEAL_VERSION, known.empty() ? 0 : known.back().version
+                    "the store has schema {} ({}), this heald ({}) knows up to {}; start a newer heald, or "
+                    "restore the copy taken "
+                    "before the upgrade",
+                    version,
+                    row.name,
+                    HEAL_VERSION,
+                    known.empty() ? 0 : known.back().version
                 )
             );
         }
         if (sha256_hex(it->sql) != row.sha256) {
             return fail(
-                errc::conflict, fmt::format("migration {} was changed after it was applied to this store; build heald from a release", row.name)
+                errc::conflict,
+                fmt::format(
+                    "migration {} was changed after it was applied to this store; build heald from a release",
+                    row.name
+                )
             );
         }
     }
@@ -61,7 +75,9 @@ std::vector<Migration> migrations_for(Dialect dialect) {
     for (const auto& migration : generated::migrations) {
         if (migration.dialect.empty() || migration.dialect == wanted) list.push_back(migration);
     }
-    std::sort(list.begin(), list.end(), [](const Migration& a, const Migration& b) { return a.version < b.version; });
+    std::sort(list.begin(), list.end(), [](const Migration& a, const Migration& b) {
+        return a.version < b.version;
+    });
     return list;
 }
 
@@ -69,11 +85,17 @@ result<std::vector<MigrationState>> migration_status(Database& database) {
     const auto known = migrations_for(database.dialect());
     std::vector<MigrationState> states;
     auto applied = read_applied(database);
-    const std::map<int, Applied> rows = applied ? std::move(*applied) : std::map<int, Applied>{};  // no table yet: nothing applied
+    const std::map<int, Applied> rows =
+        applied ? std::move(*applied) : std::map<int, Applied>{};  // no table yet: nothing applied
     HEAL_TRY(check(rows, known));
     for (const auto& migration : known) {
         const auto it = rows.find(migration.version);
-        states.push_back({migration.version, std::string{migration.name}, it != rows.end(), it != rows.end() ? it->second.at : Time{}});
+        states.push_back(
+            {migration.version,
+             std::string{migration.name},
+             it != rows.end(),
+             it != rows.end() ? it->second.at : Time{}}
+        );
     }
     return states;
 }
@@ -88,11 +110,17 @@ result<int> migrate(Database& database, const Clock& clock) {
             auto applied = read_applied(database);
             if (!applied) return applied.error();
             HEAL_TRY(check(*applied, known));
-            const auto next = std::find_if(known.begin(), known.end(), [&](const Migration& m) { return !applied->contains(m.version); });
+            const auto next = std::find_if(known.begin(), known.end(), [&](const Migration& m) {
+                return !applied->contains(m.version);
+            });
             if (next == known.end()) return false;
             HEAL_TRY(database.script(next->sql));
             HEAL_TRY(database.run(
-                insert_applied, {std::int64_t{next->version}, next->name, std::string_view{sha256_hex(next->sql)}, clock.wall().us}
+                insert_applied,
+                {std::int64_t{next->version},
+                 next->name,
+                 std::string_view{sha256_hex(next->sql)},
+                 clock.wall().us}
             ));
             return true;
         }();

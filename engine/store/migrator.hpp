@@ -1,10 +1,10 @@
-// Brings a store to the schema of this binary: numbered forward-only files of migrations/ (compiled in), each in one
-// transaction, with its checksum kept. Refuses a store that is newer than the binary or whose history was edited.
+// Brings a store to the schema of this binary: numbered forward-only files of migrations/ (compiled in), each
+// in one transaction, with its checksum kept. Refuses a store that is newer than the binary or whose history
+// was edited.
 #pragma once
 
-#include "store/database.hpp"
-
 #include "base/clock.hpp"
+#include "store/database.hpp"
 
 #include <string>
 #include <vector>
@@ -13,8 +13,8 @@ namespace heal {
 
 struct Migration {
     int version;
-    std::string_view name;      ///< "0001_init"
-    std::string_view dialect;   ///< "" for both, "sqlite" or "postgres"
+    std::string_view name;     ///< "0001_init"
+    std::string_view dialect;  ///< "" for both, "sqlite" or "postgres"
     std::string_view sql;
 };
 
@@ -31,7 +31,8 @@ struct MigrationState {
 /// What is applied and what would be. errc::conflict: the store is newer or a checksum differs.
 result<std::vector<MigrationState>> migration_status(Database& database);
 
-/// Applies what is missing; returns how many were. One runner at a time (an immediate transaction or advisory lock).
+/// Applies what is missing; returns how many were. One runner at a time (an immediate transaction or advisory
+/// lock).
 result<int> migrate(Database& database, const Clock& clock);
 
 }  // namespace heal

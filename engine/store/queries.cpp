@@ -34,11 +34,21 @@ json::object to_object(const Row& row, std::span<const Column> columns, int firs
             continue;
         }
         switch (c.form) {
-            case Form::text: o[c.name] = row.text(i); break;
-            case Form::integer: o[c.name] = row.integer(i); break;
-            case Form::real: o[c.name] = row.real(i); break;
-            case Form::time: o[c.name] = to_rfc3339(Time{row.integer(i)}); break;
-            case Form::flag: o[c.name] = row.integer(i) != 0; break;
+            case Form::text:
+                o[c.name] = row.text(i);
+                break;
+            case Form::integer:
+                o[c.name] = row.integer(i);
+                break;
+            case Form::real:
+                o[c.name] = row.real(i);
+                break;
+            case Form::time:
+                o[c.name] = to_rfc3339(Time{row.integer(i)});
+                break;
+            case Form::flag:
+                o[c.name] = row.integer(i) != 0;
+                break;
             case Form::json_text: {
                 auto parsed = parse_json(row.text(i), c.name);
                 o[c.name] = parsed ? std::move(*parsed) : json::value(row.text(i));
@@ -49,8 +59,8 @@ json::object to_object(const Row& row, std::span<const Column> columns, int firs
     return o;
 }
 
-/// Statements built from column names and filters (never from values) are few; each is kept for ever, so that the driver can
-/// prepare it once by its address.
+/// Statements built from column names and filters (never from values) are few; each is kept for ever, so that
+/// the driver can prepare it once by its address.
 const char* interned(std::string sql) {
     static std::mutex mutex;
     static std::set<std::string> texts;
@@ -70,16 +80,24 @@ result<json::object> list(Database& db, const Table& table, const ListQuery& que
     std::vector<Value> values;
     std::string where;
     for (const auto& [column, value] : query.equals) {
-        const bool known = std::any_of(table.columns.begin(), table.columns.end(), [&](const Column& c) { return c.name == column; });
-        if (!known) return fail(errc::invalid_input, fmt::format("cannot filter {} by '{}'", table.name, column));
+        const bool known = std::any_of(table.columns.begin(), table.columns.end(), [&](const Column& c) {
+            return c.name == column;
+        });
+        if (!known)
+            return fail(errc::invalid_input, fmt::format("cannot filter {} by '{}'", table.name, column));
         values.emplace_back(string_view{value});
         where += fmt::format("{} {} = ${}", where.empty() ? "" : " AND", column, values.size());
     }
     if (!query.before.empty()) {
         values.emplace_back(string_view{query.before});
         where += fmt::format(
-            "{0} ({1}, {2}) < (SELECT {1}, {2} FROM {3} WHERE {2} = {4})", where.empty() ? "" : " AND", table.order, table.id, table.name,
-            string_view{table.id} == "seq" ? fmt::format("CAST(${} AS BIGINT)", values.size()) : fmt::format("${}", values.size())
+            "{0} ({1}, {2}) < (SELECT {1}, {2} FROM {3} WHERE {2} = {4})",
+            where.empty() ? "" : " AND",
+            table.order,
+            table.id,
+            table.name,
+            string_view{table.id} == "seq" ? fmt::format("CAST(${} AS BIGINT)", values.size())
+                                           : fmt::format("${}", values.size())
         );
     }
     if (!where.empty()) sql += " WHERE" + where;
@@ -87,7 +105,9 @@ result<json::object> list(Database& db, const Table& table, const ListQuery& que
     sql += fmt::format(" ORDER BY {0} DESC, {1} DESC LIMIT ${2}", table.order, table.id, values.size());
     json::array items;
     const Statement statement{table.name, interned(std::move(sql))};
-    HEAL_TRY(db.run(statement, values, [&](const Row& row) { items.push_back(to_object(row, table.columns)); }));
+    HEAL_TRY(db.run(statement, values, [&](const Row& row) {
+        items.push_back(to_object(row, table.columns));
+    }));
     json::object answer;
     const bool more = static_cast<std::int64_t>(items.size()) > query.limit;
     if (more) items.resize(static_cast<std::size_t>(query.limit));
@@ -97,44 +117,102 @@ result<json::object> list(Database& db, const Table& table, const ListQuery& que
 }
 
 constexpr Column event_columns[] = {
-    {"id", Form::text},          {"fingerprint", Form::text},      {"service_name", Form::text},   {"environment", Form::text},
-    {"target", Form::text},      {"severity", Form::text},         {"trigger_name", Form::text},   {"state", Form::text},
-    {"resolution", Form::text},  {"reason", Form::text},           {"occurrence_count", Form::integer}, {"first_event_at", Form::time},
-    {"opened_at", Form::time},   {"claimed_at", Form::time},       {"action_at", Form::time},      {"healed_at", Form::time},
-    {"hold_until", Form::time},  {"closed_at", Form::time},        {"healed_by", Form::text},      {"bug_id", Form::text},
+    {"id", Form::text},
+    {"fingerprint", Form::text},
+    {"service_name", Form::text},
+    {"environment", Form::text},
+    {"target", Form::text},
+    {"severity", Form::text},
+    {"trigger_name", Form::text},
+    {"state", Form::text},
+    {"resolution", Form::text},
+    {"reason", Form::text},
+    {"occurrence_count", Form::integer},
+    {"first_event_at", Form::time},
+    {"opened_at", Form::time},
+    {"claimed_at", Form::time},
+    {"action_at", Form::time},
+    {"healed_at", Form::time},
+    {"hold_until", Form::time},
+    {"closed_at", Form::time},
+    {"healed_by", Form::text},
+    {"bug_id", Form::text},
     {"incident", Form::json_text}};
 constexpr Column fingerprint_columns[] = {
-    {"id", Form::text},          {"digest", Form::text},       {"mechanism", Form::integer},        {"service_name", Form::text},
-    {"environment", Form::text}, {"log_level", Form::text},    {"error_type", Form::text},          {"pattern", Form::text},
-    {"stack_signature", Form::text}, {"severity", Form::text}, {"occurrence_count", Form::integer}, {"first_seen_at", Form::time},
-    {"last_seen_at", Form::time},    {"last_release", Form::text}};
+    {"id", Form::text},
+    {"digest", Form::text},
+    {"mechanism", Form::integer},
+    {"service_name", Form::text},
+    {"environment", Form::text},
+    {"log_level", Form::text},
+    {"error_type", Form::text},
+    {"pattern", Form::text},
+    {"stack_signature", Form::text},
+    {"severity", Form::text},
+    {"occurrence_count", Form::integer},
+    {"first_seen_at", Form::time},
+    {"last_seen_at", Form::time},
+    {"last_release", Form::text}};
 constexpr Column bug_columns[] = {
-    {"id", Form::text},           {"bug_code", Form::text},   {"fingerprint", Form::text}, {"title", Form::text},
-    {"severity", Form::text},     {"bug_type", Form::text},   {"status", Form::text},      {"service_name", Form::text},
-    {"environment", Form::text},  {"error_type", Form::text}, {"message", Form::text},     {"stack_trace", Form::text},
-    {"occurrence_count", Form::integer}, {"first_occurred_at", Form::time}, {"last_occurred_at", Form::time},
-    {"detected_at", Form::time},  {"updated_at", Form::time}, {"opened_by", Form::text},   {"related_log_ids", Form::json_text}};
+    {"id", Form::text},
+    {"bug_code", Form::text},
+    {"fingerprint", Form::text},
+    {"title", Form::text},
+    {"severity", Form::text},
+    {"bug_type", Form::text},
+    {"status", Form::text},
+    {"service_name", Form::text},
+    {"environment", Form::text},
+    {"error_type", Form::text},
+    {"message", Form::text},
+    {"stack_trace", Form::text},
+    {"occurrence_count", Form::integer},
+    {"first_occurred_at", Form::time},
+    {"last_occurred_at", Form::time},
+    {"detected_at", Form::time},
+    {"updated_at", Form::time},
+    {"opened_by", Form::text},
+    {"related_log_ids", Form::json_text}};
 constexpr Column log_columns[] = {
-    {"id", Form::text},         {"fingerprint", Form::text}, {"service_name", Form::text},   {"environment", Form::text},
-    {"log_level", Form::text},  {"message", Form::text},     {"error_type", Form::text},     {"stack_trace", Form::text},
-    {"context", Form::text},    {"timestamp", Form::time},   {"received_at", Form::time},    {"http_status", Form::integer},
-    {"component", Form::text},  {"request_id", Form::text},  {"workspace_id", Form::text},   {"trace_id", Form::text},
-    {"release", Form::text},    {"host", Form::text},        {"source", Form::text},         {"represents", Form::integer},
-    {"related_bug_id", Form::text}};
-constexpr Column audit_columns[] = {{"seq", Form::integer}, {"at", Form::time},          {"actor", Form::text},   {"action", Form::text},
-                                    {"subject", Form::text}, {"detail", Form::json_text}, {"hash", Form::text}};
+    {"id", Form::text},          {"fingerprint", Form::text},   {"service_name", Form::text},
+    {"environment", Form::text}, {"log_level", Form::text},     {"message", Form::text},
+    {"error_type", Form::text},  {"stack_trace", Form::text},   {"context", Form::text},
+    {"timestamp", Form::time},   {"received_at", Form::time},   {"http_status", Form::integer},
+    {"component", Form::text},   {"request_id", Form::text},    {"workspace_id", Form::text},
+    {"trace_id", Form::text},    {"release", Form::text},       {"host", Form::text},
+    {"source", Form::text},      {"represents", Form::integer}, {"related_bug_id", Form::text}};
+constexpr Column audit_columns[] = {
+    {"seq", Form::integer},
+    {"at", Form::time},
+    {"actor", Form::text},
+    {"action", Form::text},
+    {"subject", Form::text},
+    {"detail", Form::json_text},
+    {"hash", Form::text}};
 constexpr Column attempt_columns[] = {
-    {"id", Form::text},         {"event_id", Form::text},   {"fingerprint", Form::text}, {"service_name", Form::text},
-    {"target", Form::text},     {"strategy", Form::text},   {"version", Form::text},     {"build", Form::text},
-    {"rank", Form::integer},    {"priority", Form::integer}, {"confidence", Form::real},  {"score", Form::real},
-    {"idempotent", Form::flag}, {"dry_run", Form::flag},    {"state", Form::text},       {"verified", Form::text},
-    {"rolled_back", Form::text}, {"text", Form::text},      {"detail", Form::json_text}, {"evidence", Form::json_text},
-    {"started_at", Form::time}, {"ended_at", Form::time},   {"verified_at", Form::time}};
+    {"id", Form::text},           {"event_id", Form::text},      {"fingerprint", Form::text},
+    {"service_name", Form::text}, {"target", Form::text},        {"strategy", Form::text},
+    {"version", Form::text},      {"build", Form::text},         {"rank", Form::integer},
+    {"priority", Form::integer},  {"confidence", Form::real},    {"score", Form::real},
+    {"idempotent", Form::flag},   {"dry_run", Form::flag},       {"state", Form::text},
+    {"verified", Form::text},     {"rolled_back", Form::text},   {"text", Form::text},
+    {"detail", Form::json_text},  {"evidence", Form::json_text}, {"started_at", Form::time},
+    {"ended_at", Form::time},     {"verified_at", Form::time}};
 constexpr Column action_columns[] = {
-    {"phase", Form::text},        {"step", Form::integer},      {"kind", Form::text},        {"summary", Form::text},
-    {"parameters", Form::json_text}, {"capability", Form::text}, {"changes_world", Form::flag}, {"undoable", Form::flag},
-    {"undoes_step", Form::integer}, {"state", Form::text},      {"result", Form::json_text}, {"error", Form::text},
-    {"started_at", Form::time},   {"duration_us", Form::integer}};
+    {"phase", Form::text},
+    {"step", Form::integer},
+    {"kind", Form::text},
+    {"summary", Form::text},
+    {"parameters", Form::json_text},
+    {"capability", Form::text},
+    {"changes_world", Form::flag},
+    {"undoable", Form::flag},
+    {"undoes_step", Form::integer},
+    {"state", Form::text},
+    {"result", Form::json_text},
+    {"error", Form::text},
+    {"started_at", Form::time},
+    {"duration_us", Form::integer}};
 
 constexpr Table events{"self_heal_events", "opened_at", "id", event_columns};
 constexpr Table fingerprints{"error_fingerprints", "last_seen_at", "id", fingerprint_columns};
@@ -142,15 +220,25 @@ constexpr Table bugs{"system_bugs", "last_occurred_at", "id", bug_columns};
 constexpr Table logs{"log_entries", "received_at", "id", log_columns};
 constexpr Table audit{"audit_log", "seq", "seq", audit_columns};
 
-result<json::object> one(Database& db, const Table& table, const char* where, string_view value, string_view what) {
+result<json::object> one(
+    Database& db, const Table& table, const char* where, string_view value, string_view what
+) {
     json::object found;
-    const Statement statement{table.name, interned(fmt::format("SELECT {} FROM {} WHERE {}", names(table.columns), table.name, where))};
+    const Statement statement{
+        table.name,
+        interned(fmt::format("SELECT {} FROM {} WHERE {}", names(table.columns), table.name, where))};
     int count = 0;
     HEAL_TRY(db.query(statement, {value}, [&](const Row& row) {
         if (count++ == 0) found = to_object(row, table.columns);
     }));
-    if (count == 0) return fail(errc::not_found, fmt::format("there is no {} '{}'", what, to_valid_utf8(value.substr(0, 100))));
-    if (count > 1) return fail(errc::invalid_input, fmt::format("'{}' fits {} {}s; give more digits", value, count, what));
+    if (count == 0)
+        return fail(
+            errc::not_found, fmt::format("there is no {} '{}'", what, to_valid_utf8(value.substr(0, 100)))
+        );
+    if (count > 1)
+        return fail(
+            errc::invalid_input, fmt::format("'{}' fits {} {}s; give more digits", value, count, what)
+        );
     return found;
 }
 
@@ -170,7 +258,9 @@ struct Percentiles {
 }  // namespace
 
 result<json::object> list_events(Database& db, const ListQuery& query) { return list(db, events, query); }
-result<json::object> list_fingerprints(Database& db, const ListQuery& query) { return list(db, fingerprints, query); }
+result<json::object> list_fingerprints(Database& db, const ListQuery& query) {
+    return list(db, fingerprints, query);
+}
 result<json::object> list_bugs(Database& db, const ListQuery& query) { return list(db, bugs, query); }
 result<json::object> list_logs(Database& db, const ListQuery& query) { return list(db, logs, query); }
 result<json::object> list_audit(Database& db, const ListQuery& query) { return list(db, audit, query); }
@@ -186,15 +276,25 @@ result<json::object> show_event(Database& db, const std::string& id) {
     json::array attempts;
     const Statement select{
         "attempts of event",
-        interned(fmt::format("SELECT {} FROM healing_results WHERE event_id = $1 ORDER BY started_at, id", names(attempt_columns)))};
-    HEAL_TRY(db.query(select, {string_view{id}}, [&](const Row& row) { attempts.push_back(to_object(row, attempt_columns)); }));
+        interned(fmt::format(
+            "SELECT {} FROM healing_results WHERE event_id = $1 ORDER BY started_at, id",
+            names(attempt_columns)
+        ))};
+    HEAL_TRY(db.query(select, {string_view{id}}, [&](const Row& row) {
+        attempts.push_back(to_object(row, attempt_columns));
+    }));
     const Statement effects{
         "actions of attempt",
-        interned(fmt::format("SELECT {} FROM healing_actions WHERE result_id = $1 ORDER BY started_at, id", names(action_columns)))};
+        interned(fmt::format(
+            "SELECT {} FROM healing_actions WHERE result_id = $1 ORDER BY started_at, id",
+            names(action_columns)
+        ))};
     for (auto& attempt : attempts) {
         json::array steps;
         const std::string attempt_id{string_at(attempt.as_object(), "id")};
-        HEAL_TRY(db.query(effects, {string_view{attempt_id}}, [&](const Row& row) { steps.push_back(to_object(row, action_columns)); }));
+        HEAL_TRY(db.query(effects, {string_view{attempt_id}}, [&](const Row& row) {
+            steps.push_back(to_object(row, action_columns));
+        }));
         attempt.as_object()["actions"] = std::move(steps);
     }
     (*event)["attempts"] = std::move(attempts);
@@ -215,13 +315,15 @@ result<json::object> show_fingerprint(Database& db, const std::string& id, Time 
     json::object counts;
     constexpr Statement select_counts{
         "counts of fingerprint",
-        "SELECT bucket_at, count FROM fingerprint_counts WHERE fingerprint = $1 AND resolution = $2 AND bucket_at >= $3 ORDER BY bucket_at"};
+        "SELECT bucket_at, count FROM fingerprint_counts WHERE fingerprint = $1 AND resolution = $2 AND "
+        "bucket_at >= $3 ORDER BY bucket_at"};
     static constexpr std::pair<string_view, std::int64_t> spans[] = {
         {"minute", 7'200'000'000LL}, {"hour", 172'800'000'000LL}, {"day", 7'776'000'000'000LL}};
     for (const auto& [resolution, span] : spans) {
         json::array buckets;
         HEAL_TRY(db.query(select_counts, {string_view{full}, resolution, now.us - span}, [&](const Row& row) {
-            buckets.push_back(json::object{{"at", to_rfc3339(Time{row.integer(0)})}, {"count", row.integer(1)}});
+            buckets.push_back(json::object{
+                {"at", to_rfc3339(Time{row.integer(0)})}, {"count", row.integer(1)}});
         }));
         counts[resolution] = std::move(buckets);
     }
@@ -237,7 +339,8 @@ result<json::object> show_fingerprint(Database& db, const std::string& id, Time 
 }
 
 result<json::object> show_bug(Database& db, const std::string& id_or_code) {
-    auto found = one(db, bugs, id_or_code.starts_with("BUG-") ? "bug_code = $1" : "id = $1", id_or_code, "bug");
+    auto found =
+        one(db, bugs, id_or_code.starts_with("BUG-") ? "bug_code = $1" : "id = $1", id_or_code, "bug");
     if (!found) return found.error();
     auto entries = list_logs(db, {{{"related_bug_id", std::string{string_at(*found, "id")}}}, "", 20});
     if (!entries) return entries.error();
@@ -248,7 +351,8 @@ result<json::object> show_bug(Database& db, const std::string& id_or_code) {
 result<json::object> healing_stats(Database& db, Time from, Time to) {
     constexpr Statement select_events{
         "stats of events",
-        "SELECT state, resolution, first_event_at, opened_at, claimed_at, action_at, healed_at FROM self_heal_events "
+        "SELECT state, resolution, first_event_at, opened_at, claimed_at, action_at, healed_at FROM "
+        "self_heal_events "
         "WHERE opened_at >= $1 AND opened_at < $2"};
     json::object by_state, by_resolution;
     Percentiles mttd, mtta, mttm, mttr;
@@ -277,18 +381,27 @@ result<json::object> healing_stats(Database& db, Time from, Time to) {
     constexpr Statement select_strategies{
         "stats of strategies",
         "SELECT strategy, COUNT(*), SUM(CASE WHEN verified = 'succeeded' THEN 1 ELSE 0 END), "
-        "SUM(CASE WHEN verified = 'did_not_hold' THEN 1 ELSE 0 END), SUM(CASE WHEN verified = 'failed' OR state = 'failed' THEN 1 ELSE 0 END), "
-        "SUM(CASE WHEN state = 'unknown' OR verified = 'unknown' THEN 1 ELSE 0 END), SUM(CASE WHEN state = 'declined' THEN 1 ELSE 0 END), "
+        "SUM(CASE WHEN verified = 'did_not_hold' THEN 1 ELSE 0 END), SUM(CASE WHEN verified = 'failed' OR "
+        "state = 'failed' THEN 1 ELSE 0 END), "
+        "SUM(CASE WHEN state = 'unknown' OR verified = 'unknown' THEN 1 ELSE 0 END), SUM(CASE WHEN state = "
+        "'declined' THEN 1 ELSE 0 END), "
         "SUM(CASE WHEN rolled_back = 'succeeded' THEN 1 ELSE 0 END) "
-        "FROM healing_results WHERE dry_run = 0 AND started_at >= $1 AND started_at < $2 GROUP BY strategy ORDER BY strategy"};
+        "FROM healing_results WHERE dry_run = 0 AND started_at >= $1 AND started_at < $2 GROUP BY strategy "
+        "ORDER BY strategy"};
     json::array strategies;
     std::int64_t attempts = 0, verified = 0;
     HEAL_TRY(db.query(select_strategies, {from.us, to.us}, [&](const Row& r) {
         attempts += r.integer(1);
         verified += r.integer(2);
         strategies.push_back(json::object{
-            {"strategy", r.text(0)}, {"attempts", r.integer(1)}, {"verified", r.integer(2)}, {"did_not_hold", r.integer(3)},
-            {"failed", r.integer(4)}, {"unknown", r.integer(5)}, {"declined", r.integer(6)}, {"rolled_back", r.integer(7)}});
+            {"strategy", r.text(0)},
+            {"attempts", r.integer(1)},
+            {"verified", r.integer(2)},
+            {"did_not_hold", r.integer(3)},
+            {"failed", r.integer(4)},
+            {"unknown", r.integer(5)},
+            {"declined", r.integer(6)},
+            {"rolled_back", r.integer(7)}});
     }));
     const auto ratio = [](std::int64_t part, std::int64_t whole) -> json::value {
         if (whole <= 0) return nullptr;
@@ -299,7 +412,11 @@ result<json::object> healing_stats(Database& db, Time from, Time to) {
     return json::object{
         {"from", to_rfc3339(from)},
         {"to", to_rfc3339(to)},
-        {"incidents", json::object{{"total", total}, {"by_state", std::move(by_state)}, {"by_resolution", std::move(by_resolution)}}},
+        {"incidents",
+         json::object{
+             {"total", total},
+             {"by_state", std::move(by_state)},
+             {"by_resolution", std::move(by_resolution)}}},
         {"detection_lag", mttd.take()},
         {"mtta", mtta.take()},
         {"mttm", mttm.take()},
@@ -314,8 +431,11 @@ result<json::object> healing_stats(Database& db, Time from, Time to) {
 
 result<json::object> ingest_totals(Database& db) {
     constexpr Statement select{
-        "select ingest_totals", "SELECT source, lines, records, below_level, malformed, truncated, self, bytes, joined FROM ingest_totals ORDER BY source"};
-    static constexpr const char* keys[] = {"lines", "records", "below_level", "malformed", "truncated", "self", "bytes", "joined"};
+        "select ingest_totals",
+        "SELECT source, lines, records, below_level, malformed, truncated, self, bytes, joined FROM "
+        "ingest_totals ORDER BY source"};
+    static constexpr const char* keys[] = {
+        "lines", "records", "below_level", "malformed", "truncated", "self", "bytes", "joined"};
     json::object sum;
     json::array sources;
     for (const char* key : keys) sum[key] = 0;

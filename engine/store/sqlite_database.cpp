@@ -1,7 +1,6 @@
 #include "store/database.hpp"
 
 #include <fmt/format.h>
-
 #include <sqlite3.h>
 #include <sys/stat.h>
 
@@ -22,28 +21,36 @@ using StatementHandle = std::unique_ptr<sqlite3_stmt, Finalize>;
 
 errc code_of(int rc) {
     switch (rc & 0xFF) {
-        case SQLITE_CONSTRAINT: return errc::conflict;
+        case SQLITE_CONSTRAINT:
+            return errc::conflict;
         case SQLITE_BUSY:
         case SQLITE_LOCKED:
         case SQLITE_FULL:
         case SQLITE_IOERR:
         case SQLITE_CANTOPEN:
-        case SQLITE_READONLY: return errc::unavailable;
+        case SQLITE_READONLY:
+            return errc::unavailable;
         case SQLITE_CORRUPT:
-        case SQLITE_NOTADB: return errc::corrupt;
-        default: return errc::internal;
+        case SQLITE_NOTADB:
+            return errc::corrupt;
+        default:
+            return errc::internal;
     }
 }
 
 class SqliteRow final : public Row {
 public:
     explicit SqliteRow(sqlite3_stmt* statement) : statement_(statement) {}
-    bool is_null(int column) const override { return ::sqlite3_column_type(statement_, column) == SQLITE_NULL; }
+    bool is_null(int column) const override {
+        return ::sqlite3_column_type(statement_, column) == SQLITE_NULL;
+    }
     std::int64_t integer(int column) const override { return ::sqlite3_column_int64(statement_, column); }
     double real(int column) const override { return ::sqlite3_column_double(statement_, column); }
     std::string text(int column) const override {
         const auto* bytes = static_cast<const char*>(::sqlite3_column_blob(statement_, column));
-        return bytes ? std::string{bytes, static_cast<std::size_t>(::sqlite3_column_bytes(statement_, column))} : std::string{};
+        return bytes
+                   ? std::string{bytes, static_cast<std::size_t>(::sqlite3_column_bytes(statement_, column))}
+                   : std::string{};
     }
 
 private:
@@ -58,19 +65,24 @@ public:
 
     using Database::run;
     result<std::int64_t> run(
-        const Statement& statement, std::span<const Value> parameters, const std::function<void(const Row&)>& on_row
+        const Statement& statement,
+        std::span<const Value> parameters,
+        const std::function<void(const Row&)>& on_row
     ) override {
         auto& prepared = prepared_[statement.sql];
         if (!prepared.handle) {
             sqlite3_stmt* raw = nullptr;
-            const int rc = ::sqlite3_prepare_v3(db_.get(), statement.sql, -1, SQLITE_PREPARE_PERSISTENT, &raw, nullptr);
+            const int rc =
+                ::sqlite3_prepare_v3(db_.get(), statement.sql, -1, SQLITE_PREPARE_PERSISTENT, &raw, nullptr);
             if (rc != SQLITE_OK) return error(statement.name, rc);
             prepared.handle.reset(raw);
         }
         sqlite3_stmt* const s = prepared.handle.get();
         // To SQLite "$2" is a name, numbered by its first appearance; 0: the statement does not use it.
         while (prepared.index.size() < parameters.size()) {
-            prepared.index.push_back(::sqlite3_bind_parameter_index(s, fmt::format("${}", prepared.index.size() + 1).c_str()));
+            prepared.index.push_back(
+                ::sqlite3_bind_parameter_index(s, fmt::format("${}", prepared.index.size() + 1).c_str())
+            );
         }
         for (std::size_t i = 0; i < parameters.size(); ++i) bind(s, prepared.index[i], parameters[i]);
         int rc = 0;
@@ -87,7 +99,8 @@ public:
 
     result<void> script(std::string_view sql) override {
         const std::string text{sql};
-        if (const int rc = ::sqlite3_exec(db_.get(), text.c_str(), nullptr, nullptr, nullptr); rc != SQLITE_OK) {
+        if (const int rc = ::sqlite3_exec(db_.get(), text.c_str(), nullptr, nullptr, nullptr);
+            rc != SQLITE_OK) {
             return error("script", rc);
         }
         return {};
@@ -96,7 +109,8 @@ public:
     result<void> begin() override { return simple("BEGIN IMMEDIATE"); }
     result<void> commit() override { return simple("COMMIT"); }
     void rollback() noexcept override {
-        if (::sqlite3_get_autocommit(db_.get()) == 0) ::sqlite3_exec(db_.get(), "ROLLBACK", nullptr, nullptr, nullptr);
+        if (::sqlite3_get_autocommit(db_.get()) == 0)
+            ::sqlite3_exec(db_.get(), "ROLLBACK", nullptr, nullptr, nullptr);
     }
     result<void> savepoint() override { return simple("SAVEPOINT job"); }
     result<void> release() override { return simple("RELEASE job"); }
@@ -112,8 +126,10 @@ private:
     }
 
     static void bind(sqlite3_stmt* s, int index, const Value& value) {
-        if (const auto* n = std::get_if<std::int64_t>(&value)) ::sqlite3_bind_int64(s, index, *n);
-        else if (const auto* d = std::get_if<double>(&value)) ::sqlite3_bind_double(s, index, *d);
+        if (const auto* n = std::get_if<std::int64_t>(&value))
+            ::sqlite3_bind_int64(s, index, *n);
+        else if (const auto* d = std::get_if<double>(&value))
+            ::sqlite3_bind_double(s, index, *d);
         else if (const auto* t = std::get_if<std::string_view>(&value)) {
             // The text outlives the step: SQLITE_STATIC, no copy. A null data pointer would bind NULL.
             ::sqlite3_bind_text64(s, index, t->data() ? t->data() : "", t->size(), nullptr, SQLITE_UTF8);
@@ -140,12 +156,16 @@ private:
 result<std::unique_ptr<Database>> open_sqlite(const std::string& path, bool read_only) {
     sqlite3* raw = nullptr;
     const auto old_mask = ::umask(0077);
-    const int flags = (read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) | SQLITE_OPEN_NOMUTEX;
+    const int flags =
+        (read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) | SQLITE_OPEN_NOMUTEX;
     const int rc = ::sqlite3_open_v2(path.c_str(), &raw, flags, nullptr);
     ::umask(old_mask);
     DatabaseHandle handle{raw};
     if (rc != SQLITE_OK) {
-        return fail(errc::unavailable, fmt::format("cannot open the store {}: {}", path, raw ? ::sqlite3_errmsg(raw) : "no memory"));
+        return fail(
+            errc::unavailable,
+            fmt::format("cannot open the store {}: {}", path, raw ? ::sqlite3_errmsg(raw) : "no memory")
+        );
     }
     ::sqlite3_extended_result_codes(raw, 1);
     ::sqlite3_busy_timeout(raw, 5000);
@@ -154,7 +174,8 @@ result<std::unique_ptr<Database>> open_sqlite(const std::string& path, bool read
     // FULL: fsync of the WAL at each commit (sqlite.org/wal.html); the writer checkpoints, readers never do.
     HEAL_TRY(database->script(
         read_only ? "PRAGMA query_only=1; PRAGMA cache_size=-2000;"
-                  : "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA cache_size=-4000; "
+                  : "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA "
+                    "cache_size=-4000; "
                     "PRAGMA wal_autocheckpoint=4000; PRAGMA journal_size_limit=67108864;"
     ));
     return std::unique_ptr<Database>{std::move(database)};

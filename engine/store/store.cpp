@@ -5,9 +5,9 @@
 
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/post.hpp>
-#include <fmt/format.h>
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <pthread.h>
 #include <sys/file.h>
 #include <unistd.h>
@@ -81,7 +81,8 @@ private:
                 std::unique_lock lock{mutex_};
                 wake_.wait(lock, [this] { return stopping_ || (!queue_.empty() && corks_ == 0); });
                 if (queue_.empty()) return;
-                // 512: a group's transaction stays in the low milliseconds, so that no intent waits long behind ingest.
+                // 512: a group's transaction stays in the low milliseconds, so that no intent waits long
+                // behind ingest.
                 while (!queue_.empty() && taken.size() < 512) {
                     taken.push_back(std::move(queue_.front()));
                     queue_.pop_front();
@@ -108,7 +109,14 @@ public:
         lock.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
         if (lock.fd_ < 0) return fail_errno(fmt::format("cannot open the lock {}", path), errno);
         if (::flock(lock.fd_, LOCK_EX | LOCK_NB) != 0) {
-            return fail(errc::conflict, fmt::format("another heald uses this state directory ({} is locked); stop it, or set another state_dir", path));
+            return fail(
+                errc::conflict,
+                fmt::format(
+                    "another heald uses this state directory ({} is locked); stop it, or set another "
+                    "state_dir",
+                    path
+                )
+            );
         }
         return lock;
     }
@@ -125,10 +133,20 @@ private:
 
 class SqlStore final : public Store {
 public:
-    SqlStore(std::unique_ptr<Database> writer, std::unique_ptr<Database> reader, InstanceLock lock, std::size_t max_queue,
-             boost::asio::any_io_executor executor)
-        : lock_(std::move(lock)), executor_(std::move(executor)), writer_(std::move(writer)), reader_(std::move(reader)),
-          write_worker_(max_queue, "heald-store", [this](std::vector<Pending> group) { commit(std::move(group)); }),
+    SqlStore(
+        std::unique_ptr<Database> writer,
+        std::unique_ptr<Database> reader,
+        InstanceLock lock,
+        std::size_t max_queue,
+        boost::asio::any_io_executor executor
+    )
+        : lock_(std::move(lock)),
+          executor_(std::move(executor)),
+          writer_(std::move(writer)),
+          reader_(std::move(reader)),
+          write_worker_(
+              max_queue, "heald-store", [this](std::vector<Pending> group) { commit(std::move(group)); }
+          ),
           read_worker_(1000, "heald-read", [this](std::vector<Pending> group) {
               for (auto& pending : group) finish(std::move(pending.done), pending.job(*reader_));
           }) {}
@@ -162,14 +180,23 @@ protected:
 
 private:
     void refuse(Done done, const char* what) {
-        finish(std::move(done), fail(errc::overloaded, fmt::format("the store's queue of {} is full or it is stopping; try again", what)));
+        finish(
+            std::move(done),
+            fail(
+                errc::overloaded,
+                fmt::format("the store's queue of {} is full or it is stopping; try again", what)
+            )
+        );
     }
     void finish(Done done, result<void> outcome) {
-        boost::asio::post(executor_, [done = std::move(done), outcome = std::move(outcome)]() mutable { done(std::move(outcome)); });
+        boost::asio::post(executor_, [done = std::move(done), outcome = std::move(outcome)]() mutable {
+            done(std::move(outcome));
+        });
     }
 
-    /// One transaction for all; a job that fails is taken back alone. After an error of the transaction itself nothing of it is
-    /// stored and every job hears of it: never a second try of a failed sync on the same data (reliability.md, rule 6).
+    /// One transaction for all; a job that fails is taken back alone. After an error of the transaction
+    /// itself nothing of it is stored and every job hears of it: never a second try of a failed sync on the
+    /// same data (reliability.md, rule 6).
     void commit(std::vector<Pending> group) {
         const auto start = clock_.steady();
         std::vector<result<void>> outcomes;
@@ -179,8 +206,10 @@ private:
             for (auto& pending : group) {
                 HEAL_TRY(writer_->savepoint());
                 auto outcome = pending.job(*writer_);
-                if (outcome) HEAL_TRY(writer_->release());
-                else writer_->rollback_to_savepoint();
+                if (outcome)
+                    HEAL_TRY(writer_->release());
+                else
+                    writer_->rollback_to_savepoint();
                 outcomes.push_back(std::move(outcome));
             }
             return writer_->commit();
@@ -200,9 +229,13 @@ private:
         }
         if (!whole) log::error("store: {} writes were not committed: {}", group.size(), whole.error().text);
         // One post for the whole group: the event loop wakes once.
-        boost::asio::post(executor_, [group = std::move(group), outcomes = std::move(outcomes), whole = std::move(whole)]() mutable {
-            for (std::size_t i = 0; i < group.size(); ++i) group[i].done(whole ? std::move(outcomes[i]) : whole);
-        });
+        boost::asio::post(
+            executor_,
+            [group = std::move(group), outcomes = std::move(outcomes), whole = std::move(whole)]() mutable {
+                for (std::size_t i = 0; i < group.size(); ++i)
+                    group[i].done(whole ? std::move(outcomes[i]) : whole);
+            }
+        );
     }
 
     InstanceLock lock_;
@@ -230,14 +263,20 @@ boost::asio::awaitable<result<void>> as_awaitable(Start start) {
 }  // namespace
 
 boost::asio::awaitable<result<void>> Store::write(Job job) {
-    return as_awaitable([this, job = std::move(job)](Done done) mutable { submit(std::move(job), std::move(done)); });
+    return as_awaitable([this, job = std::move(job)](Done done) mutable {
+        submit(std::move(job), std::move(done));
+    });
 }
 
 boost::asio::awaitable<result<void>> Store::read_job(Job job) {
-    return as_awaitable([this, job = std::move(job)](Done done) mutable { submit_read(std::move(job), std::move(done)); });
+    return as_awaitable([this, job = std::move(job)](Done done) mutable {
+        submit_read(std::move(job), std::move(done));
+    });
 }
 
-result<std::unique_ptr<Store>> open_store(StoreSettings settings, boost::asio::any_io_executor executor, const Clock& clock) {
+result<std::unique_ptr<Store>> open_store(
+    StoreSettings settings, boost::asio::any_io_executor executor, const Clock& clock
+) {
     auto lock = InstanceLock::take(settings.path + ".lock");
     if (!lock) return lock.error();
     auto writer = open_sqlite(settings.path, false);
@@ -246,8 +285,9 @@ result<std::unique_ptr<Store>> open_store(StoreSettings settings, boost::asio::a
     if (!migrated) return migrated.error();
     auto reader = open_sqlite(settings.path, true);
     if (!reader) return reader.error();
-    return std::unique_ptr<Store>{
-        std::make_unique<SqlStore>(std::move(*writer), std::move(*reader), std::move(*lock), settings.max_queue, std::move(executor))};
+    return std::unique_ptr<Store>{std::make_unique<SqlStore>(
+        std::move(*writer), std::move(*reader), std::move(*lock), settings.max_queue, std::move(executor)
+    )};
 }
 
 }  // namespace heal

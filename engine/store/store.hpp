@@ -1,11 +1,10 @@
-// The store as the engine uses it: writes are queued and committed in groups by one thread, in the order in which they were
-// submitted; reads run on threads of their own and see only what is committed. Knows transactions, not what is in them
-// (healing_store.hpp).
+// The store as the engine uses it: writes are queued and committed in groups by one thread, in the order in
+// which they were submitted; reads run on threads of their own and see only what is committed. Knows
+// transactions, not what is in them (healing_store.hpp).
 #pragma once
 
-#include "store/database.hpp"
-
 #include "base/clock.hpp"
+#include "store/database.hpp"
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/async_result.hpp>
@@ -20,7 +19,7 @@
 namespace heal {
 
 struct StoreSettings {
-    std::string path;            ///< SQLite file
+    std::string path;                ///< SQLite file
     std::size_t max_queue = 10'000;  ///< writes waiting; beyond it errc::overloaded
 };
 
@@ -38,13 +37,13 @@ public:
 
     virtual ~Store() = default;
 
-    /// Queues one write. `job` runs on the storage thread, alone in a savepoint of a group's transaction; `done` runs on the
-    /// executor after the commit, or with the error of the job or of the commit. Jobs of one turn of the event loop share a
-    /// commit whenever they can. @thread any
+    /// Queues one write. `job` runs on the storage thread, alone in a savepoint of a group's transaction;
+    /// `done` runs on the executor after the commit, or with the error of the job or of the commit. Jobs of
+    /// one turn of the event loop share a commit whenever they can. @thread any
     virtual void submit(Job job, Done done) = 0;
 
-    /// Between the two, writes are only collected; uncork() hands them over together, so that one commit carries them all
-    /// (a log line and the intent it led to). May nest. @thread the executor's
+    /// Between the two, writes are only collected; uncork() hands them over together, so that one commit
+    /// carries them all (a log line and the intent it led to). May nest. @thread the executor's
     virtual void cork() = 0;
     virtual void uncork() = 0;
 
@@ -55,7 +54,8 @@ public:
     template <class T>
     boost::asio::awaitable<result<T>> read(std::function<result<T>(Database&)> job) {
         auto answer = std::make_shared<result<T>>(fail(errc::cancelled, "the store is stopping"));
-        // Named, not a temporary in the co_await expression: GCC 12 destroys such a one twice (docs/adr/0006-coroutines.md).
+        // Named, not a temporary in the co_await expression: GCC 12 destroys such a one twice
+        // (docs/adr/0006-coroutines.md).
         Job wrapped = [answer, job = std::move(job)](Database& db) -> result<void> {
             *answer = job(db);
             if (!*answer) return answer->error();
@@ -90,6 +90,8 @@ private:
 
 /// Opens (creating and migrating it), takes the single-instance lock beside the file.
 /// errc::conflict another heald uses it, or the schema is newer; errc::unavailable, errc::corrupt.
-result<std::unique_ptr<Store>> open_store(StoreSettings settings, boost::asio::any_io_executor executor, const Clock& clock);
+result<std::unique_ptr<Store>> open_store(
+    StoreSettings settings, boost::asio::any_io_executor executor, const Clock& clock
+);
 
 }  // namespace heal

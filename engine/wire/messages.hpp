@@ -17,8 +17,8 @@
 
 namespace heal {
 
-/// A frame's text as an object. Deeper than the engine's own input may be (32 levels), since such input travels within a message: what
-/// somebody logged must never make a message unreadable. errc::protocol.
+/// A frame's text as an object. Deeper than the engine's own input may be (32 levels), since such input
+/// travels within a message: what somebody logged must never make a message unreadable. errc::protocol.
 result<json::object> parse_message(std::string_view text);
 
 json::object to_json(const Effect& effect);

@@ -1,5 +1,6 @@
-// Drops cached values that make a service fail: keys of Redis, keys of memcached, paths of an HTTP cache. Only what the inventory
-// declares can be dropped; a key that the error names narrows it down to that key. Verifies by reading through.
+// Drops cached values that make a service fail: keys of Redis, keys of memcached, paths of an HTTP cache.
+// Only what the inventory declares can be dropped; a key that the error names narrows it down to that key.
+// Verifies by reading through.
 #include <heal/sdk.hpp>
 
 #include <algorithm>
@@ -29,7 +30,10 @@ bool fits(std::string_view pattern, std::string_view text) {
     return p == pattern.size();
 }
 
-bool is_key(char c) { return static_cast<unsigned char>(c) > 0x20 && c != 0x7F && std::string_view{"'\"`,;()[]{}<>="}.find(c) == std::string_view::npos; }
+bool is_key(char c) {
+    return static_cast<unsigned char>(c) > 0x20 && c != 0x7F &&
+           std::string_view{"'\"`,;()[]{}<>="}.find(c) == std::string_view::npos;
+}
 
 // The keys that the error speaks of. The text can only choose among what is declared, never add to it.
 std::vector<std::string> named_keys(const heal::request& rq, const std::vector<std::string>& patterns) {
@@ -46,8 +50,10 @@ std::vector<std::string> named_keys(const heal::request& rq, const std::vector<s
             i = end;
             while (!word.empty() && (word.back() == '.' || word.back() == ':')) word.remove_suffix(1);
             if (word.size() > 256 || word.find_first_of("*?") != std::string_view::npos) continue;
-            const bool declared = std::any_of(patterns.begin(), patterns.end(), [&](const auto& p) { return fits(p, word); });
-            if (declared && std::find(found.begin(), found.end(), word) == found.end()) found.emplace_back(word);
+            const bool declared =
+                std::any_of(patterns.begin(), patterns.end(), [&](const auto& p) { return fits(p, word); });
+            if (declared && std::find(found.begin(), found.end(), word) == found.end())
+                found.emplace_back(word);
         }
     };
     look(rq.message());
@@ -75,15 +81,26 @@ struct cache_flush {
         .timeout = 30s,
         .matches = R"([{"target": ["redis"]}, {"target": ["memcached"]}, {"target": ["http_cache"]}])",
         .capabilities =
-            {"net:{target.redis.address}", "net:{target.memcached.address}", "net:{target.http_cache.address}", "net:{target.read_through.address}",
-             "net:{target.redis.read_through.address}", "net:{target.memcached.read_through.address}"},
+            {"net:{target.redis.address}",
+             "net:{target.memcached.address}",
+             "net:{target.http_cache.address}",
+             "net:{target.read_through.address}",
+             "net:{target.redis.read_through.address}",
+             "net:{target.memcached.read_through.address}"},
     };
 
     static heal::parameters parameters() {
         return {
-            heal::boolean("whole_database").by_default(false).summary("flush the whole database when no keys are declared and none is named"),
-            heal::integer("max_keys").range(1, 1'000'000).by_default(100'000).summary("give up rather than drop more keys than this"),
-            heal::boolean("only_named").by_default(false).summary("drop only keys the error names, never whole patterns"),
+            heal::boolean("whole_database")
+                .by_default(false)
+                .summary("flush the whole database when no keys are declared and none is named"),
+            heal::integer("max_keys")
+                .range(1, 1'000'000)
+                .by_default(100'000)
+                .summary("give up rather than drop more keys than this"),
+            heal::boolean("only_named")
+                .by_default(false)
+                .summary("drop only keys the error names, never whole patterns"),
         };
     }
 
@@ -96,7 +113,17 @@ struct cache_flush {
         for (char& c : message) {
             if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
         }
-        for (const std::string_view word : {"cache", "deserial", "unmarshal", "decode", "json", "corrupt", "checksum", "stale", "parse", "unpickl"}) {
+        for (const std::string_view word :
+             {"cache",
+              "deserial",
+              "unmarshal",
+              "decode",
+              "json",
+              "corrupt",
+              "checksum",
+              "stale",
+              "parse",
+              "unpickl"}) {
             if (message.find(word) != std::string::npos) return 0.6;
         }
         return 0.2;
@@ -107,7 +134,9 @@ struct cache_flush {
         if (t["redis"]) return flush_redis(rq, call);
         if (t["memcached"]) return flush_memcached(rq, call);
         if (t["http_cache"]) return purge(rq, call);
-        return heal::outcome::declined("the inventory names neither redis, memcached nor http_cache for this service");
+        return heal::outcome::declined(
+            "the inventory names neither redis, memcached nor http_cache for this service"
+        );
     }
 
     heal::outcome verify(const heal::request& rq, heal::call& call) {
@@ -124,11 +153,13 @@ struct cache_flush {
         for (const auto& [key, hash] : dropped.members()) {
             const auto now = t["redis"] ? redis_value(t, call, key) : memcached_value(t, call, key);
             if (!now) continue;
-            if (hash.is_string() && hash.view() == hash_of(*now)) return heal::outcome::failed("the same value is back under " + key);
+            if (hash.is_string() && hash.view() == hash_of(*now))
+                return heal::outcome::failed("the same value is back under " + key);
             ++rebuilt;
         }
         return heal::outcome::succeeded(
-            std::to_string(dropped.size() - rebuilt) + " keys are gone, " + std::to_string(rebuilt) + " were filled anew with another value"
+            std::to_string(dropped.size() - rebuilt) + " keys are gone, " + std::to_string(rebuilt) +
+            " were filled anew with another value"
         );
     }
 
@@ -136,24 +167,31 @@ private:
     static std::string key_of(const heal::request& rq) {
         std::string key = "dropped.";
         for (const char c : rq.target()["name"].string_or(rq.service())) {
-            key += (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ? c : '_';
+            key += (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-'
+                       ? c
+                       : '_';
         }
         return key.substr(0, 100);
     }
 
-    static std::vector<heal::json> redis(const heal::json& target, heal::call& call, std::vector<std::vector<std::string>> commands) {
+    static std::vector<heal::json> redis(
+        const heal::json& target, heal::call& call, std::vector<std::vector<std::string>> commands
+    ) {
         const heal::json& r = target["redis"];
         const auto database = r["database"].int_or(0);
         if (database != 0) commands.insert(commands.begin(), {"SELECT", std::to_string(database)});
         auto replies = call.redis(r["address"].string_or(""), commands, r["password"].string_or(""));
         for (const auto& reply : replies) {
-            if (const auto error = reply["error"].string_or(""); !error.empty()) throw heal::effect_error(HEAL_FAILED, "redis says: " + error);
+            if (const auto error = reply["error"].string_or(""); !error.empty())
+                throw heal::effect_error(HEAL_FAILED, "redis says: " + error);
         }
         if (database != 0 && !replies.empty()) replies.erase(replies.begin());
         return replies;
     }
 
-    static std::optional<std::string> redis_value(const heal::json& target, heal::call& call, const std::string& key) {
+    static std::optional<std::string> redis_value(
+        const heal::json& target, heal::call& call, const std::string& key
+    ) {
         const auto type = redis(target, call, {{"TYPE", key}});
         if (type.empty() || type[0].view() == "none") return std::nullopt;
         if (type[0].view() != "string") return "a " + type[0].string_or("");
@@ -162,11 +200,14 @@ private:
     }
 
     // What is there now, for verify; of many keys only some are looked at.
-    static void remember(const heal::request& rq, heal::call& call, const std::vector<std::string>& keys, bool is_redis) {
+    static void remember(
+        const heal::request& rq, heal::call& call, const std::vector<std::string>& keys, bool is_redis
+    ) {
         heal::json seen = heal::json::object();
         for (const auto& key : keys) {
             if (seen.size() >= 16) break;
-            const auto value = is_redis ? redis_value(rq.target(), call, key) : memcached_value(rq.target(), call, key);
+            const auto value =
+                is_redis ? redis_value(rq.target(), call, key) : memcached_value(rq.target(), call, key);
             seen.set(key, value ? heal::json(hash_of(*value)) : heal::json());
         }
         call.state_put(key_of(rq), seen.dump());
@@ -181,12 +222,19 @@ private:
             std::vector<std::string> unlink{"UNLINK"};
             unlink.insert(unlink.end(), keys.begin(), keys.end());
             const auto replies = redis(t, call, {unlink});
-            return heal::outcome::succeeded("dropped " + joined(keys), heal::json::object({{"keys", heal::json(keys)}, {"dropped", replies.empty() ? heal::json(0) : replies[0]}}));
+            return heal::outcome::succeeded(
+                "dropped " + joined(keys),
+                heal::json::object(
+                    {{"keys", heal::json(keys)}, {"dropped", replies.empty() ? heal::json(0) : replies[0]}}
+                )
+            );
         }
-        if (rq.config()["only_named"].bool_or(false)) return heal::outcome::declined("the error names no declared key");
+        if (rq.config()["only_named"].bool_or(false))
+            return heal::outcome::declined("the error names no declared key");
         if (patterns.empty()) {
             if (!rq.config()["whole_database"].bool_or(false)) {
-                return heal::outcome::declined("no keys are declared in redis.keys, and whole_database is off");
+                return heal::outcome::declined("no keys are declared in redis.keys, and whole_database is off"
+                );
             }
             call.state_put(key_of(rq), "{}");
             redis(t, call, {{"FLUSHDB", "ASYNC"}});
@@ -205,7 +253,10 @@ private:
                 const auto found = replies[0][1].strings();
                 if (found.empty()) continue;
                 if (dropped + found.size() > limit) {
-                    return heal::outcome::failed("more than " + std::to_string(limit) + " keys fit " + pattern + "; raise max_keys or narrow redis.keys");
+                    return heal::outcome::failed(
+                        "more than " + std::to_string(limit) + " keys fit " + pattern +
+                        "; raise max_keys or narrow redis.keys"
+                    );
                 }
                 if (first) remember(rq, call, found, true);
                 first = false;
@@ -216,10 +267,15 @@ private:
             } while (cursor != "0" && !rq.dry_run());
         }
         if (first) call.state_put(key_of(rq), "{}");
-        return heal::outcome::succeeded("dropped " + std::to_string(dropped) + " keys of " + joined(patterns), heal::json::object({{"dropped", dropped}}));
+        return heal::outcome::succeeded(
+            "dropped " + std::to_string(dropped) + " keys of " + joined(patterns),
+            heal::json::object({{"dropped", dropped}})
+        );
     }
 
-    static std::optional<std::string> memcached_value(const heal::json& target, heal::call& call, const std::string& key) {
+    static std::optional<std::string> memcached_value(
+        const heal::json& target, heal::call& call, const std::string& key
+    ) {
         const auto replies = call.memcached(target["memcached"]["address"].string_or(""), {"get " + key});
         if (replies.empty() || !replies[0].starts_with("VALUE ")) return std::nullopt;
         return replies[0];
@@ -231,7 +287,8 @@ private:
         const auto declared = t["memcached"]["keys"].strings();
         auto keys = named_keys(rq, declared);
         if (keys.empty()) {
-            if (rq.config()["only_named"].bool_or(false)) return heal::outcome::declined("the error names no declared key");
+            if (rq.config()["only_named"].bool_or(false))
+                return heal::outcome::declined("the error names no declared key");
             // memcached can't list its keys; a pattern can't be followed.
             for (const auto& key : declared) {
                 if (key.find_first_of("*?") == std::string::npos) keys.push_back(key);
@@ -242,11 +299,14 @@ private:
             std::vector<std::string> commands;
             for (const auto& key : keys) commands.push_back("delete " + key);
             call.memcached(address, commands);
-            return heal::outcome::succeeded("dropped " + joined(keys), heal::json::object({{"keys", heal::json(keys)}}));
+            return heal::outcome::succeeded(
+                "dropped " + joined(keys), heal::json::object({{"keys", heal::json(keys)}})
+            );
         }
         call.state_put(key_of(rq), "{}");
         const auto replies = call.memcached(address, {"flush_all"});
-        if (replies.empty() || (!replies[0].starts_with("OK") && !rq.dry_run())) return heal::outcome::failed("memcached did not accept flush_all");
+        if (replies.empty() || (!replies[0].starts_with("OK") && !rq.dry_run()))
+            return heal::outcome::failed("memcached did not accept flush_all");
         return heal::outcome::succeeded("flushed all of memcached");
     }
 
@@ -256,10 +316,13 @@ private:
         if (paths.empty()) return heal::outcome::declined("the inventory gives no http_cache.paths");
         const std::string method = c["method"].string_or("PURGE");
         for (const auto& path : paths) {
-            const auto reply = call.http({.method = method, .url = "http://" + c["address"].string_or("") + path});
+            const auto reply =
+                call.http({.method = method, .url = "http://" + c["address"].string_or("") + path});
             // 404: it was not in the cache, which is what is wanted.
             if (!reply.skipped && !reply.ok() && reply.status != 404) {
-                return heal::outcome::failed(method + " " + path + " was answered with " + std::to_string(reply.status));
+                return heal::outcome::failed(
+                    method + " " + path + " was answered with " + std::to_string(reply.status)
+                );
             }
         }
         return heal::outcome::succeeded("purged " + joined(paths));
@@ -272,7 +335,10 @@ private:
         if (paths.empty()) paths.emplace_back("/");
         for (const auto& path : paths) {
             const auto reply = call.http({.url = "http://" + where["address"].string_or("") + path});
-            if (reply.status < 200 || reply.status >= 400) return heal::outcome::failed("reading " + path + " through is answered with " + std::to_string(reply.status));
+            if (reply.status < 200 || reply.status >= 400)
+                return heal::outcome::failed(
+                    "reading " + path + " through is answered with " + std::to_string(reply.status)
+                );
         }
         return heal::outcome::succeeded("read " + joined(paths) + " through");
     }

@@ -1,6 +1,7 @@
-// Puts back the configuration that was last in force while the service was healthy. The engine keeps those versions
-// (<state>/config-versions/<service>/<file>/<time>-<hash>); this restores the newest one that differs, checks it with the service's own
-// check, reloads. Undo puts the newer files back.
+// Puts back the configuration that was last in force while the service was healthy. The engine keeps those
+// versions
+// (<state>/config-versions/<service>/<file>/<time>-<hash>); this restores the newest one that differs, checks
+// it with the service's own check, reloads. Undo puts the newer files back.
 #include <heal/sdk.hpp>
 
 #include <algorithm>
@@ -13,8 +14,10 @@ using namespace std::chrono_literals;
 std::string folder_name(std::string_view path) {
     std::string out;
     for (const char c : path.substr(path.starts_with('/') ? 1 : 0)) {
-        if (c == '%') out += "%25";
-        else out += c == '/' ? '%' : c;
+        if (c == '%')
+            out += "%25";
+        else
+            out += c == '/' ? '%' : c;
     }
     return out;
 }
@@ -33,24 +36,49 @@ struct config_rollback {
         .timeout = 60s,
         .matches = R"([{"target": ["config"]}])",
         .capabilities =
-            {"file:{target.config.files}", "read:{target.config.versions}/**", "exec:{target.config.check.0}", "exec:{target.config.reload.0}",
-             "exec:{target.process.command.0}", "file:{target.process.pid_file}", "file:{target.process.log_file}"},
+            {"file:{target.config.files}",
+             "read:{target.config.versions}/**",
+             "exec:{target.config.check.0}",
+             "exec:{target.config.reload.0}",
+             "exec:{target.process.command.0}",
+             "file:{target.process.pid_file}",
+             "file:{target.process.log_file}"},
     };
 
     static heal::parameters parameters() {
-        return {heal::integer("settle_ms").range(0, 60'000).by_default(200).unit("ms").summary("after the reload, before it is looked at")};
+        return {heal::integer("settle_ms")
+                    .range(0, 60'000)
+                    .by_default(200)
+                    .unit("ms")
+                    .summary("after the reload, before it is looked at")};
     }
 
-    // By the words of the error alone; whether there is anything to put back is found out in execute, which declines if not.
+    // By the words of the error alone; whether there is anything to put back is found out in execute, which
+    // declines if not.
     double assess(const heal::request& rq, heal::call&) {
         std::string message = rq.message();
         for (char& c : message) {
             if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
         }
-        for (const std::string_view word : {"config", "directive", "syntax error", "unknown option", "invalid parameter", "invalid number of arguments", "host not found in"}) {
+        for (const std::string_view word :
+             {"config",
+              "directive",
+              "syntax error",
+              "unknown option",
+              "invalid parameter",
+              "invalid number of arguments",
+              "host not found in"}) {
             if (message.find(word) != std::string::npos) return 0.9;
         }
-        for (const std::string_view word : {"upstream", "bad gateway", "refused", "no such file", "permission denied", "certificate", "502", "503"}) {
+        for (const std::string_view word :
+             {"upstream",
+              "bad gateway",
+              "refused",
+              "no such file",
+              "permission denied",
+              "certificate",
+              "502",
+              "503"}) {
             if (message.find(word) != std::string::npos) return 0.6;
         }
         return 0.3;
@@ -59,7 +87,8 @@ struct config_rollback {
     heal::outcome execute(const heal::request& rq, heal::call& call) {
         const heal::json& config = rq.target()["config"];
         const auto changes = differing(rq, call);
-        if (changes.empty()) return heal::outcome::declined("the configuration in force is the last one that was healthy");
+        if (changes.empty())
+            return heal::outcome::declined("the configuration in force is the last one that was healthy");
         heal::json restored = heal::json::array();
         for (const auto& one : changes) {
             call.copy_file(one.version, one.file);
@@ -67,17 +96,28 @@ struct config_rollback {
         }
         if (const auto check = config["check"].strings(); !check.empty() && !rq.dry_run()) {
             const auto checked = run_check(check, call);
-            if (!checked.ok()) return heal::outcome::failed("the restored configuration does not pass its check: " + first_line(checked.error_output));
+            if (!checked.ok())
+                return heal::outcome::failed(
+                    "the restored configuration does not pass its check: " + first_line(checked.error_output)
+                );
         }
         if (auto done = reload(rq, call); done.status != HEAL_OK) return done;
-        return heal::outcome::succeeded("restored " + std::to_string(changes.size()) + (changes.size() == 1 ? " file" : " files") + " and reloaded", std::move(restored));
+        return heal::outcome::succeeded(
+            "restored " + std::to_string(changes.size()) + (changes.size() == 1 ? " file" : " files") +
+                " and reloaded",
+            std::move(restored)
+        );
     }
 
     heal::outcome verify(const heal::request& rq, heal::call& call) {
-        if (const auto changes = differing(rq, call); !changes.empty()) return heal::outcome::failed(changes[0].file + " is not the version that was restored");
+        if (const auto changes = differing(rq, call); !changes.empty())
+            return heal::outcome::failed(changes[0].file + " is not the version that was restored");
         if (const auto check = rq.target()["config"]["check"].strings(); !check.empty()) {
             const auto checked = run_check(check, call);
-            if (!checked.ok()) return heal::outcome::failed("the configuration does not pass its check: " + first_line(checked.error_output));
+            if (!checked.ok())
+                return heal::outcome::failed(
+                    "the configuration does not pass its check: " + first_line(checked.error_output)
+                );
         }
         if (rq.target()["process"]["pid_file"]) {
             const auto process = process_of(rq.target()["process"]["pid_file"].string_or(""), call);
@@ -111,8 +151,15 @@ private:
     }
 
     static heal::exec_result run_check(const std::vector<std::string>& argv, heal::call& call) {
-        const heal::json r = call.perform("exec", heal::json::object({{"argv", heal::json(argv)}, {"read_only", true}}));
-        return {static_cast<int>(r["exit_code"].int_or(-1)), 0, r["timed_out"].bool_or(false), false, r["output"].string_or(""), r["error_output"].string_or("")};
+        const heal::json r =
+            call.perform("exec", heal::json::object({{"argv", heal::json(argv)}, {"read_only", true}}));
+        return {
+            static_cast<int>(r["exit_code"].int_or(-1)),
+            0,
+            r["timed_out"].bool_or(false),
+            false,
+            r["output"].string_or(""),
+            r["error_output"].string_or("")};
     }
 
     // Watched files whose content is not the newest one that was kept as healthy.
@@ -126,7 +173,8 @@ private:
             std::string newest;
             try {
                 for (const auto& entry : call.list_files(folder)) {
-                    if (entry["type"].view() == "file") newest = std::max(newest, entry["name"].string_or(""));
+                    if (entry["type"].view() == "file")
+                        newest = std::max(newest, entry["name"].string_or(""));
                 }
             } catch (const heal::cancelled_error&) {
                 throw;
@@ -135,7 +183,8 @@ private:
             }
             if (newest.empty()) continue;
             const auto now = call.try_read_file(file);
-            if (!now || *now != call.read_file(folder + "/" + newest)) out.push_back({file, folder + "/" + newest});
+            if (!now || *now != call.read_file(folder + "/" + newest))
+                out.push_back({file, folder + "/" + newest});
         }
         return out;
     }
@@ -155,7 +204,8 @@ private:
             call.perform("start_process", start);
         } else if (!argv.empty()) {
             const auto done = call.exec({.argv = argv});
-            if (!done.ok()) return heal::outcome::failed("reloading failed: " + first_line(done.error_output));
+            if (!done.ok())
+                return heal::outcome::failed("reloading failed: " + first_line(done.error_output));
         }
         call.sleep(std::chrono::milliseconds{rq.config()["settle_ms"].int_or(200)});
         return heal::outcome::succeeded();

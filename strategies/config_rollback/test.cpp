@@ -11,13 +11,21 @@ namespace {
 
 const heal::json target = heal::json::object(
     {{"name", "web"},
-     {"config", heal::json::object({{"files", heal::json::array({"/etc/web.conf"})}, {"check", heal::json::array({"/usr/sbin/web", "-t"})},
-                                    {"reload", heal::json::array({"/usr/sbin/web", "-r"})}, {"versions", "/state/web"}})}}
+     {"config",
+      heal::json::object(
+          {{"files", heal::json::array({"/etc/web.conf"})},
+           {"check", heal::json::array({"/usr/sbin/web", "-t"})},
+           {"reload", heal::json::array({"/usr/sbin/web", "-r"})},
+           {"versions", "/state/web"}}
+      )}}
 );
 
 // Files by path; the check's exit code.
 struct World {
-    std::map<std::string, std::string> files{{"/etc/web.conf", "new"}, {"/state/web/etc%web.conf/1-a", "old"}, {"/state/web/etc%web.conf/2-b", "good"}};
+    std::map<std::string, std::string> files{
+        {"/etc/web.conf", "new"},
+        {"/state/web/etc%web.conf/1-a", "old"},
+        {"/state/web/etc%web.conf/2-b", "good"}};
     int check = 0, reload = 0;
 
     void attach(heal::fake::host& host) {
@@ -25,21 +33,26 @@ struct World {
             heal::json out = heal::json::array();
             const std::string folder = p["path"].string_or("") + "/";
             for (const auto& [path, _] : files) {
-                if (path.starts_with(folder)) out.push(heal::json::object({{"name", path.substr(folder.size())}, {"type", "file"}}));
+                if (path.starts_with(folder))
+                    out.push(heal::json::object({{"name", path.substr(folder.size())}, {"type", "file"}}));
             }
             if (out.items().empty()) throw heal::effect_error(HEAL_FAILED, "does not exist");
             return heal::json::object({{"files", out}});
         });
         host.answer_with("read_file", [this](const heal::json& p) {
             const auto found = files.find(p["path"].string_or(""));
-            return heal::json::object({{"exists", found != files.end()}, {"content", found != files.end() ? found->second : ""}});
+            return heal::json::object(
+                {{"exists", found != files.end()}, {"content", found != files.end() ? found->second : ""}}
+            );
         });
         host.answer_with("copy_file", [this](const heal::json& p) {
             files[p["to"].string_or("")] = files.at(p["from"].string_or(""));
             return heal::json::object();
         });
         host.answer_with("exec", [this](const heal::json& p) {
-            return heal::json::object({{"exit_code", p["argv"][1].view() == "-t" ? check : reload}, {"error_output", "no\nmore"}});
+            return heal::json::object(
+                {{"exit_code", p["argv"][1].view() == "-t" ? check : reload}, {"error_output", "no\nmore"}}
+            );
         });
     }
 };
@@ -47,7 +60,9 @@ struct World {
 std::vector<std::string> changes(const heal::fake::host& host) {
     std::vector<std::string> out;
     for (const auto& e : host.effects()) {
-        if (e.kind == "copy_file" || (e.kind == "exec" && !e.parameters["read_only"].bool_or(false)) || e.kind == "start_process") out.push_back(e.kind);
+        if (e.kind == "copy_file" || (e.kind == "exec" && !e.parameters["read_only"].bool_or(false)) ||
+            e.kind == "start_process")
+            out.push_back(e.kind);
     }
     return out;
 }
@@ -108,7 +123,10 @@ TEST(ConfigRollback, StartsAServiceThatIsDownInsteadOfReloadingIt) {
     heal::fake::host host;
     world.attach(host);
     heal::json down = target;
-    down.set("process", heal::json::object({{"pid_file", "/run/web.pid"}, {"command", heal::json::array({"/usr/sbin/web"})}}));
+    down.set(
+        "process",
+        heal::json::object({{"pid_file", "/run/web.pid"}, {"command", heal::json::array({"/usr/sbin/web"})}})
+    );
     EXPECT_EQ(host.execute<config_rollback>(heal::fake::request({{"target", down}})).status, HEAL_OK);
     EXPECT_EQ(changes(host), (std::vector<std::string>{"copy_file", "start_process"}));
     host.refuse("process_info", HEAL_FAILED, "/run/web.pid holds no process id");
@@ -120,7 +138,9 @@ TEST(ConfigRollback, VerifiesFilesCheckAndProcess) {
     World world;
     heal::fake::host host;
     world.attach(host);
-    EXPECT_EQ(host.verify<config_rollback>(heal::fake::request({{"target", target}})).status, HEAL_FAILED);  // not restored
+    EXPECT_EQ(
+        host.verify<config_rollback>(heal::fake::request({{"target", target}})).status, HEAL_FAILED
+    );  // not restored
     world.files["/etc/web.conf"] = "good";
     world.check = 1;
     EXPECT_EQ(host.verify<config_rollback>(heal::fake::request({{"target", target}})).status, HEAL_FAILED);
@@ -128,7 +148,9 @@ TEST(ConfigRollback, VerifiesFilesCheckAndProcess) {
     heal::json with_process = target;
     with_process.set("process", heal::json::object({{"pid_file", "/run/web.pid"}}));
     host.answer("process_info", heal::json::object({{"alive", false}}));
-    EXPECT_EQ(host.verify<config_rollback>(heal::fake::request({{"target", with_process}})).status, HEAL_FAILED);
+    EXPECT_EQ(
+        host.verify<config_rollback>(heal::fake::request({{"target", with_process}})).status, HEAL_FAILED
+    );
     host.answer("process_info", heal::json::object({{"alive", true}}));
     EXPECT_EQ(host.verify<config_rollback>(heal::fake::request({{"target", with_process}})).status, HEAL_OK);
 }

@@ -1,5 +1,6 @@
-// Restarts what the inventory says a service is: a systemd unit, a container, or a process with pid file and command. Believes in a
-// restart only when a younger process is there and stays; the engine's probes tell whether it also works.
+// Restarts what the inventory says a service is: a systemd unit, a container, or a process with pid file and
+// command. Believes in a restart only when a younger process is there and stays; the engine's probes tell
+// whether it also works.
 #include <heal/sdk.hpp>
 
 namespace {
@@ -10,7 +11,8 @@ using namespace std::chrono_literals;
 std::string state_key(const heal::request& rq) {
     std::string key = "before.";
     for (const char c : rq.target()["name"].string_or(rq.service())) {
-        const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+        const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                           c == '-' || c == '_';
         key += plain ? c : '_';
     }
     return key.substr(0, 100);
@@ -29,25 +31,53 @@ struct restart {
         .timeout = 60s,
         .matches = R"([{"target": ["process"]}, {"target": ["systemd"]}, {"target": ["docker"]}])",
         .capabilities =
-            {"systemd:{target.systemd.unit}", "docker:{target.docker.container}", "net:unix:{target.docker.socket}",
-             "signal:pidfile:{target.process.pid_file}", "file:{target.process.pid_file}", "file:{target.process.log_file}",
+            {"systemd:{target.systemd.unit}",
+             "docker:{target.docker.container}",
+             "net:unix:{target.docker.socket}",
+             "signal:pidfile:{target.process.pid_file}",
+             "file:{target.process.pid_file}",
+             "file:{target.process.log_file}",
              "exec:{target.process.command.0}"},
     };
 
     static heal::parameters parameters() {
         return {
-            heal::integer("grace_ms").range(0, 60'000).by_default(5'000).unit("ms").summary("between TERM and KILL"),
-            heal::integer("settle_ms").range(0, 60'000).by_default(300).unit("ms").summary("how long the new process must live to count as started"),
+            heal::integer("grace_ms")
+                .range(0, 60'000)
+                .by_default(5'000)
+                .unit("ms")
+                .summary("between TERM and KILL"),
+            heal::integer("settle_ms")
+                .range(0, 60'000)
+                .by_default(300)
+                .unit("ms")
+                .summary("how long the new process must live to count as started"),
         };
     }
 
-    // A crash or a hang is what a restart cures; an error that a living process reports may well come back after it.
+    // A crash or a hang is what a restart cures; an error that a living process reports may well come back
+    // after it.
     double assess(const heal::request& rq, heal::call&) {
         const std::string type = rq.incident()["error_type"].string_or("");
-        if (rq.incident()["level"].view() == "fatal" || type.starts_with("SIG") || type == "panic" || type == "OOM") return 0.85;
+        if (rq.incident()["level"].view() == "fatal" || type.starts_with("SIG") || type == "panic" ||
+            type == "OOM")
+            return 0.85;
         const std::string message = lower(rq.message());
-        for (const std::string_view word : {"timed out", "timeout", "stuck", "hang", "hung", "deadlock", "blocked", "not responding", "no answer",
-                                            "watchdog", "connection refused", "out of memory", "too many open files", "leak"}) {
+        for (const std::string_view word :
+             {"timed out",
+              "timeout",
+              "stuck",
+              "hang",
+              "hung",
+              "deadlock",
+              "blocked",
+              "not responding",
+              "no answer",
+              "watchdog",
+              "connection refused",
+              "out of memory",
+              "too many open files",
+              "leak"}) {
             if (message.find(word) != std::string::npos) return 0.7;
         }
         return rq.incident()["stack_trace"].view().empty() ? 0.4 : 0.5;
@@ -58,7 +88,9 @@ struct restart {
         if (t["systemd"]) return restart_unit(rq, call);
         if (t["docker"]) return restart_container(rq, call);
         if (t["process"]) return restart_process(rq, call);
-        return heal::outcome::declined("the inventory names neither systemd, docker nor process for this service");
+        return heal::outcome::declined(
+            "the inventory names neither systemd, docker nor process for this service"
+        );
     }
 
     heal::outcome verify(const heal::request& rq, heal::call& call) {
@@ -67,17 +99,25 @@ struct restart {
         const heal::json before = saved ? heal::json::parse(*saved) : heal::json::object();
         if (t["docker"]) {
             const heal::json state = container_state(t, call);
-            if (!state["Running"].bool_or(false)) return heal::outcome::failed("the container is not running");
-            if (state.at_path("Health.Status").view() == "unhealthy") return heal::outcome::failed("the container says it is unhealthy");
-            if (state["StartedAt"] == before["started"]) return heal::outcome::failed("the container was not restarted");
+            if (!state["Running"].bool_or(false))
+                return heal::outcome::failed("the container is not running");
+            if (state.at_path("Health.Status").view() == "unhealthy")
+                return heal::outcome::failed("the container says it is unhealthy");
+            if (state["StartedAt"] == before["started"])
+                return heal::outcome::failed("the container was not restarted");
             return heal::outcome::succeeded("the container runs since " + state["StartedAt"].string_or("?"));
         }
-        const auto now = t["systemd"] ? call.process_info(main_pid(t["systemd"]["unit"].string_or(""), call)) : process_of(t["process"]["pid_file"].string_or(""), call);
+        const auto now = t["systemd"] ? call.process_info(main_pid(t["systemd"]["unit"].string_or(""), call))
+                                      : process_of(t["process"]["pid_file"].string_or(""), call);
         if (!now.alive) return heal::outcome::failed("no process is running");
-        if (now.state == "T" || now.state == "Z") return heal::outcome::failed("the process is in state " + now.state);
+        if (now.state == "T" || now.state == "Z")
+            return heal::outcome::failed("the process is in state " + now.state);
         // Start times count in ticks since boot: a later one is another process, whatever its pid.
-        if (now.start_time <= before["start_time"].int_or(0)) return heal::outcome::failed("it is still the process from before");
-        return heal::outcome::succeeded("process " + std::to_string(now.pid) + " is new and alive", heal::json::object({{"pid", now.pid}}));
+        if (now.start_time <= before["start_time"].int_or(0))
+            return heal::outcome::failed("it is still the process from before");
+        return heal::outcome::succeeded(
+            "process " + std::to_string(now.pid) + " is new and alive", heal::json::object({{"pid", now.pid}})
+        );
     }
 
 private:
@@ -88,9 +128,11 @@ private:
         return text;
     }
 
-    // Of a script the first word is its interpreter, and some programs write their own title ("nginx: master process /usr/sbin/nginx").
+    // Of a script the first word is its interpreter, and some programs write their own title ("nginx: master
+    // process /usr/sbin/nginx").
     static bool is_running(const std::vector<std::string>& command, const std::vector<std::string>& running) {
-        const std::string name = command[0].substr(command[0].rfind('/') == std::string::npos ? 0 : command[0].rfind('/') + 1);
+        const std::string name =
+            command[0].substr(command[0].rfind('/') == std::string::npos ? 0 : command[0].rfind('/') + 1);
         for (std::size_t i = 0; i < running.size() && i < 3; ++i) {
             if (running[i].find(name) != std::string::npos) return true;
         }
@@ -109,7 +151,9 @@ private:
         }
     }
 
-    static void remember(const heal::request& rq, heal::call& call, const heal::json& before) { call.state_put(state_key(rq), before.dump()); }
+    static void remember(const heal::request& rq, heal::call& call, const heal::json& before) {
+        call.state_put(state_key(rq), before.dump());
+    }
 
     static heal::outcome restart_process(const heal::request& rq, heal::call& call) {
         const heal::json& p = rq.target()["process"];
@@ -117,22 +161,38 @@ private:
         const std::string pid_file = p["pid_file"].string_or("");
         const bool supervised = p["supervised"].bool_or(false);
         if (pid_file.empty()) return heal::outcome::declined("the inventory gives no process.pid_file");
-        if (command.empty() && !supervised) return heal::outcome::declined("the inventory gives no process.command to start it with");
+        if (command.empty() && !supervised)
+            return heal::outcome::declined("the inventory gives no process.command to start it with");
 
         auto before = process_of(pid_file, call);
         if (before.alive && !command.empty() && !is_running(command, before.command)) {
             // A stale pid file: its number belongs to somebody else by now.
-            call.warn("the pid file names a process of another program", heal::json::object({{"pid", before.pid}, {"command", heal::json(before.command)}}));
+            call.warn(
+                "the pid file names a process of another program",
+                heal::json::object({{"pid", before.pid}, {"command", heal::json(before.command)}})
+            );
             before = heal::process_facts{};
         }
-        remember(rq, call, heal::json::object({{"pid", before.pid}, {"start_time", before.alive ? before.start_time : 0}}));
+        remember(
+            rq,
+            call,
+            heal::json::object({{"pid", before.pid}, {"start_time", before.alive ? before.start_time : 0}})
+        );
         if (before.alive) {
             // A stopped process does not even notice TERM.
             const bool stopped = before.state == "T";
             const std::chrono::milliseconds grace{rq.config()["grace_ms"].int_or(5'000)};
-            const bool ended = call.signal({.pid_file = pid_file, .start_time = before.start_time, .signal = stopped || grace.count() == 0 ? "KILL" : "TERM",
-                                            .wait = stopped || grace.count() == 0 ? 2'000ms : 0ms, .kill_after = stopped ? 0ms : grace});
-            if (!ended) return heal::outcome::failed("process " + std::to_string(before.pid) + " does not end, not even by KILL");
+            const bool ended = call.signal(
+                {.pid_file = pid_file,
+                 .start_time = before.start_time,
+                 .signal = stopped || grace.count() == 0 ? "KILL" : "TERM",
+                 .wait = stopped || grace.count() == 0 ? 2'000ms : 0ms,
+                 .kill_after = stopped ? 0ms : grace}
+            );
+            if (!ended)
+                return heal::outcome::failed(
+                    "process " + std::to_string(before.pid) + " does not end, not even by KILL"
+                );
         }
 
         heal::process_facts after;
@@ -143,10 +203,13 @@ private:
                 after = process_of(pid_file, call);
                 if (rq.dry_run()) return heal::outcome::succeeded("would be started by its supervisor");
             }
-            if (!after.alive) return heal::outcome::failed("its supervisor did not start it again within 10 s");
+            if (!after.alive)
+                return heal::outcome::failed("its supervisor did not start it again within 10 s");
         } else {
-            // Kept running even if the attempt fails later: the former process can't come back, and none is worse than a sick one.
-            heal::json start = heal::json::object({{"argv", heal::json(command)}, {"pid_file", pid_file}, {"keep", true}});
+            // Kept running even if the attempt fails later: the former process can't come back, and none is
+            // worse than a sick one.
+            heal::json start =
+                heal::json::object({{"argv", heal::json(command)}, {"pid_file", pid_file}, {"keep", true}});
             for (const char* key : {"cwd", "user", "log_file"}) {
                 if (const auto text = p[key].string_or(""); !text.empty()) start.set(key, text);
             }
@@ -156,7 +219,10 @@ private:
             call.sleep(std::chrono::milliseconds{rq.config()["settle_ms"].int_or(300)});
             after = call.process_info(started["pid"].int_or(0));
             if (!after.alive || after.start_time != started["start_time"].int_or(0)) {
-                return heal::outcome::failed("the new process ended at once; see its log" + (p["log_file"] ? " " + p["log_file"].string_or("") : std::string{}));
+                return heal::outcome::failed(
+                    "the new process ended at once; see its log" +
+                    (p["log_file"] ? " " + p["log_file"].string_or("") : std::string{})
+                );
             }
         }
         return heal::outcome::succeeded(
@@ -175,7 +241,11 @@ private:
     static heal::outcome restart_unit(const heal::request& rq, heal::call& call) {
         const std::string unit = rq.target()["systemd"]["unit"].string_or("");
         const auto before = call.process_info(main_pid(unit, call));
-        remember(rq, call, heal::json::object({{"pid", before.pid}, {"start_time", before.alive ? before.start_time : 0}}));
+        remember(
+            rq,
+            call,
+            heal::json::object({{"pid", before.pid}, {"start_time", before.alive ? before.start_time : 0}})
+        );
         // A unit that failed too often in a row refuses to start until that is forgotten.
         call.systemd("reset-failed", unit);
         const auto done = call.systemd("restart", unit);
@@ -183,11 +253,14 @@ private:
         return heal::outcome::succeeded("restarted " + unit);
     }
 
-    static heal::json container_state(const heal::json& target, heal::call& call) { return docker(target, call, "inspect")["state"]; }
+    static heal::json container_state(const heal::json& target, heal::call& call) {
+        return docker(target, call, "inspect")["state"];
+    }
 
     static heal::json docker(const heal::json& target, heal::call& call, std::string_view verb) {
         heal::json p = heal::json::object({{"verb", verb}, {"container", target["docker"]["container"]}});
-        if (const auto socket = target["docker"]["socket"].string_or(""); !socket.empty()) p.set("unix_socket", socket);
+        if (const auto socket = target["docker"]["socket"].string_or(""); !socket.empty())
+            p.set("unix_socket", socket);
         return call.perform("docker", p);
     }
 
@@ -195,7 +268,9 @@ private:
         const heal::json before = container_state(rq.target(), call);
         remember(rq, call, heal::json::object({{"started", before["StartedAt"]}}));
         docker(rq.target(), call, "restart");
-        return heal::outcome::succeeded("restarted the container " + rq.target()["docker"]["container"].string_or(""));
+        return heal::outcome::succeeded(
+            "restarted the container " + rq.target()["docker"]["container"].string_or("")
+        );
     }
 };
 

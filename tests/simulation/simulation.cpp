@@ -1,6 +1,7 @@
-// Simulates the decision core over seeded random schedules: guards that open and close, strategies that fail, hang or lie, evidence that
-// flips, errors that return, approvals, clocks that jump, crashes at every step with recovery from what was durable. Invariants are checked
-// after every step. A failing seed prints and replays exactly: simulation --seed N --verbose.
+// Simulates the decision core over seeded random schedules: guards that open and close, strategies that fail,
+// hang or lie, evidence that flips, errors that return, approvals, clocks that jump, crashes at every step
+// with recovery from what was durable. Invariants are checked after every step. A failing seed prints and
+// replays exactly: simulation --seed N --verbose.
 #include "core/guards.hpp"
 #include "core/healing_machine.hpp"
 #include "core/router.hpp"
@@ -25,12 +26,12 @@ struct Broken {
 
 /// What the store would hold of one attempt.
 struct Durable {
-    std::size_t index;   // candidate, by name order
+    std::size_t index;  // candidate, by name order
     std::string name;
     bool idempotent;
     std::string state = "started";  // started, executed, or final
     bool undoing = false, verified = false;
-    int starts = 0;      // how often it acted: the ledger that actions write themselves
+    int starts = 0;  // how often it acted: the ledger that actions write themselves
 };
 
 class Simulation {
@@ -67,16 +68,22 @@ public:
         for (int steps = 0; !machine_->finished(); ++steps) {
             if (steps > 2000) throw Broken{"an incident that never ends"};
             now_ = now_ + Duration{pick(0, 400'000)};
-            if (chance(0.02)) now_ = now_ + Duration{pick(-3'600, 3'600) * 1'000'000LL};  // the wall clock jumps
+            if (chance(0.02))
+                now_ = now_ + Duration{pick(-3'600, 3'600) * 1'000'000LL};  // the wall clock jumps
             if (chance(0.04)) {
                 crash();
                 continue;
             }
-            if (chance(0.05)) perform(machine_->step(input::Recurred{now_ - Duration{pick(0, 2'000'000)}}, now_));
+            if (chance(0.05))
+                perform(machine_->step(input::Recurred{now_ - Duration{pick(0, 2'000'000)}}, now_));
             if (chance(0.05) && machine_->state() == EventState::awaiting_approval) {
-                perform(machine_->step(chance(0.8) ? HealingInput{input::Approved{""}} : HealingInput{input::Rejected{"no"}}, now_));
+                perform(machine_->step(
+                    chance(0.8) ? HealingInput{input::Approved{""}} : HealingInput{input::Rejected{"no"}},
+                    now_
+                ));
             }
-            if (chance(0.05)) perform(machine_->step(stray(), now_));  // duplicated, reordered, late: must do no harm
+            if (chance(0.05))
+                perform(machine_->step(stray(), now_));  // duplicated, reordered, late: must do no harm
             answer();
         }
         check_end();
@@ -104,26 +111,31 @@ private:
             } else if (const auto* w = std::get_if<order::WriteIntent>(&o)) {
                 if (!allowed_) throw Broken{"an intent without the guards' leave"};
                 if (!candidate(w->index).note.empty()) throw Broken{"a candidate that was out"};
-                if (tried_.contains(candidate(w->index).info.name)) throw Broken{"the same strategy twice on one incident"};
+                if (tried_.contains(candidate(w->index).info.name))
+                    throw Broken{"the same strategy twice on one incident"};
                 expected_ = *w;
             } else if (const auto* e = std::get_if<order::Execute>(&o)) {
                 say(fmt::format("execute {}", candidate(e->index).info.name));
-                if (attempts_.empty() || attempts_.back().name != candidate(e->index).info.name) throw Broken{"acting without a durable intent"};
+                if (attempts_.empty() || attempts_.back().name != candidate(e->index).info.name)
+                    throw Broken{"acting without a durable intent"};
                 if (acting_) throw Broken{"two at once on one target"};
                 acting_ = true;
                 auto& a = attempts_.back();
                 if (++a.starts > 1 && !a.idempotent) throw Broken{"a non-idempotent attempt ran twice"};
                 expected_ = *e;
-            } else if (const auto* c = std::get_if<order::Check>(&o)) expected_ = *c;
+            } else if (const auto* c = std::get_if<order::Check>(&o))
+                expected_ = *c;
             else if (const auto* u = std::get_if<order::Undo>(&o)) {
                 attempts_.back().undoing = true;
                 expected_ = *u;
-            } else if (const auto* t = std::get_if<order::Wait>(&o)) expected_ = *t;
+            } else if (const auto* t = std::get_if<order::Wait>(&o))
+                expected_ = *t;
             else if (const auto* v = std::get_if<order::Verified>(&o)) {
                 say(fmt::format("verified {} {}", candidate(v->index).info.name, v->verdict));
                 attempts_.back().verified = v->verdict == "succeeded";
                 attempts_.back().state = v->verdict;
-                if (v->verdict == "succeeded" && !(last_.positive > 0 && last_.negative == 0)) throw Broken{"verified without positive evidence"};
+                if (v->verdict == "succeeded" && !(last_.positive > 0 && last_.negative == 0))
+                    throw Broken{"verified without positive evidence"};
                 if (v->verdict == "failed") needs_undo_ = true;
             } else if (const auto* m = std::get_if<order::Move>(&o)) {
                 if (!is_open(m->state)) throw Broken{"moved to a final state without finishing"};
@@ -138,8 +150,12 @@ private:
 
     void answer() {
         if (!expected_) {
-            perform(machine_->step(machine_->state() == EventState::awaiting_approval && chance(0.3) ? HealingInput{input::Rejected{"no"}}
-                                                                                                   : HealingInput{input::Timer{}}, now_));
+            perform(machine_->step(
+                machine_->state() == EventState::awaiting_approval && chance(0.3)
+                    ? HealingInput{input::Rejected{"no"}}
+                    : HealingInput{input::Timer{}},
+                now_
+            ));
             return;
         }
         const auto order = *expected_;
@@ -156,10 +172,14 @@ private:
             in.now = now_;
             const auto verdict = evaluate_guards(in);
             allowed_ = verdict.allowed();
-            if (allowed_ && (!in.history || !in.paused || *in.paused)) throw Broken{"a guard with missing input let it pass"};
+            if (allowed_ && (!in.history || !in.paused || *in.paused))
+                throw Broken{"a guard with missing input let it pass"};
             const auto& last = verdict.last();
-            const bool temporary = !last.passed && (last.guard == GuardId::kill_switch || last.guard == GuardId::target_lock);
-            perform(machine_->step(input::Guarded{allowed_, last.needs_approval, last.retry_at, temporary, last.reason}, now_));
+            const bool temporary =
+                !last.passed && (last.guard == GuardId::kill_switch || last.guard == GuardId::target_lock);
+            perform(machine_->step(
+                input::Guarded{allowed_, last.needs_approval, last.retry_at, temporary, last.reason}, now_
+            ));
         } else if (const auto* w = std::get_if<order::WriteIntent>(&order)) {
             if (chance(0.1)) {
                 perform(machine_->step(input::IntentFailed{"disk full"}, now_));
@@ -194,10 +214,16 @@ private:
     HealingInput stray() {
         switch (pick(0, 5)) {
             // Results arrive twice or late, but a result is never made up: none while its own order waits.
-            case 0: return expected_ && std::holds_alternative<order::WriteIntent>(*expected_) ? HealingInput{input::Approved{"x"}} : HealingInput{input::IntentStored{}};
-            case 1: return input::Approved{"nobody"};
-            case 2: return input::Begin{};
-            default: return input::Recurred{now_ - 1h};
+            case 0:
+                return expected_ && std::holds_alternative<order::WriteIntent>(*expected_)
+                           ? HealingInput{input::Approved{"x"}}
+                           : HealingInput{input::IntentStored{}};
+            case 1:
+                return input::Approved{"nobody"};
+            case 2:
+                return input::Begin{};
+            default:
+                return input::Recurred{now_ - 1h};
         }
     }
 
@@ -210,12 +236,19 @@ private:
         auto candidates = originals_;
         HealingInput first = input::Begin{};
         for (auto& a : attempts_) {
-            const auto it = std::find_if(candidates.begin(), candidates.end(), [&](const Candidate& c) { return c.info.name == a.name; });
-            const bool unfinished = a.state == "started" || a.state == "executed" || (a.state == "unknown" && !a.verified) || a.state == "cancelled";
+            const auto it = std::find_if(candidates.begin(), candidates.end(), [&](const Candidate& c) {
+                return c.info.name == a.name;
+            });
+            const bool unfinished = a.state == "started" || a.state == "executed" ||
+                                    (a.state == "unknown" && !a.verified) || a.state == "cancelled";
             if ((unfinished && &a == &attempts_.back()) || a.undoing) {
-                first = input::Resume{static_cast<std::size_t>(it - candidates.begin()), a.state == "executed" ? Outcome::succeeded : Outcome::unknown,
-                                      "stopped", a.undoing};
-            } else it->note = "tried before";
+                first = input::Resume{
+                    static_cast<std::size_t>(it - candidates.begin()),
+                    a.state == "executed" ? Outcome::succeeded : Outcome::unknown,
+                    "stopped",
+                    a.undoing};
+            } else
+                it->note = "tried before";
         }
         machine_.emplace(candidates);
         perform(machine_->step(first, now_));
@@ -223,9 +256,11 @@ private:
 
     void check_end() const {
         if (!ended_) throw Broken{"no end"};
-        if (*ended_ == EventState::healed && !attempts_.back().verified) throw Broken{"healed without verification"};
+        if (*ended_ == EventState::healed && !attempts_.back().verified)
+            throw Broken{"healed without verification"};
         if (attempts_.size() > limits_.attempts_per_incident) throw Broken{"more attempts than the limit"};
-        if (needs_undo_ && *ended_ != EventState::escalated) throw Broken{"ended with a failed attempt that was not taken back"};
+        if (needs_undo_ && *ended_ != EventState::escalated)
+            throw Broken{"ended with a failed attempt that was not taken back"};
     }
 
     std::mt19937_64 random_;
@@ -250,16 +285,20 @@ int main(int argc, char** argv) {
     std::uint64_t from = 1, count = 10'000;
     bool verbose = false;
     for (int i = 1; i < argc; ++i) {
-        if (std::strcmp(argv[i], "--seed") == 0 && i + 1 < argc) from = std::strtoull(argv[++i], nullptr, 10), count = 1;
-        else if (std::strcmp(argv[i], "--seeds") == 0 && i + 1 < argc) count = std::strtoull(argv[++i], nullptr, 10);
-        else if (std::strcmp(argv[i], "--verbose") == 0) verbose = true;
+        if (std::strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
+            from = std::strtoull(argv[++i], nullptr, 10), count = 1;
+        else if (std::strcmp(argv[i], "--seeds") == 0 && i + 1 < argc)
+            count = std::strtoull(argv[++i], nullptr, 10);
+        else if (std::strcmp(argv[i], "--verbose") == 0)
+            verbose = true;
     }
     std::uint64_t failed = 0;
     for (std::uint64_t seed = from; seed < from + count; ++seed) {
         try {
             Simulation{seed, verbose}.run();
         } catch (const Broken& broken) {
-            if (++failed <= 10) fmt::print("seed {}: {} (replay: simulation --seed {} --verbose)\n", seed, broken.what, seed);
+            if (++failed <= 10)
+                fmt::print("seed {}: {} (replay: simulation --seed {} --verbose)\n", seed, broken.what, seed);
         }
     }
     fmt::print("{} passed, {} failed\n", count - failed, failed);

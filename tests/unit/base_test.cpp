@@ -27,7 +27,12 @@ TEST(Clock, ParsesOffsetsAndFractions) {
     EXPECT_EQ(to_rfc3339(t), "2026-11-21T10:00:00.500000Z");
     ASSERT_TRUE(parse_rfc3339("2026-11-21 10:00:00,123456789", t));
     EXPECT_EQ(to_rfc3339(t), "2026-11-21T10:00:00.123456Z");
-    for (const char* bad : {"", "2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z", "2026-11-21T24:00:00Z", "2026-11-21T10:00:00X"}) {
+    for (const char* bad :
+         {"",
+          "2026-13-01T00:00:00Z",
+          "2026-02-30T00:00:00Z",
+          "2026-11-21T24:00:00Z",
+          "2026-11-21T10:00:00X"}) {
         EXPECT_FALSE(parse_rfc3339(bad, t)) << bad;
     }
 }
@@ -47,13 +52,21 @@ TEST(Id, IsUniqueSortedAndVersion7) {
 }
 
 TEST(Id, Sha256MatchesTheStandardVector) {
-    EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");  // FIPS 180-2, B.1
+    EXPECT_EQ(
+        sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    );  // FIPS 180-2, B.1
 }
 
 TEST(Level, UnderstandsTheWordsOfOthers) {
-    const std::pair<const char*, Level> rows[] = {{"ERROR", Level::error},  {"crit", Level::fatal},  {"Warning", Level::warn},
-                                                  {"SEVERE", Level::error}, {"notice", Level::info}, {"E", Level::error},
-                                                  {"erroneous", Level::unknown}, {"", Level::unknown}};
+    const std::pair<const char*, Level> rows[] = {
+        {"ERROR", Level::error},
+        {"crit", Level::fatal},
+        {"Warning", Level::warn},
+        {"SEVERE", Level::error},
+        {"notice", Level::info},
+        {"E", Level::error},
+        {"erroneous", Level::unknown},
+        {"", Level::unknown}};
     for (const auto& [word, level] : rows) EXPECT_EQ(parse_level(word), level) << word;
     EXPECT_EQ(level_of_pino(50), Level::error);
     EXPECT_EQ(level_of_syslog(2), Level::fatal);
@@ -77,7 +90,12 @@ TEST(Json, ErrorsNameThePlace) {
 
 TEST(Json, InvalidUtf8BecomesReplacementCharacters) {
     EXPECT_EQ(to_valid_utf8("ok \xC3\xA4"), "ok \xC3\xA4");
-    EXPECT_EQ(to_valid_utf8("\xFF" "a\xC0\x80"), "\xEF\xBF\xBD" "a\xEF\xBF\xBD\xEF\xBF\xBD");
+    EXPECT_EQ(
+        to_valid_utf8("\xFF"
+                      "a\xC0\x80"),
+        "\xEF\xBF\xBD"
+        "a\xEF\xBF\xBD\xEF\xBF\xBD"
+    );
     EXPECT_EQ(to_valid_utf8("\xED\xA0\x80"), "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD");  // a lone surrogate
 }
 

@@ -3,8 +3,8 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
-#include <gtest/gtest.h>
 
+#include <gtest/gtest.h>
 #include <stdlib.h>
 
 #include <filesystem>
@@ -56,7 +56,9 @@ protected:
         boost::asio::io_context io;
         ConfigKeeper* keeper = keeper_.get();
         if (!keeper) {
-            keeper_ = std::make_unique<ConfigKeeper>(io_.get_executor(), folder_ + "/kept", files_, clock_, prober_, [this] { return settings_; });
+            keeper_ = std::make_unique<ConfigKeeper>(
+                io_.get_executor(), folder_ + "/kept", files_, clock_, prober_, [this] { return settings_; }
+            );
             keeper = keeper_.get();
         }
         boost::asio::co_spawn(io, keeper->look(), [](const std::exception_ptr& e) {
@@ -67,7 +69,8 @@ protected:
     /// Contents of the kept versions, oldest first.
     std::vector<std::string> kept() const {
         std::vector<std::string> out;
-        const auto folder = ConfigKeeper::versions_of(folder_ + "/kept", "web") + "/" + ConfigKeeper::folder_name(file_);
+        const auto folder =
+            ConfigKeeper::versions_of(folder_ + "/kept", "web") + "/" + ConfigKeeper::folder_name(file_);
         const auto names = files_.list(folder);
         if (!names) return out;
         for (const auto& name : *names) out.push_back(files_.read(folder + "/" + name, 100).value());

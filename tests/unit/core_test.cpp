@@ -33,7 +33,8 @@ Candidate candidate(std::string name, std::int64_t priority = 50, double confide
     return c;
 }
 
-// --- rules ---------------------------------------------------------------------------------------------------------
+// --- rules
+// ---------------------------------------------------------------------------------------------------------
 
 TEST(Rules, BugsOpenAtOnceOnlyForTheFourKinds) {
     const std::pair<LogRecord, std::string> rows[] = {
@@ -59,9 +60,12 @@ TEST(Rules, SeverityFollowsImpactAndFrequency) {
 
 TEST(Rules, BugTypesAndTitles) {
     const std::pair<LogRecord, const char*> rows[] = {
-        {record(Level::error, "'NoneType' object has no attribute"), "null_pointer"}, {record(Level::error, "x", "OperationalError"), "sql_error"},
-        {record(Level::error, "write: no space left on device"), "resource"},          {record(Level::error, "connect: ECONNREFUSED"), "network"},
-        {record(Level::error, "request timed out"), "performance"},                    {record(Level::error, "unknown directive \"x\""), "config"},
+        {record(Level::error, "'NoneType' object has no attribute"), "null_pointer"},
+        {record(Level::error, "x", "OperationalError"), "sql_error"},
+        {record(Level::error, "write: no space left on device"), "resource"},
+        {record(Level::error, "connect: ECONNREFUSED"), "network"},
+        {record(Level::error, "request timed out"), "performance"},
+        {record(Level::error, "unknown directive \"x\""), "config"},
         {record(Level::error, "index out of range"), "logic_bug"}};
     for (const auto& [r, type] : rows) EXPECT_EQ(bug_type_of(r), type) << r.message;
     EXPECT_EQ(title_of(record(Level::error, "line one\nline two", "KeyError")), "KeyError: line one");
@@ -84,7 +88,8 @@ TEST(SlidingCount, CountsExactlyWithinItsWindowAndStaysBounded) {
     EXPECT_EQ(many.count(t0 + 3h), 0U);
 }
 
-// --- matching ------------------------------------------------------------------------------------------------------
+// --- matching
+// ------------------------------------------------------------------------------------------------------
 
 std::optional<Threshold> fit(const char* matches, const LogRecord& r, const json::object& target = {}) {
     auto matcher = Matcher::compile(parse_json(matches, "m").value().as_array(), "m");
@@ -115,9 +120,12 @@ TEST(Matcher, AnyRuleMustFitAndInItEveryKey) {
 
 TEST(Matcher, RefusesWhatItCannotReadAndNamesThePlace) {
     const std::pair<const char*, const char*> rows[] = {
-        {R"([{"servce": "x"}])", "m[0].servce: unknown key"},   {R"([{}, {"message": "("}])", "m[1].message: not a regular expression"},
-        {R"([{"http_status": 99}])", "m[0].http_status"},       {R"([{"level": "loud"}])", "m[0].level"},
-        {R"([3])", "m[0]: must be an object"},                  {R"([{"trigger": {"count": 0}}])", "m[0].trigger.count"}};
+        {R"([{"servce": "x"}])", "m[0].servce: unknown key"},
+        {R"([{}, {"message": "("}])", "m[1].message: not a regular expression"},
+        {R"([{"http_status": 99}])", "m[0].http_status"},
+        {R"([{"level": "loud"}])", "m[0].level"},
+        {R"([3])", "m[0]: must be an object"},
+        {R"([{"trigger": {"count": 0}}])", "m[0].trigger.count"}};
     for (const auto& [text, expected] : rows) {
         auto matcher = Matcher::compile(parse_json(text, "m").value().as_array(), "m");
         ASSERT_FALSE(matcher) << text;
@@ -132,7 +140,8 @@ TEST(Matcher, GlobsAreLinearEvenWhenHostile) {
     EXPECT_FALSE(glob_matches(std::string(50, '*') + "x", std::string(20'000, 'a')));
 }
 
-// --- ranking -------------------------------------------------------------------------------------------------------
+// --- ranking
+// -------------------------------------------------------------------------------------------------------
 
 TEST(Router, PrefersHigherPriorityOverConfidence) {
     std::vector<Candidate> c{candidate("low", 10, 0.99), candidate("high", 90, 0.1)};
@@ -159,7 +168,8 @@ TEST(OutcomeBook, VerifiedOutcomesOutweighThePriorAndOldOnesFade) {
     EXPECT_DOUBLE_EQ(book.confidence(0.8, "s", "f", "svc", t0), 0.8);
     for (int i = 0; i < 20; ++i) book.record("s", "f", "svc", false, t0);
     EXPECT_LT(book.confidence(0.8, "s", "f", "svc", t0), 0.05);
-    EXPECT_LT(book.confidence(0.8, "s", "other", "svc", t0), 0.3) << "backs off to the service and the strategy";
+    EXPECT_LT(book.confidence(0.8, "s", "other", "svc", t0), 0.3)
+        << "backs off to the service and the strategy";
     EXPECT_GT(book.confidence(0.8, "s", "f", "svc", t0 + std::chrono::hours{24 * 365}), 0.6);
     EXPECT_DOUBLE_EQ(book.confidence(0.8, "t", "f", "svc", t0), 0.8);
 }
@@ -173,7 +183,8 @@ TEST(OutcomeBook, ASuccessThatDidNotHoldBecomesAFailure) {
     EXPECT_LT(book.confidence(0.5, "s", "f", "svc", t0), 0.5);
 }
 
-// --- guards --------------------------------------------------------------------------------------------------------
+// --- guards
+// --------------------------------------------------------------------------------------------------------
 
 struct GuardCase {
     GuardCase() {
@@ -188,7 +199,12 @@ struct GuardCase {
         in.paused = false;
         in.now = t0;
     }
-    void past(const std::string& id, Time started, std::optional<Time> ended, const std::string& fingerprint = "other") {
+    void past(
+        const std::string& id,
+        Time started,
+        std::optional<Time> ended,
+        const std::string& fingerprint = "other"
+    ) {
         history.started({id, "e-" + id, fingerprint, "cart", "restart", started, ended});
     }
     std::string tripped() const {
@@ -272,22 +288,27 @@ TEST(Guards, RatesCountWithinTheirWindowOnly) {
     EXPECT_EQ(zero.tripped(), "global_rate");
 }
 
-// --- the machine ---------------------------------------------------------------------------------------------------
+// --- the machine
+// ---------------------------------------------------------------------------------------------------
 
 std::string words(const HealingOrder& o) {
-    if (const auto* x = std::get_if<order::Consider>(&o)) return fmt::format("consider {}{}", x->index, x->approved ? " approved" : "");
+    if (const auto* x = std::get_if<order::Consider>(&o))
+        return fmt::format("consider {}{}", x->index, x->approved ? " approved" : "");
     if (const auto* x = std::get_if<order::WriteIntent>(&o)) return fmt::format("intent {}", x->index);
     if (const auto* x = std::get_if<order::Execute>(&o)) return fmt::format("execute {}", x->index);
     if (const auto* x = std::get_if<order::Check>(&o)) return fmt::format("check {}", x->index);
-    if (const auto* x = std::get_if<order::Wait>(&o)) return fmt::format("wait {}ms", x->duration.count() / 1000);
+    if (const auto* x = std::get_if<order::Wait>(&o))
+        return fmt::format("wait {}ms", x->duration.count() / 1000);
     if (const auto* x = std::get_if<order::Undo>(&o)) return fmt::format("undo {}", x->index);
-    if (const auto* x = std::get_if<order::Verified>(&o)) return fmt::format("verified {} {}", x->index, x->verdict);
+    if (const auto* x = std::get_if<order::Verified>(&o))
+        return fmt::format("verified {} {}", x->index, x->verdict);
     if (const auto* x = std::get_if<order::Move>(&o)) return fmt::format("move {}", to_string(x->state));
     return fmt::format("finish {}", to_string(std::get<order::Finish>(o).state));
 }
 
 struct Walk {
-    explicit Walk(std::vector<Candidate> candidates, std::vector<std::string> excluded = {}) : machine(std::move(candidates), excluded) {}
+    explicit Walk(std::vector<Candidate> candidates, std::vector<std::string> excluded = {})
+        : machine(std::move(candidates), excluded) {}
     std::string operator()(const HealingInput& in, Duration later = 0us) {
         now = now + later;
         std::string out;
@@ -336,7 +357,8 @@ TEST(HealingMachine, SilenceIsNeverHealed) {
 
 TEST(HealingMachine, ARecurrenceWhileStabilizingIsAFailureButALateOldLineIsNot) {
     Walk w{{candidate("a")}};
-    w(input::Begin{}), w(allowed), w(input::IntentStored{}, 1s), w(input::Executed{Outcome::succeeded, {}}), w(evidence(1, 0), 1s);
+    w(input::Begin{}), w(allowed), w(input::IntentStored{}, 1s), w(input::Executed{Outcome::succeeded, {}}),
+        w(evidence(1, 0), 1s);
     EXPECT_EQ(w(input::Recurred{t0 + 1s}), "");
     EXPECT_EQ(w(input::Recurred{t0 + 3s}, 1s), "verified 0 failed; move healing; undo 0");
 }
@@ -350,7 +372,8 @@ TEST(HealingMachine, VerificationThatStaysBadFailsAfterItsTimeout) {
     w(input::Timer{}, 50ms);
     EXPECT_EQ(w(evidence(0, 1)), "wait 100ms");
     w(input::Timer{}, 100ms);
-    EXPECT_EQ(w(evidence(1, 1)), "verified 0 failed; move healing; undo 0") << "one bad sign outweighs good ones";
+    EXPECT_EQ(w(evidence(1, 1)), "verified 0 failed; move healing; undo 0")
+        << "one bad sign outweighs good ones";
 }
 
 TEST(HealingMachine, AfterAnUnknownOutcomeVerificationDecidesAndTheNextMayTry) {
@@ -365,13 +388,15 @@ TEST(HealingMachine, AfterAnUnknownOutcomeVerificationDecidesAndTheNextMayTry) {
 
 TEST(HealingMachine, AnUnknownOutcomeWithoutEvidenceEscalates) {
     Walk w{{candidate("a"), candidate("b", 1)}};
-    w(input::Begin{}), w(allowed), w(input::IntentStored{}), w(input::Executed{Outcome::unknown, {}}), w(evidence(0, 0)), w(input::Timer{}, 60s);
+    w(input::Begin{}), w(allowed), w(input::IntentStored{}), w(input::Executed{Outcome::unknown, {}}),
+        w(evidence(0, 0)), w(input::Timer{}, 60s);
     EXPECT_EQ(w(evidence(0, 0)), "verified 0 unknown; finish escalated");
 }
 
 TEST(HealingMachine, UnknownMayStillProveHealthy) {
     Walk w{{candidate("a")}};
-    w(input::Begin{}), w(allowed), w(input::IntentStored{}), w(input::Executed{Outcome::unknown, {}}), w(evidence(2, 0)), w(input::Timer{}, 60s);
+    w(input::Begin{}), w(allowed), w(input::IntentStored{}), w(input::Executed{Outcome::unknown, {}}),
+        w(evidence(2, 0)), w(input::Timer{}, 60s);
     EXPECT_EQ(w(evidence(2, 0)), "verified 0 succeeded; finish healed");
 }
 
@@ -430,8 +455,13 @@ TEST(HealingMachine, ResumesWhereItStood) {
     auto twice = candidate("twice");
     twice.info.idempotent = true;
     EXPECT_EQ((Walk{{twice}}(input::Resume{0, Outcome::unknown, {}, false})), "execute 0");
-    EXPECT_EQ((Walk{{candidate("once")}}(input::Resume{0, Outcome::unknown, {}, false})), "move verifying; check 0");
-    EXPECT_EQ((Walk{{candidate("once")}}(input::Resume{0, Outcome::succeeded, {}, false})), "move verifying; check 0");
+    EXPECT_EQ(
+        (Walk{{candidate("once")}}(input::Resume{0, Outcome::unknown, {}, false})), "move verifying; check 0"
+    );
+    EXPECT_EQ(
+        (Walk{{candidate("once")}}(input::Resume{0, Outcome::succeeded, {}, false})),
+        "move verifying; check 0"
+    );
     EXPECT_EQ((Walk{{candidate("once")}}(input::Resume{0, Outcome::unknown, {}, true})), "undo 0");
 }
 

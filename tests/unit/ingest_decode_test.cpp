@@ -25,7 +25,11 @@ struct Decoded {
     const LogRecord& first() const { return batch.deltas.at(0).samples.at(0); }
 };
 
-Decoded decode(std::string_view body, std::string_view type = "application/json", const DecodeDefaults& defaults = http_defaults()) {
+Decoded decode(
+    std::string_view body,
+    std::string_view type = "application/json",
+    const DecodeDefaults& defaults = http_defaults()
+) {
     const ManualClock clock;
     BatchBuilder builder{clock};
     LogDecoder decoder;
@@ -42,9 +46,11 @@ Decoded decode(std::string_view body, std::string_view type = "application/json"
 }
 
 TEST(DecodeLogs, ReadsTheRecordOfTheContract) {
-    const auto d = decode(R"j({"service_name":"shop","log_level":"error","message":"payment failed","error_type":"TimeoutError",
+    const auto d = decode(
+        R"j({"service_name":"shop","log_level":"error","message":"payment failed","error_type":"TimeoutError",
         "stack_trace":"Error: x\n    at pay (/srv/pay.js:3:1)","context":{"order":7},"timestamp":"2026-09-21T14:13:20.5Z","http_status":502,
-        "component":"pay","request_id":"r1","workspace_id":"w1","trace_id":"t1","environment":"prod","release":"1.2","extra":[1]})j");
+        "component":"pay","request_id":"r1","workspace_id":"w1","trace_id":"t1","environment":"prod","release":"1.2","extra":[1]})j"
+    );
     ASSERT_EQ(d.error, "");
     ASSERT_EQ(d.batch.deltas.size(), 1U);
     const auto& r = d.first();
@@ -78,28 +84,96 @@ struct Shape {
 
 TEST(DecodeLogs, UnderstandsTheShapesOfTheUsualLoggers) {
     const Shape rows[] = {
-        {"pino", R"j({"level":50,"time":1790000000000,"pid":7,"hostname":"h","name":"shop","err":{"type":"TypeError","message":"x is null","stack":"TypeError: x is null\n    at f (a.js:1:2)"},"msg":"x is null"})j",
-         Level::error, "shop", "x is null", "TypeError"},
-        {"bunyan", R"j({"name":"shop","hostname":"h","pid":7,"level":60,"msg":"boom","time":"2026-09-21T14:13:20.000Z","v":0})j", Level::fatal, "shop", "boom", ""},
-        {"winston", R"j({"level":"error","message":"no answer","service":"shop","timestamp":"2026-09-21T14:13:20Z"})j", Level::error, "shop", "no answer", ""},
-        {"winston error", R"j({"level":"error","message":"bad","stack":"RangeError: bad\n    at f (a.js:1:2)"})j", Level::error, "unknown", "bad", "RangeError"},
-        {"zap", R"j({"level":"error","ts":1790000000.25,"logger":"db","caller":"a.go:1","msg":"query failed","error":"connection refused","stacktrace":"main.f\n\t/a.go:1"})j",
-         Level::error, "unknown", "query failed: connection refused", ""},
-        {"logrus", R"j({"error":"EOF","level":"warning","msg":"read","time":"2026-09-21T14:13:20Z"})j", Level::warn, "unknown", "read: EOF", ""},
-        {"logback", R"j({"@timestamp":"2026-09-21T14:13:20.000+00:00","@version":"1","message":"fail","logger_name":"a.B","thread_name":"main","level":"ERROR","level_value":40000,"stack_trace":"java.lang.IllegalStateException: x\n\tat a.B.c(B.java:1)"})j",
-         Level::error, "unknown", "fail", "java.lang.IllegalStateException"},
-        {"ecs", R"j({"@timestamp":"2026-09-21T14:13:20Z","log.level":"error","message":"fail","service.name":"shop","error.type":"IOError","error.stack_trace":"IOError\n at x"})j",
-         Level::error, "shop", "fail", "IOError"},
-        {"ecs nested", R"j({"log":{"level":"error","logger":"x"},"message":"fail","service":{"name":"shop","version":"3"},"error":{"type":"IOError","message":"disk"}})j",
-         Level::error, "shop", "fail: disk", "IOError"},
-        {"serilog", R"j({"@t":"2026-09-21T14:13:20Z","@mt":"User {Id} failed","@l":"Error","@x":"System.InvalidOperationException: no\n   at A.B()"})j",
-         Level::error, "unknown", "User {Id} failed", "System.InvalidOperationException"},
-        {"structlog", R"j({"event":"job failed","level":"error","timestamp":"2026-09-21T14:13:20Z","exception":"Traceback (most recent call last):\n  File \"a.py\", line 1, in f\nValueError: bad"})j",
-         Level::error, "unknown", "job failed", "ValueError"},
-        {"otel", R"j({"severityNumber":17,"body":"fail","serviceName":"shop"})j", Level::error, "shop", "fail", ""},
-        {"gelf", R"j({"version":"1.1","host":"h","short_message":"fail","level":3})j", Level::error, "unknown", "fail", ""},
-        {"no level, a stack", R"j({"service":"shop","message":"fail","stack":"Error: fail\n    at x (a.js:1:1)"})j", Level::error, "shop", "fail", "Error"},
-        {"no level, a status", R"j({"service":"shop","message":"GET /","status":503})j", Level::error, "shop", "GET /", ""},
+        {"pino",
+         R"j({"level":50,"time":1790000000000,"pid":7,"hostname":"h","name":"shop","err":{"type":"TypeError","message":"x is null","stack":"TypeError: x is null\n    at f (a.js:1:2)"},"msg":"x is null"})j",
+         Level::error,
+         "shop",
+         "x is null",
+         "TypeError"},
+        {"bunyan",
+         R"j({"name":"shop","hostname":"h","pid":7,"level":60,"msg":"boom","time":"2026-09-21T14:13:20.000Z","v":0})j",
+         Level::fatal,
+         "shop",
+         "boom",
+         ""},
+        {"winston",
+         R"j({"level":"error","message":"no answer","service":"shop","timestamp":"2026-09-21T14:13:20Z"})j",
+         Level::error,
+         "shop",
+         "no answer",
+         ""},
+        {"winston error",
+         R"j({"level":"error","message":"bad","stack":"RangeError: bad\n    at f (a.js:1:2)"})j",
+         Level::error,
+         "unknown",
+         "bad",
+         "RangeError"},
+        {"zap",
+         R"j({"level":"error","ts":1790000000.25,"logger":"db","caller":"a.go:1","msg":"query failed","error":"connection refused","stacktrace":"main.f\n\t/a.go:1"})j",
+         Level::error,
+         "unknown",
+         "query failed: connection refused",
+         ""},
+        {"logrus",
+         R"j({"error":"EOF","level":"warning","msg":"read","time":"2026-09-21T14:13:20Z"})j",
+         Level::warn,
+         "unknown",
+         "read: EOF",
+         ""},
+        {"logback",
+         R"j({"@timestamp":"2026-09-21T14:13:20.000+00:00","@version":"1","message":"fail","logger_name":"a.B","thread_name":"main","level":"ERROR","level_value":40000,"stack_trace":"java.lang.IllegalStateException: x\n\tat a.B.c(B.java:1)"})j",
+         Level::error,
+         "unknown",
+         "fail",
+         "java.lang.IllegalStateException"},
+        {"ecs",
+         R"j({"@timestamp":"2026-09-21T14:13:20Z","log.level":"error","message":"fail","service.name":"shop","error.type":"IOError","error.stack_trace":"IOError\n at x"})j",
+         Level::error,
+         "shop",
+         "fail",
+         "IOError"},
+        {"ecs nested",
+         R"j({"log":{"level":"error","logger":"x"},"message":"fail","service":{"name":"shop","version":"3"},"error":{"type":"IOError","message":"disk"}})j",
+         Level::error,
+         "shop",
+         "fail: disk",
+         "IOError"},
+        {"serilog",
+         R"j({"@t":"2026-09-21T14:13:20Z","@mt":"User {Id} failed","@l":"Error","@x":"System.InvalidOperationException: no\n   at A.B()"})j",
+         Level::error,
+         "unknown",
+         "User {Id} failed",
+         "System.InvalidOperationException"},
+        {"structlog",
+         R"j({"event":"job failed","level":"error","timestamp":"2026-09-21T14:13:20Z","exception":"Traceback (most recent call last):\n  File \"a.py\", line 1, in f\nValueError: bad"})j",
+         Level::error,
+         "unknown",
+         "job failed",
+         "ValueError"},
+        {"otel",
+         R"j({"severityNumber":17,"body":"fail","serviceName":"shop"})j",
+         Level::error,
+         "shop",
+         "fail",
+         ""},
+        {"gelf",
+         R"j({"version":"1.1","host":"h","short_message":"fail","level":3})j",
+         Level::error,
+         "unknown",
+         "fail",
+         ""},
+        {"no level, a stack",
+         R"j({"service":"shop","message":"fail","stack":"Error: fail\n    at x (a.js:1:1)"})j",
+         Level::error,
+         "shop",
+         "fail",
+         "Error"},
+        {"no level, a status",
+         R"j({"service":"shop","message":"GET /","status":503})j",
+         Level::error,
+         "shop",
+         "GET /",
+         ""},
     };
     for (const auto& row : rows) {
         SCOPED_TRACE(row.logger);
@@ -116,8 +190,11 @@ TEST(DecodeLogs, UnderstandsTheShapesOfTheUsualLoggers) {
 TEST(DecodeLogs, TakesArraysNdjsonAndWrappersAlike) {
     const char* one = R"j({"level":"error","message":"a"})j";
     const std::string bodies[] = {
-        std::string{"["} + one + "," + one + "]", std::string{one} + "\n" + one + "\n", std::string{one} + "\r\n\r\n" + one,
-        std::string{"{\"logs\":["} + one + "," + one + "]}", std::string{"\xEF\xBB\xBF["} + one + "," + one + "]",
+        std::string{"["} + one + "," + one + "]",
+        std::string{one} + "\n" + one + "\n",
+        std::string{one} + "\r\n\r\n" + one,
+        std::string{"{\"logs\":["} + one + "," + one + "]}",
+        std::string{"\xEF\xBB\xBF["} + one + "," + one + "]",
         "[\n  {\n    \"level\": \"error\",\n    \"message\": \"a\"\n  },\n " + std::string{one} + "\n]"};
     for (const auto& body : bodies) {
         const auto d = decode(body);
@@ -131,7 +208,11 @@ TEST(DecodeLogs, TakesArraysNdjsonAndWrappersAlike) {
 }
 
 TEST(DecodeLogs, ReportsAMalformedLineAndTakesTheRest) {
-    const auto d = decode("{\"level\":\"error\",\"message\":\"a\"}\n{\"level\":\"error\",\n\n{\"level\":\"error\"}\n{\"level\":\"error\",\"message\":\"b\"}\n", "application/x-ndjson");
+    const auto d = decode(
+        "{\"level\":\"error\",\"message\":\"a\"}\n{\"level\":\"error\",\n\n{\"level\":\"error\"}\n{\"level\":"
+        "\"error\",\"message\":\"b\"}\n",
+        "application/x-ndjson"
+    );
     EXPECT_EQ(d.batch.records, 2U);
     ASSERT_EQ(d.report.malformed, 2U);
     EXPECT_EQ(d.report.errors[0].line, 2U);
@@ -163,11 +244,18 @@ TEST(DecodeLogs, SurvivesHostileJson) {
     const auto w = decode(wide + "}");
     EXPECT_EQ(w.batch.records, 1U);
     EXPECT_LE(w.first().context.size(), 8192U);
-    for (const char* body : {R"j({"message":"x","level":"error","n":1e999})j", R"j({"message":"x","n":NaN})j", R"j({"message":"\ud800"})j"}) {
+    for (const char* body :
+         {R"j({"message":"x","level":"error","n":1e999})j",
+          R"j({"message":"x","n":NaN})j",
+          R"j({"message":"\ud800"})j"}) {
         EXPECT_EQ(decode(body).batch.records, 0U) << body;
     }
     const auto nul = decode(R"j({"message":"a\u0000b","level":"error"})j");
-    EXPECT_EQ(nul.first().message, "a\xEF\xBF\xBD" "b");
+    EXPECT_EQ(
+        nul.first().message,
+        "a\xEF\xBF\xBD"
+        "b"
+    );
     const auto broken = decode("{\"message\":\"a\xFF\",\"level\":\"error\"}");
     EXPECT_EQ(broken.first().message, "a\xEF\xBF\xBD");
     const auto twice = decode(R"j({"message":"a","message":"b","level":"info","level":"error"})j");
@@ -178,8 +266,10 @@ TEST(DecodeLogs, SurvivesHostileJson) {
 }
 
 TEST(DecodeLogs, DropsAndCountsHealdsOwnLinesAndThoseBelowTheLevel) {
-    const auto d = decode(R"j([{"level":"error","message":"a","logger":"heald"},{"level":"error","message":"a","service":"heald"},
-                              {"level":"info","message":"a"},{"level":"error","message":"a"}])j");
+    const auto d = decode(
+        R"j([{"level":"error","message":"a","logger":"heald"},{"level":"error","message":"a","service":"heald"},
+                              {"level":"info","message":"a"},{"level":"error","message":"a"}])j"
+    );
     EXPECT_EQ(d.report.self, 2U);
     EXPECT_EQ(d.report.below_level, 1U);
     EXPECT_EQ(d.report.records, 1U);
@@ -188,12 +278,18 @@ TEST(DecodeLogs, DropsAndCountsHealdsOwnLinesAndThoseBelowTheLevel) {
 TEST(DecodeLogs, ReadsTimesOfAllUnitsAndDistrustsTheAbsurd) {
     const ManualClock clock;  // 1'790'000'000 s
     const std::pair<const char*, std::int64_t> rows[] = {
-        {"1789999990", 1'789'999'990'000'000},           {"1789999990.5", 1'789'999'990'500'000},
-        {"1789999990123", 1'789'999'990'123'000},        {"1789999990123456", 1'789'999'990'123'456},
-        {"1789999990123456789", 1'789'999'990'123'456},  {"\"2026-09-21T14:13:10Z\"", 1'789'999'990'000'000},
-        {"\"1789999990\"", 1'789'999'990'000'000},       {"0", 1'790'000'000'000'000},
-        {"\"1970-01-01T00:00:00Z\"", 1'790'000'000'000'000}, {"\"9999-01-01T00:00:00Z\"", 1'790'000'000'000'000},
-        {"\"yesterday\"", 1'790'000'000'000'000},        {"true", 1'790'000'000'000'000},
+        {"1789999990", 1'789'999'990'000'000},
+        {"1789999990.5", 1'789'999'990'500'000},
+        {"1789999990123", 1'789'999'990'123'000},
+        {"1789999990123456", 1'789'999'990'123'456},
+        {"1789999990123456789", 1'789'999'990'123'456},
+        {"\"2026-09-21T14:13:10Z\"", 1'789'999'990'000'000},
+        {"\"1789999990\"", 1'789'999'990'000'000},
+        {"0", 1'790'000'000'000'000},
+        {"\"1970-01-01T00:00:00Z\"", 1'790'000'000'000'000},
+        {"\"9999-01-01T00:00:00Z\"", 1'790'000'000'000'000},
+        {"\"yesterday\"", 1'790'000'000'000'000},
+        {"true", 1'790'000'000'000'000},
     };
     for (const auto& [text, us] : rows) {
         const auto d = decode(std::string{R"j({"level":"error","message":"a","time":)j"} + text + "}");
@@ -281,7 +377,8 @@ TEST(BatchBuilder, SeparatesEnvironmentsAndRaisesTheLevel) {
     const DecodeDefaults defaults;
     RecordView record;
     record.message = "x";
-    for (const auto& [level, environment] : {std::pair{Level::warn, "a"}, {Level::fatal, "a"}, {Level::error, "a"}, {Level::warn, "b"}}) {
+    for (const auto& [level, environment] :
+         {std::pair{Level::warn, "a"}, {Level::fatal, "a"}, {Level::error, "a"}, {Level::warn, "b"}}) {
         record.level = level;
         record.environment = environment;
         builder.count_lines(1, 1);
@@ -330,7 +427,8 @@ TEST(Text, FindsTheTypeOfAnError) {
     const std::pair<const char*, const char*> rows[] = {
         {"ValueError: bad", "ValueError"},
         {"java.lang.NullPointerException", "java.lang.NullPointerException"},
-        {"Exception in thread \"main\" java.lang.IllegalStateException: x", "java.lang.IllegalStateException"},
+        {"Exception in thread \"main\" java.lang.IllegalStateException: x",
+         "java.lang.IllegalStateException"},
         {"panic: runtime error: index out of range", "panic"},
         {"thread 'main' panicked at 'x', src/main.rs:1", "panic"},
         {"worker died with SIGSEGV", "SIGSEGV"},
@@ -350,17 +448,27 @@ TEST(Text, FindsTheTypeOfAnError) {
 
 TEST(Text, FindsHttpStatusesOnlyWhereTheyArePlain) {
     const std::pair<const char*, int> rows[] = {
-        {"GET /x status=502", 502}, {"status: 503 from upstream", 503}, {"\"GET / HTTP/1.1\" 500 12", 500}, {"HTTP 404", 404},
-        {"status_code=418", 418},   {"status=5021", 0},                {"took 502 ms", 0},                 {"status=200", 0},
-        {"status", 0},              {"statuses 500", 0},               {"", 0}};
+        {"GET /x status=502", 502},
+        {"status: 503 from upstream", 503},
+        {"\"GET / HTTP/1.1\" 500 12", 500},
+        {"HTTP 404", 404},
+        {"status_code=418", 418},
+        {"status=5021", 0},
+        {"took 502 ms", 0},
+        {"status=200", 0},
+        {"status", 0},
+        {"statuses 500", 0},
+        {"", 0}};
     for (const auto& [text, status] : rows) EXPECT_EQ(http_status_in_text(text), status) << text;
 }
 
 TEST(Text, ReadsTimesAsHeadersWriteThem) {
     const Time received{1'790'000'000'000'000};  // 2026-09-21T14:13:20Z
     const std::pair<const char*, const char*> rows[] = {
-        {"2026-09-21T14:13:20.25Z", "2026-09-21T14:13:20.250000Z"},     {"2026-09-21 14:13:20,250+02:00", "2026-09-21T12:13:20.250000Z"},
-        {"21/Sep/2026:14:13:20 +0200", "2026-09-21T12:13:20.000000Z"},  {"1789999990.5", "2026-09-21T14:13:10.500000Z"},
+        {"2026-09-21T14:13:20.25Z", "2026-09-21T14:13:20.250000Z"},
+        {"2026-09-21 14:13:20,250+02:00", "2026-09-21T12:13:20.250000Z"},
+        {"21/Sep/2026:14:13:20 +0200", "2026-09-21T12:13:20.000000Z"},
+        {"1789999990.5", "2026-09-21T14:13:10.500000Z"},
     };
     for (const auto& [text, expected] : rows) {
         Time t;
@@ -381,7 +489,14 @@ TEST(Text, ReadsTimesAsHeadersWriteThem) {
         ASSERT_TRUE(parse_log_time(text, received, t)) << text;
         EXPECT_EQ(to_rfc3339(t), expected) << text;
     }
-    for (const char* bad : {"", "hello", "2026-13-01 00:00:00", "2026-09-21", "Foo 21 10:00:00", "25:00:00", "2026-09-21 99:00:00"}) {
+    for (const char* bad :
+         {"",
+          "hello",
+          "2026-13-01 00:00:00",
+          "2026-09-21",
+          "Foo 21 10:00:00",
+          "25:00:00",
+          "2026-09-21 99:00:00"}) {
         Time t{7};
         EXPECT_FALSE(parse_log_time(bad, received, t)) << bad;
         EXPECT_EQ(t.us, 7) << bad;

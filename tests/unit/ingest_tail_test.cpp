@@ -1,8 +1,7 @@
 #include "ingest/tail.hpp"
 
-#include <gtest/gtest.h>
-
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,8 +19,8 @@ namespace {
 using namespace std::chrono_literals;
 namespace fs = std::filesystem;
 
-// A tail over a folder of its own, and everything it handed over. `restart` behaves like a daemon that was stopped: it goes on
-// from the offsets of the batches that were taken, as the store would have them.
+// A tail over a folder of its own, and everything it handed over. `restart` behaves like a daemon that was
+// stopped: it goes on from the offsets of the batches that were taken, as the store would have them.
 class TailTest : public ::testing::TestWithParam<bool> {
 protected:
     void SetUp() override {
@@ -44,7 +43,9 @@ protected:
 
     std::string path(const std::string& name = "x.log") const { return folder_ + "/" + name; }
 
-    static std::string error(const std::string& id) { return "{\"level\":\"error\",\"msg\":\"broken " + id + "\",\"id\":\"" + id + "\"}\n"; }
+    static std::string error(const std::string& id) {
+        return "{\"level\":\"error\",\"msg\":\"broken " + id + "\",\"id\":\"" + id + "\"}\n";
+    }
 
     void append(const std::string& text, const std::string& name = "x.log") {
         const int fd = ::open(path(name).c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
@@ -62,7 +63,8 @@ protected:
                 if (offset.inode != 0) options.offsets.push_back(offset);
             }
         }
-        tail_ = create_tail(std::move(options), clock_, [this](Batch&& batch) { return take(std::move(batch)); });
+        tail_ =
+            create_tail(std::move(options), clock_, [this](Batch&& batch) { return take(std::move(batch)); });
         tail_->start();
     }
 
@@ -393,7 +395,7 @@ TEST_P(TailTest, FollowsGlobsAndDoesNotReadARotatedFileTwice) {
     append(error("c"), "a.log");
     ASSERT_TRUE(wait_records(3));
     ASSERT_TRUE(eventually([&] { return tail_->stats().files_open == 2; }));  // the rotated one is closed
-    ::usleep(200'000);                                                       // several scans
+    ::usleep(200'000);                                                        // several scans
     append(error("d"), "b.log");
     ASSERT_TRUE(wait_records(4));
     tail_->stop();
@@ -459,7 +461,12 @@ TEST_P(TailTest, HandsOverOffsetsOfUninterestingLinesToo) {
 
 TEST_P(TailTest, JoinsATraceWrittenLineByLine) {
     start();
-    for (const char* line : {"Traceback (most recent call last):\n", "  File \"/srv/w.py\", line 12, in <module>\n", "    main()\n", "ValueError: bad\n"}) append(line);
+    for (const char* line :
+         {"Traceback (most recent call last):\n",
+          "  File \"/srv/w.py\", line 12, in <module>\n",
+          "    main()\n",
+          "ValueError: bad\n"})
+        append(line);
     ASSERT_TRUE(wait_records(1));
     const std::lock_guard lock{mutex_};
     EXPECT_EQ(messages_.at(0), "ValueError: bad");
@@ -477,7 +484,9 @@ TEST_P(TailTest, HoldsThatManyFilesAndNoMore) {
     EXPECT_EQ(tail_->stats().refused, 15U);
 }
 
-INSTANTIATE_TEST_SUITE_P(Ways, TailTest, ::testing::Bool(), [](const auto& way) { return way.param ? "Inotify" : "Polling"; });
+INSTANTIATE_TEST_SUITE_P(Ways, TailTest, ::testing::Bool(), [](const auto& way) {
+    return way.param ? "Inotify" : "Polling";
+});
 
 }  // namespace
 }  // namespace heal

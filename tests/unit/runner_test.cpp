@@ -100,7 +100,8 @@ TEST_F(Runner, ServesMoreArtifactsThanItMayHaveHosts) {
     }
     world.start();
     world.drive([&] { return world.plugins->entries().size() == 20; });
-    for (int i = 0; i < 20; ++i) EXPECT_EQ(world.execute(world.call("s" + std::to_string(i))).outcome, Outcome::succeeded) << i;
+    for (int i = 0; i < 20; ++i)
+        EXPECT_EQ(world.execute(world.call("s" + std::to_string(i))).outcome, Outcome::succeeded) << i;
 }
 
 TEST_F(Runner, RefusesAConfigurationThatDoesNotFitTheParameters) {
@@ -412,14 +413,19 @@ TEST_F(Runner, IsNotHurtByAFileThatIsOverwrittenInPlaceOrMadeWritable) {
     world.drive([&] { return world.entry("sample.so")->reason.empty(); });
     fs::permissions(path, fs::perms::all);
     world.drive([&] { return world.entry("sample.so")->reason.find("chmod go-w") != std::string::npos; });
-    EXPECT_EQ(world.entry("sample.so")->state, ArtifactState::loaded) << "what was checked when it was loaded is what runs";
+    EXPECT_EQ(world.entry("sample.so")->state, ArtifactState::loaded)
+        << "what was checked when it was loaded is what runs";
     EXPECT_EQ(world.execute(world.call("sample")).outcome, Outcome::succeeded);
 }
 
 TEST_F(Runner, ReloadsScriptsWhenALibraryOfTheirsChanges) {
     fs::create_directory(world.folder / "scripts/lib");
     write(world.folder / "scripts/lib/words.lua", "return { greeting = 'one' }");
-    world.script("user.lua", "local words = require 'words'; return { name = 'user', execute = function() return { outcome = 'succeeded', text = words.greeting } end }");
+    world.script(
+        "user.lua",
+        "local words = require 'words'; return { name = 'user', execute = function() return { outcome = "
+        "'succeeded', text = words.greeting } end }"
+    );
     world.start();
     EXPECT_EQ(world.execute(world.call("user")).text, "one");
     write(world.folder / "scripts/lib/words.lua", "return { greeting = 'two' }");

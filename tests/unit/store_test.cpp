@@ -1,13 +1,14 @@
+#include "store/store.hpp"
+
+#include "base/id.hpp"
 #include "core/rules.hpp"
 #include "store/healing_store.hpp"
 #include "store/migrator.hpp"
 #include "store/queries.hpp"
-#include "store/store.hpp"
-
-#include "base/id.hpp"
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
+
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -80,14 +81,19 @@ TEST_F(StoreTest, MigratesOnceAndRefusesANewerOrEditedSchema) {
     EXPECT_EQ(migrate(*db, clock).value(), 0);
     ASSERT_TRUE(db->script("UPDATE schema_migration SET sha256 = 'x' WHERE version = 1"));
     EXPECT_NE(migrate(*db, clock).error().text.find("was changed after it was applied"), std::string::npos);
-    ASSERT_TRUE(db->script("INSERT INTO schema_migration VALUES (999, 'future', 'x', 0); DELETE FROM schema_migration WHERE version < 999"));
+    ASSERT_TRUE(
+        db->script("INSERT INTO schema_migration VALUES (999, 'future', 'x', 0); DELETE FROM "
+                   "schema_migration WHERE version < 999")
+    );
     EXPECT_EQ(migrate(*db, clock).error().code, errc::conflict);
 }
 
 TEST_F(StoreTest, CountsExactlyAndKeepsTheFirstAndLastTime) {
     const auto r = sample();
     for (int i = 0; i < 3; ++i) {
-        ASSERT_TRUE(sql::add_occurrences(*db, {&r, "", 1, 5, clock.wall(), clock.wall() + 1s, Severity::p2_minor}));
+        ASSERT_TRUE(
+            sql::add_occurrences(*db, {&r, "", 1, 5, clock.wall(), clock.wall() + 1s, Severity::p2_minor})
+        );
         clock.advance(1min);
     }
     const auto list = sql::list_fingerprints(*db, {}).value();
@@ -102,7 +108,8 @@ TEST_F(StoreTest, ACollisionOfTheShortIdIsNoticedAndKeptApart) {
     auto r = sample();
     ASSERT_TRUE(sql::add_occurrences(*db, {&r, "", 1, 1, clock.wall(), clock.wall(), Severity::p2_minor}));
     r.digest[40] = r.digest[40] == '0' ? '1' : '0';
-    const auto outcome = sql::add_occurrences(*db, {&r, "", 1, 1, clock.wall(), clock.wall(), Severity::p2_minor});
+    const auto outcome =
+        sql::add_occurrences(*db, {&r, "", 1, 1, clock.wall(), clock.wall(), Severity::p2_minor});
     ASSERT_FALSE(outcome);
     EXPECT_EQ(outcome.error().code, errc::conflict);
 }
@@ -179,7 +186,9 @@ TEST_F(StoreTest, AuditChainShowsAChangeAndAGap) {
     EXPECT_EQ(sql::verify_audit(*db).value().first_bad, 0);
     ASSERT_TRUE(db->script("UPDATE audit_log SET actor = 'you' WHERE seq = 3"));
     EXPECT_EQ(sql::verify_audit(*db).value().first_bad, 3);
-    ASSERT_TRUE(db->script("UPDATE audit_log SET actor = 'me' WHERE seq = 3; DELETE FROM audit_log WHERE seq = 4"));
+    ASSERT_TRUE(
+        db->script("UPDATE audit_log SET actor = 'me' WHERE seq = 3; DELETE FROM audit_log WHERE seq = 4")
+    );
     EXPECT_EQ(sql::verify_audit(*db).value().first_bad, 5);
 }
 
@@ -218,7 +227,8 @@ TEST_F(StoreTest, ListsPageWithoutGapsOrRepeats) {
     sql::ListQuery query{{}, "", 7};
     for (int page = 0; page < 4; ++page) {
         const auto answer = sql::list_logs(*db, query).value();
-        for (const auto& item : answer.at("items").as_array()) EXPECT_TRUE(seen.insert(std::string{item.as_object().at("id").as_string()}).second);
+        for (const auto& item : answer.at("items").as_array())
+            EXPECT_TRUE(seen.insert(std::string{item.as_object().at("id").as_string()}).second);
         if (answer.at("next").is_null()) break;
         query.before = std::string{answer.at("next").as_string()};
     }
@@ -233,11 +243,18 @@ TEST_F(StoreTest, StatsSplitWhatHeldFromWhatDidNot) {
     ASSERT_TRUE(sql::insert_attempt(*db, a));
     ASSERT_TRUE(sql::end_attempt(*db, a.id, "executed", "", "{}", clock.wall()));
     ASSERT_TRUE(sql::verify_attempt(*db, a.id, "succeeded", "[]", clock.wall()));
-    ASSERT_TRUE(sql::finish_event(*db, in.id, {EventState::healed, "", "auto", "restart", clock.wall() + 2s, clock.wall() + 1h}, clock.wall()));
+    ASSERT_TRUE(sql::finish_event(
+        *db,
+        in.id,
+        {EventState::healed, "", "auto", "restart", clock.wall() + 2s, clock.wall() + 1h},
+        clock.wall()
+    ));
     auto stats = sql::healing_stats(*db, clock.wall() - 1h, clock.wall() + 1h).value();
     EXPECT_DOUBLE_EQ(stats.at("mttr").as_object().at("p50_ms").as_double(), 2000);
     EXPECT_DOUBLE_EQ(stats.at("held_rate").as_double(), 1);
-    ASSERT_TRUE(sql::finish_event(*db, in.id, {EventState::did_not_hold, "", "auto", "restart", {}, {}}, clock.wall()));
+    ASSERT_TRUE(
+        sql::finish_event(*db, in.id, {EventState::did_not_hold, "", "auto", "restart", {}, {}}, clock.wall())
+    );
     stats = sql::healing_stats(*db, clock.wall() - 1h, clock.wall() + 1h).value();
     EXPECT_DOUBLE_EQ(stats.at("held_rate").as_double(), 0);
     EXPECT_EQ(stats.at("mttr").as_object().at("n").as_uint64(), 0U);
@@ -288,10 +305,17 @@ TEST_F(GroupCommitTest, RefusesBeyondItsBoundAndAfterStop) {
     auto open_gate = gate.get_future().share();
     std::promise<void> entered;
     int refused = 0, stored = 0;
-    store->submit([&entered, open_gate](Database&) -> result<void> { return entered.set_value(), open_gate.wait(), result<void>{}; }, [](result<void>) {});
+    store->submit(
+        [&entered, open_gate](Database&) -> result<void> {
+            return entered.set_value(), open_gate.wait(), result<void>{};
+        },
+        [](result<void>) {}
+    );
     entered.get_future().wait();  // the thread is busy: from here on only the queue takes
     for (int i = 0; i < 150; ++i) {
-        store->submit([](Database&) -> result<void> { return {}; }, [&](result<void> r) { r ? ++stored : ++refused; });
+        store->submit(
+            [](Database&) -> result<void> { return {}; }, [&](result<void> r) { r ? ++stored : ++refused; }
+        );
     }
     gate.set_value();
     store->stop();
@@ -313,7 +337,8 @@ TEST_F(GroupCommitTest, ReadsSeeWhatWasCommittedBefore) {
     boost::asio::co_spawn(
         io,
         [](Store& s, const Clock& c, std::string& ret) -> boost::asio::awaitable<void> {
-            (void)co_await s.write([&](Database& d) { return sql::save_engine_state(d, "k", "v1", c.wall()); });
+            (void)co_await s.write([&](Database& d) { return sql::save_engine_state(d, "k", "v1", c.wall()); }
+            );
             auto answer = co_await s.read<json::object>([](Database& d) -> result<json::object> {
                 return json::object{{"v", sql::load_engine_state(d, "k").value().value_or("")}};
             });
