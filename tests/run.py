@@ -102,6 +102,8 @@ def main():
             binary = ROOT / "build" / preset / "bin" / name
             if binary.exists():
                 gtest(binary)
+            elif name.endswith("_test") and (ROOT / "tests" / name[:-5] / "run.py").exists():
+                continue  # a suite: run below
             elif name != "architecture_test" and preset == "release":
                 script(name, ["ctest", "--test-dir", "build/release", "-R", f"^{name}$", "--output-on-failure"], 600)
     if wanted("integration"):

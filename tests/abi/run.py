@@ -84,6 +84,7 @@ def exports(plugin, name):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", default=str(ROOT / "build" / "release"))
+    parser.add_argument("--quick", action="store_true", help="the whole suite is quick")
     build = pathlib.Path(parser.parse_args().build).resolve()
     host = build / "bin" / "heal-host"
     done = run(sys.executable, ROOT / "plugin-api" / "reference.py", "--check")

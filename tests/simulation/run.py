@@ -16,7 +16,8 @@ def main():
     seeds = 10_000 if p.parse_args().quick else 1_000_000
     start = time.monotonic()
     done = subprocess.run([ROOT / "build/release/bin/simulation", "--seeds", str(seeds)], capture_output=True, text=True, timeout=3600)
-    print(done.stdout, end="")
+    print(done.stdout.rsplit("\n", 2)[0] if done.returncode else f"{seeds} schedules, every invariant held")
+    print("1 passed, 0 failed" if done.returncode == 0 else "0 passed, 1 failed")
     (ROOT / "build/reports").mkdir(parents=True, exist_ok=True)
     (ROOT / "build/reports/simulation.json").write_text(json.dumps(
         {"seeds": seeds, "passed": done.returncode == 0, "seconds": round(time.monotonic() - start, 1), "output": done.stdout[-4000:]}, indent=1) + "\n")
