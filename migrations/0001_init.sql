@@ -19,7 +19,7 @@ CREATE TABLE error_fingerprints (
     last_release      TEXT NOT NULL
 );
 CREATE INDEX error_fingerprints_by_last_seen ON error_fingerprints (last_seen_at, id);
-CREATE INDEX error_fingerprints_by_service ON error_fingerprints (service_name, last_seen_at);
+CREATE INDEX error_fingerprints_by_service ON error_fingerprints (service_name);
 
 -- How often, exactly: one row per fingerprint and bucket; resolution is 'minute', 'hour' or 'day'.
 CREATE TABLE fingerprint_counts (
@@ -152,8 +152,6 @@ CREATE TABLE healing_results (
 );
 CREATE INDEX healing_results_by_event ON healing_results (event_id, started_at);
 CREATE INDEX healing_results_by_started ON healing_results (started_at);
-CREATE INDEX healing_results_by_strategy ON healing_results (strategy, started_at);
-CREATE INDEX healing_results_unfinished ON healing_results (state) WHERE state IN ('started', 'executed');
 
 -- One effect of an attempt (D3), with how to take it back.
 CREATE TABLE healing_actions (
@@ -201,8 +199,8 @@ CREATE TABLE system_bugs (
     opened_by          TEXT NOT NULL,
     related_log_ids    TEXT NOT NULL
 );
-CREATE INDEX system_bugs_by_fingerprint ON system_bugs (fingerprint, last_occurred_at);
-CREATE INDEX system_bugs_by_status ON system_bugs (status, last_occurred_at);
+CREATE INDEX system_bugs_by_fingerprint ON system_bugs (fingerprint, detected_at);
+CREATE INDEX system_bugs_by_status ON system_bugs (status, detected_at);
 
 -- The last number given out per day: bug codes have no gaps and no repeats.
 CREATE TABLE bug_codes (
@@ -239,4 +237,3 @@ CREATE TABLE audit_log (
     previous   TEXT NOT NULL,
     hash       TEXT NOT NULL
 );
-CREATE INDEX audit_log_by_subject ON audit_log (subject, seq);

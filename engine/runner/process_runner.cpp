@@ -464,6 +464,9 @@ private:
             if (!performer) co_return EffectEnd{HEAL_FAILED, performer.error().text, {}};
             running.performer = *performer;
         }
+        const auto durable = co_await ledger.intent_durable();
+        if (!durable)
+            co_return EffectEnd{HEAL_CANCELLED, "the intent is not stored: " + durable.error().text, {}};
         if (running.cancelled)
             co_return EffectEnd{HEAL_CANCELLED, "the call was cancelled before this effect began", {}};
         json::array grants;

@@ -5,6 +5,7 @@
 #include "core/rules.hpp"
 
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -52,10 +53,38 @@ StrategyCall call_from(const std::string& attempt, const std::string& text) {
     return call;
 }
 
+/// Whether the intent of an attempt is stored. Its strategy is called while the commit runs; its effects wait
+/// for this.
+struct Intent {
+    explicit Intent(asio::io_context& io) : wake(io, asio::steady_timer::time_point::max()) {}
+    void settle(result<void> result) {
+        stored = std::move(result);
+        wake.cancel();
+    }
+    asio::awaitable<result<void>> wait() {
+        boost::system::error_code ignored;
+        while (!stored) co_await wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        co_return *stored;
+    }
+    std::optional<result<void>> stored;
+    asio::steady_timer wake;
+};
+
 class AttemptLedger final : public EffectLedger {
 public:
-    AttemptLedger(Shared& shared, std::string attempt, std::string event)
-        : shared_(shared), attempt_(std::move(attempt)), event_(std::move(event)) {}
+    /// @param intent  null: stored long ago
+    AttemptLedger(
+        Shared& shared, std::string attempt, std::string event, std::shared_ptr<Intent> intent = nullptr
+    )
+        : shared_(shared),
+          attempt_(std::move(attempt)),
+          event_(std::move(event)),
+          intent_(std::move(intent)) {}
+
+    asio::awaitable<result<void>> intent_durable() override {
+        if (!intent_) co_return result<void>{};
+        co_return co_await intent_->wait();
+    }
 
     asio::awaitable<result<void>> begin(Effect effect) override {
         auto row = std::make_shared<sql::ActionRow>();
@@ -133,9 +162,35 @@ public:
 private:
     Shared& shared_;
     std::string attempt_, event_;
+    std::shared_ptr<Intent> intent_;
     std::map<std::pair<std::string, std::int64_t>, std::int64_t> undoes_;
     std::map<std::pair<std::string, std::int64_t>, std::string> summaries_;
 };
+
+/// A strategy's execute under way.
+struct Execution {
+    explicit Execution(asio::io_context& io) : wake(io, asio::steady_timer::time_point::max()) {}
+    asio::awaitable<StrategyReply> wait() {
+        boost::system::error_code ignored;
+        while (!reply) co_await wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        co_return std::move(*reply);
+    }
+    std::optional<StrategyReply> reply;
+    Duration started{0};
+    asio::steady_timer wake;
+};
+
+asio::awaitable<void> call_strategy(
+    StrategyRunner& runner,
+    StrategyCall call,
+    std::shared_ptr<AttemptLedger> ledger,
+    std::shared_ptr<Execution> execution
+) {
+    // A turn later: the store's thread gets its work before the host does.
+    co_await asio::post(co_await asio::this_coro::executor, asio::use_awaitable);
+    execution->reply = co_await runner.execute(std::move(call), *ledger);
+    execution->wake.cancel();
+}
 
 struct Run {
     Run(asio::io_context& io, Incident in) : incident(std::move(in)), wake(io) {}
@@ -150,6 +205,7 @@ struct Run {
     std::vector<Candidate> unranked;
     std::string attempt, approver;
     StrategyCall call;
+    std::shared_ptr<Execution> execution;
     bool dry_run = false, executing = false, resumed = false;
     unsigned attempts = 0;
     json::array verdicts;
@@ -719,15 +775,46 @@ private:
                 {"dry_run", row.dry_run}};
             return sql::append_audit(db, now, actor, "attempt.start", row.id, json::serialize(detail));
         };
-        auto outcome = co_await s_.store.write(std::move(job));
-        if (outcome) co_return input::IntentStored{};
+        // The strategy is called while the commit runs: it can change nothing by itself, and its effects wait
+        // for the intent (docs/adr/0009-call-while-committing.md).
+        auto intent = std::make_shared<Intent>(s_.io);
+        s_.store.submit(std::move(job), [intent](result<void> outcome) {
+            intent->settle(std::move(outcome));
+        });
+        start_execution(run, intent);
+        const auto stored = co_await intent->wait();
+        if (stored && !stopping_) co_return input::IntentStored{};
+        s_.runner.cancel(run.attempt);
+        co_await run.execution->wait();
+        run.execution.reset();
+        run.executing = false;
         history_.ended(run.attempt, Time{0});
-        co_return input::IntentFailed{outcome.error().text};
+        if (stored) co_return std::nullopt;  // heald stops; the next start takes it up
+        co_return input::IntentFailed{stored.error().text};
+    }
+
+    void start_execution(Run& run, std::shared_ptr<Intent> intent) {
+        run.execution = std::make_shared<Execution>(s_.io);
+        run.execution->started = s_.clock.steady();
+        run.executing = true;
+        auto ledger = std::make_shared<AttemptLedger>(s_, run.attempt, run.incident.id, std::move(intent));
+        asio::co_spawn(
+            s_.io,
+            call_strategy(s_.runner, run.call, std::move(ledger), run.execution),
+            [execution = run.execution, id = run.attempt](const std::exception_ptr& error) {
+                if (!error) return;
+                log::error("attempt {} ended by a defect of the runner", id);
+                execution->reply =
+                    StrategyReply{Outcome::unknown, 0, "a defect of heald", {}, false, false, {}};
+                execution->wake.cancel();
+            }
+        );
     }
 
     asio::awaitable<std::optional<HealingInput>> execute(Run& run, std::size_t index) {
         const auto& c = run.machine->candidates()[index];
-        AttemptLedger ledger{s_, run.attempt, run.incident.id};
+        if (!run.execution)
+            start_execution(run, nullptr);  // taken up after a restart: its intent is an old one
         s_.feed.publish(
             "attempt",
             {{"event", run.incident.id},
@@ -735,11 +822,10 @@ private:
              {"strategy", c.info.name},
              {"state", "started"}}
         );
-        run.executing = true;
-        const auto start = s_.clock.steady();
-        auto reply = co_await s_.runner.execute(run.call, ledger);
+        auto reply = co_await run.execution->wait();
+        const auto took = s_.clock.steady() - run.execution->started;
+        run.execution.reset();
         run.executing = false;
-        const auto took = s_.clock.steady() - start;
         const Time now = s_.clock.wall();
         if (reply.outcome == Outcome::cancelled && stopping_) reply.outcome = Outcome::unknown;
         s_.metrics.add(

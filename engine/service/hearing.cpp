@@ -4,8 +4,6 @@
 #include "base/log.hpp"
 #include "fingerprint/fingerprint.hpp"
 
-#include <boost/asio/post.hpp>
-
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -234,21 +232,12 @@ void Hearing::accept(Batch batch, bool claim, Done done) {
             done(*accepted);
     };
 
-    // Held together until the coroutines of the incidents opened here have had their first turn, so that one
-    // commit carries the lines, the incident and the intent of its first attempt.
-    s_.store.cork();
-    const std::size_t deltas = shared->deltas.size();
-    if (!claim) {
-        // The rows come first in the queue; what is decided while they wait refers to them.
-        s_.store.submit(std::move(store_job), std::move(finished));
-        decide(*shared, *decided);
-    } else {
-        s_.store.submit(std::move(store_job), std::move(finished));
-    }
-    if (deltas > 0 && !claim)
-        boost::asio::post(s_.io, [this] { s_.store.uncork(); });
-    else
-        s_.store.uncork();
+    // Held together while the incidents opened here have their first turn (co_spawn runs it inline on this
+    // thread), so that one commit carries the lines, the incident and the intent of its first attempt.
+    const Corked corked{s_.store};
+    s_.store.submit(std::move(store_job), std::move(finished));
+    // The rows come first in the queue; what is decided while they wait refers to them.
+    if (!claim) decide(*shared, *decided);
 }
 
 boost::asio::awaitable<result<void>> Hearing::recover() {

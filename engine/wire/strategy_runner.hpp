@@ -47,6 +47,9 @@ struct EffectResult {
 class EffectLedger {
 public:
     virtual ~EffectLedger() = default;
+    /// Before each effect: resumes when the attempt's intent is durable (D4). Strategy code may run before
+    /// that, in its host, where it can change nothing; its effects may not. An error means: no effect.
+    virtual boost::asio::awaitable<result<void>> intent_durable() { co_return result<void>{}; }
     /// Before an effect with `changes_world && undoable`: resumes when the record (with its undo) is durable;
     /// an error means: don't do it. For the others the record is queued and this resumes at once (the
     /// attempt's own intent is durable).
