@@ -205,7 +205,7 @@ awaitable<Response> preview(Engine& engine, Request request) {
     auto rules = fingerprint::Rules::create(std::move(*specs));
     if (!rules) co_return problem(rules.error());
     co_return co_await from_query(engine, [&rules](Database& db) -> result<json::object> {
-        // 20'000 samples take about a second; the newest say most.
+        // Bounded, since a reader thread is held meanwhile; the newest say most.
         auto samples = sql::load_samples(db, 20'000);
         if (!samples) return samples.error();
         return preview_rules(*samples, *rules);

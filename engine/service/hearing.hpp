@@ -39,8 +39,7 @@ public:
     std::size_t pending() const { return pending_; }
     std::size_t tracked() const { return states_.size(); }
 
-    /// Trigger state is held for this many fingerprints; the one not heard for longest goes first. 100'000
-    /// take some 30 MB.
+    /// Trigger state is held for this many fingerprints; the one not heard for longest goes first.
     static constexpr std::size_t max_tracked = 100'000;
 
 private:
