@@ -209,6 +209,88 @@ class Restart(Case):
         self.fails("restart", {}, "declined")
 
 
+class RestartOfAUnit(Case):
+    """A systemd of the test's own: process 1 of a process, mount and control-group namespace."""
+
+    def setUp(self):
+        super().setUp()
+        if os.geteuid() != 0 or not os.path.exists("/lib/systemd/systemd"):
+            self.skipTest("needs root and systemd")
+        start = self.folder / "start.sh"
+        start.write_text("""set -e
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run
+mkdir -p /run/lock /etc/systemd/system
+mount -t tmpfs tmpfs /etc/systemd/system
+umount -R /sys/fs/cgroup 2>/dev/null || true
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+printf '[Unit]\nDescription=test\n' > /etc/systemd/system/default.target
+export container=test
+exec /lib/systemd/systemd --system --log-target=console --unit=default.target
+""")
+        self.log = open(self.folder / "systemd.log", "w")
+        self.addCleanup(self.log.close)
+        child = subprocess.Popen(["unshare", "--pid", "--fork", "--mount", "--cgroup", "--uts", "--mount-proc", "--kill-child", "bash", start],
+                                 stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
+        self.children.append(child)
+        def first():
+            found = pathlib.Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+            return int(found[0]) if found and child.poll() is None else 0
+        try:
+            wait_for(lambda: first() or child.poll() is not None, "a namespace")
+            self.init = first()
+            wait_for(lambda: child.poll() is not None or self.systemctl("is-system-running")[1].strip() in ("running", "degraded", "starting"), "systemd", 15)
+        except (AssertionError, OSError):
+            pass
+        if child.poll() is not None or self.systemctl("show", "--property=Version")[0] != 0:
+            self.log.flush()
+            self.skipTest("systemd does not start in a namespace here: " + (self.folder / "systemd.log").read_text()[-300:])
+
+    def inside(self, *argv):
+        return ["nsenter", "--target", str(self.init), "--pid", "--mount", "--cgroup", *(str(a) for a in argv)]
+
+    def systemctl(self, *words):
+        done = subprocess.run(self.inside("systemctl", *words), capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout + done.stderr
+
+    def unit(self, command):
+        subprocess.run(self.inside("tee", "/etc/systemd/system/web.service"), input=f"[Unit]\nDefaultDependencies=no\n[Service]\nExecStart={command}\n", text=True, check=True, capture_output=True)
+        self.assertEqual(self.systemctl("daemon-reload")[0], 0)
+        return self.systemctl("start", "web.service")
+
+    def main_pid(self):
+        return int(self.systemctl("show", "--property=MainPID", "--value", "web.service")[1])
+
+    def run_inside(self, call="execute", **more):
+        event = self.folder / "event.json"
+        event.write_text(json.dumps({"attempt": "a1", "target": {"name": "web", "systemd": {"unit": "web.service"}}, "config": {}, "dry_run": False,
+                                     "incident": {"service": "web", "message": "it hangs", "level": "error", "context": {}}}))
+        argv = [BUILD / "bin" / "heal-host", "--run", BUILD / "plugins" / "restart.so", "--event", event, "--call", call, "--state", self.folder / "state"]
+        done = subprocess.run(self.inside(*argv, *(["--dry-run"] if more.get("dry_run") else [])), capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout + done.stderr
+
+    def test_restarts_and_starts_a_unit_and_says_so_when_it_fails(self):
+        self.assertEqual(self.unit("/usr/bin/sleep 1000")[0], 0)
+        old = self.main_pid()
+        code, listed = self.run_inside(dry_run=True)
+        self.assertEqual(code, 0, listed)
+        self.assertEqual(self.main_pid(), old)
+        code, text = self.run_inside()
+        self.assertEqual(code, 0, text)
+        self.assertEqual(self.changes(listed), self.changes(text))
+        self.assertNotIn(self.main_pid(), (0, old))
+        code, text = self.run_inside("verify")
+        self.assertEqual(code, 0, text)
+        self.systemctl("stop", "web.service")
+        self.assertNotEqual(self.run_inside("verify")[0], 0, "a stopped unit is not healthy")
+        self.assertEqual(self.run_inside()[0], 0)
+        self.assertGreater(self.main_pid(), 0)
+        self.unit("/usr/bin/false")
+        code, text = self.run_inside()
+        code, text = (code, text) if code else self.run_inside("verify")
+        self.assertNotEqual(code, 0, text)
+
+
 class CacheFlush(Case):
     def redis(self):
         port = free_port()
