@@ -49,9 +49,7 @@ public:
         const auto& s = *settings_;
         HEAL_CO_TRY(files_.make_folder(s.state_dir));
         for (const auto& folder : {s.plugins_dir, s.scripts_dir}) HEAL_CO_TRY(files_.make_folder(folder));
-        auto store = open_store({s.state_dir + "/heald.db", 10'000}, io_.get_executor(), clock_);
-        if (!store) co_return store.error();
-        store_ = std::move(*store);
+        HEAL_CO_TRY(co_await open_the_store());
         RunnerSettings runner;
         runner.host_binary = s.host_binary;
         runner.plugins_folder = s.plugins_dir;
@@ -162,6 +160,7 @@ public:
         const auto& now = *settings_;
         const std::pair<const char*, bool> fixed[] = {
             {"state_dir", next.state_dir != now.state_dir},
+            {"store", next.store_url != now.store_url || next.store_password != now.store_password},
             {"http.listen", next.http_listen != now.http_listen},
             {"plugins_dir", next.plugins_dir != now.plugins_dir},
             {"scripts_dir", next.scripts_dir != now.scripts_dir}};
@@ -427,7 +426,13 @@ public:
         if (store_) {
             const auto f = store_->figures();
             o["store"] = json::object{
-                {"engine", "sqlite"},
+                {"engine", f.engine},
+                {"place", to_valid_utf8(f.place)},
+                {"connected", f.connected},
+                {"reconnects", f.reconnects},
+                {"repeated", f.repeated},
+                {"doubtful_commits", f.doubts},
+                {"kept", f.kept},
                 {"commits", f.commits},
                 {"writes", f.writes},
                 {"failed_commits", f.failed_commits},
@@ -459,7 +464,11 @@ public:
     }
 
     std::string not_ready() const override {
-        if (!ready_) return stopping_.load() ? "heald is stopping" : "heald is starting";
+        if (!ready_) {
+            if (stopping_.load()) return "heald is stopping";
+            return waiting_for_.empty() || store_ ? "heald is starting"
+                                                  : "heald is starting: " + waiting_for_;
+        }
         if (const auto f = store_->figures(); !f.last_error.empty())
             return "the store does not take writes: " + f.last_error;
         return {};
@@ -476,6 +485,11 @@ public:
             metrics_.set("heald_store_commits_total", {}, static_cast<double>(f.commits));
             metrics_.set("heald_store_failed_commits_total", {}, static_cast<double>(f.failed_commits));
             metrics_.set("heald_store_writes_total", {}, static_cast<double>(f.writes));
+            metrics_.set("heald_store_connected", {{"engine", f.engine}}, f.connected ? 1 : 0);
+            metrics_.set("heald_store_reconnects_total", {}, static_cast<double>(f.reconnects));
+            metrics_.set("heald_store_repeated_transactions_total", {}, static_cast<double>(f.repeated));
+            metrics_.set("heald_store_doubtful_commits_total", {}, static_cast<double>(f.doubts));
+            metrics_.set("heald_store_writes_kept", {}, static_cast<double>(f.kept));
             metrics_.set("heald_store_last_commit_seconds", {}, static_cast<double>(f.last_commit_us) / 1e6);
         }
         if (hearing_)
@@ -517,6 +531,33 @@ public:
     const Settings& settings() const override { return *settings_; }
 
 private:
+    /// A server that is away is waited for; /ready says so meanwhile.
+    asio::awaitable<result<void>> open_the_store() {
+        const auto& s = *settings_;
+        StoreSettings wanted;
+        wanted.path = s.state_dir + (s.store_url.empty() ? "/heald.db" : "/heald");
+        wanted.url = s.store_url;
+        wanted.password = s.store_password;
+        wanted.readers = s.store_connections - 1;
+        std::chrono::milliseconds pause = 200ms;
+        asio::steady_timer timer{io_};
+        for (;;) {
+            result<std::unique_ptr<Store>> opened = fail(errc::unavailable, "not tried");
+            const auto open = [&] { opened = open_store(wanted, io_.get_executor(), clock_); };
+            co_await offload(workers_, open);
+            if (opened) {
+                store_ = std::move(*opened);
+                co_return result<void>{};
+            }
+            if (opened.error().code != errc::unavailable || s.store_url.empty()) co_return opened.error();
+            if (waiting_for_ != opened.error().text) log::warn("waiting: {}", opened.error().text);
+            waiting_for_ = opened.error().text;
+            timer.expires_after(pause);
+            co_await timer.async_wait(asio::use_awaitable);
+            pause = std::min<std::chrono::milliseconds>(pause * 2, 5s);
+        }
+    }
+
     static json::value object_or_null(const std::string& text) {
         auto parsed = parse_json(text.empty() ? "null" : text, "pause");
         return parsed ? std::move(*parsed) : json::value(nullptr);
@@ -689,7 +730,7 @@ private:
     asio::thread_pool workers_;
     asio::steady_timer minute_;
     std::vector<sql::StrategySetting> overrides_;
-    std::string pause_;
+    std::string pause_, waiting_for_;
     std::atomic<bool> stopping_{false};
     std::atomic<unsigned> tail_pending_{0};
     static constexpr unsigned max_tail_pending =

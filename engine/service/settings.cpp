@@ -2,6 +2,7 @@
 
 #include "base/files.hpp"
 #include "service/config_keeper.hpp"
+#include "store/database.hpp"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -497,6 +498,28 @@ void read_file(
         in.integer("max_body_bytes", settings.http_max_body_bytes, 1024, 1LL << 30U);
         in.integer("max_connections", settings.http_max_connections, 1, 100'000);
     }
+    if (const auto* node = top.find("store")) {
+        Mapping in{*node, "store", context};
+        std::string path;
+        if (in.text("url", settings.store_url) && describe_postgres(settings.store_url).empty()) {
+            in.error(
+                "url",
+                "must be postgresql://user@host:port/name; several hosts are separated by commas. Without it "
+                "heald keeps its store in the state directory"
+            );
+        }
+        if (in.text("password_file", path)) {
+            auto password = files.read(path, 4096);
+            if (!password)
+                in.error("password_file", password.error().text);
+            else {
+                settings.store_password = *password;
+                while (settings.store_password.ends_with('\n') || settings.store_password.ends_with('\r'))
+                    settings.store_password.pop_back();
+            }
+        }
+        in.integer("connections", settings.store_connections, 2, 64);
+    }
     if (const auto* node = top.find("hosts")) {
         Mapping in{*node, "hosts", context};
         in.integer("max_children", settings.max_children, 1, 256);
@@ -589,6 +612,14 @@ SettingsResult load_settings(const std::string& path) {
     }
     if (settings.http_token.empty()) {
         if (const char* token = std::getenv("HEALD_TOKEN")) settings.http_token = token;
+    }
+    if (settings.store_url.empty()) {
+        if (const char* url = std::getenv("HEALD_STORE_URL")) settings.store_url = url;
+        if (!settings.store_url.empty() && describe_postgres(settings.store_url).empty())
+            out.errors.push_back("HEALD_STORE_URL must be postgresql://user@host:port/name");
+    }
+    if (settings.store_password.empty()) {
+        if (const char* password = std::getenv("HEALD_STORE_PASSWORD")) settings.store_password = password;
     }
     if (settings.state_dir.empty()) settings.state_dir = default_state_dir();
     if (settings.plugins_dir.empty()) settings.plugins_dir = settings.state_dir + "/plugins";

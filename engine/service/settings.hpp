@@ -63,6 +63,8 @@ struct Settings {
     std::string http_token;  ///< "": none asked for (only on loopback)
     std::uint64_t http_max_body_bytes = 16U << 20U;
     unsigned http_max_connections = 256;
+    std::string store_url, store_password;  ///< PostgreSQL; url "": SQLite in the state directory
+    unsigned store_connections = 4;         ///< one writes, the others read
     std::string plugins_dir, scripts_dir, host_binary;
     unsigned max_children = 8;
     std::chrono::milliseconds warm_for{60'000};

@@ -284,7 +284,7 @@ result<void> add_occurrences(Database& db, const Occurrences& o) {
     static constexpr std::pair<string_view, int64_t> resolutions[] = {
         {"minute", 60'000'000LL}, {"hour", 3'600'000'000LL}, {"day", 86'400'000'000LL}};
     for (const auto& [name, width] : resolutions) {
-        HEAL_TRY(db.run(
+        HEAL_TRY(db.post(
             upsert_count, {string_view{r.fingerprint}, name, o.last.us - o.last.us % width, number(o.count)}
         ));
     }
@@ -294,7 +294,7 @@ result<void> add_occurrences(Database& db, const Occurrences& o) {
 result<void> insert_log_entry(
     Database& db, const std::string& id, const LogRecord& r, std::uint64_t represents
 ) {
-    return done(db.run(
+    return db.post(
         insert_log,
         {string_view{id},
          string_view{r.fingerprint},
@@ -316,11 +316,11 @@ result<void> insert_log_entry(
          string_view{clean(r.host)},
          string_view{clean(r.source)},
          number(represents)}
-    ));
+    );
 }
 
 result<void> save_offset(Database& db, const OffsetRow& row, Time now) {
-    return done(db.run(
+    return db.post(
         upsert_offset,
         {string_view{row.source},
          number(row.device),
@@ -328,12 +328,12 @@ result<void> save_offset(Database& db, const OffsetRow& row, Time now) {
          number(row.offset),
          string_view{row.head_hash},
          now.us}
-    ));
+    );
 }
 
 result<void> forget_offset(Database& db, const std::string& source) {
     constexpr Statement statement{"delete ingest_offsets", "DELETE FROM ingest_offsets WHERE source = $1"};
-    return done(db.run(statement, {string_view{source}}));
+    return db.post(statement, {string_view{source}});
 }
 
 result<std::int64_t> forget_batches(Database& db, Time before) {
@@ -357,7 +357,7 @@ result<std::vector<OffsetRow>> load_offsets(Database& db) {
 }
 
 result<void> add_totals(Database& db, const std::string& source, const Totals& t) {
-    return done(db.run(
+    return db.post(
         upsert_totals,
         {string_view{source},
          number(t.lines),
@@ -368,7 +368,7 @@ result<void> add_totals(Database& db, const std::string& source, const Totals& t
          number(t.self),
          number(t.bytes),
          number(t.joined)}
-    ));
+    );
 }
 
 result<bool> claim_batch(Database& db, const std::string& key, std::uint64_t records, Time now) {
@@ -395,14 +395,14 @@ result<void> save_fingerprint_decision(
         "ON CONFLICT (fingerprint) DO UPDATE SET canonical = excluded.canonical, decided_by = "
         "excluded.decided_by, reason = excluded.reason, "
         "decided_at = excluded.decided_at"};
-    return done(db.run(
+    return db.post(
         statement,
         {string_view{d.fingerprint},
          string_view{d.canonical},
          string_view{clean(actor)},
          string_view{clean(reason)},
          now.us}
-    ));
+    );
 }
 
 result<std::vector<FingerprintDecision>> load_fingerprint_decisions(Database& db) {
@@ -471,7 +471,7 @@ result<std::optional<BugRef>> open_or_count_bug(
     const std::string ids_text = json::serialize(ids);
     if (!bug.id.empty()) {
         HEAL_TRY(
-            db.run(count_bug, {string_view{bug.id}, number(count), r.time.us, now.us, string_view{ids_text}})
+            db.post(count_bug, {string_view{bug.id}, number(count), r.time.us, now.us, string_view{ids_text}})
         );
     } else {
         bug.opened = true;
@@ -481,7 +481,7 @@ result<std::optional<BugRef>> open_or_count_bug(
         int64_t last = 0;
         HEAL_TRY(db.query(next_bug_code, {string_view{day}}, [&](const Row& row) { last = row.integer(0); }));
         bug.code = fmt::format("BUG-{}-{:05}", day, last);
-        HEAL_TRY(db.run(
+        HEAL_TRY(db.post(
             insert_bug,
             {string_view{bug.id},
              string_view{bug.code},
@@ -502,7 +502,7 @@ result<std::optional<BugRef>> open_or_count_bug(
              string_view{ids_text}}
         ));
     }
-    if (!log_id.empty()) HEAL_TRY(db.run(link_log, {string_view{log_id}, string_view{bug.id}}));
+    if (!log_id.empty()) HEAL_TRY(db.post(link_log, {string_view{log_id}, string_view{bug.id}}));
     return std::optional<BugRef>{std::move(bug)};
 }
 
@@ -524,34 +524,34 @@ result<void> insert_event(Database& db, const Incident& in, Time now) {
 }
 
 result<void> add_event_occurrences(Database& db, const std::string& event, std::uint64_t count, Time now) {
-    return done(db.run(count_event, {string_view{event}, number(count), now.us}));
+    return db.post(count_event, {string_view{event}, number(count), now.us});
 }
 
 result<void> move_event(
     Database& db, const std::string& event, EventState state, const std::string& reason, Time now
 ) {
-    return done(db.run(
+    return db.post(
         move_event_row,
         {string_view{event}, string_view{to_string(state)}, string_view{clean(reason)}, now.us}
-    ));
+    );
 }
 
 result<void> set_event_decision(
     Database& db, const std::string& event, const std::string& decision_json, Time now
 ) {
-    return done(db.run(decide_event, {string_view{event}, string_view{decision_json}, now.us}));
+    return db.post(decide_event, {string_view{event}, string_view{decision_json}, now.us});
 }
 
 result<void> set_event_action_at(Database& db, const std::string& event, Time at) {
-    return done(db.run(act_event, {string_view{event}, at.us}));
+    return db.post(act_event, {string_view{event}, at.us});
 }
 
 result<void> link_event_bug(Database& db, const std::string& event, const std::string& bug_id) {
-    return done(db.run(bug_event, {string_view{event}, string_view{bug_id}}));
+    return db.post(bug_event, {string_view{event}, string_view{bug_id}});
 }
 
 result<void> finish_event(Database& db, const std::string& event, const EventEnd& end, Time now) {
-    return done(db.run(
+    return db.post(
         end_event,
         {string_view{event},
          string_view{to_string(end.state)},
@@ -561,7 +561,7 @@ result<void> finish_event(Database& db, const std::string& event, const EventEnd
          time_or_null(end.healed_at),
          time_or_null(end.hold_until),
          now.us}
-    ));
+    );
 }
 
 result<std::vector<OpenEvent>> load_open_events(Database& db) {
@@ -604,7 +604,7 @@ result<std::vector<HeldEvent>> load_holding(Database& db) {
 }
 
 result<void> insert_attempt(Database& db, const AttemptRow& a) {
-    return done(db.run(
+    return db.post(
         insert_attempt_row,
         {string_view{a.id},
          string_view{a.event},
@@ -622,7 +622,7 @@ result<void> insert_attempt(Database& db, const AttemptRow& a) {
          int64_t{a.dry_run},
          string_view{a.request},
          a.started_at.us}
-    ));
+    );
 }
 
 result<void> end_attempt(
@@ -633,10 +633,10 @@ result<void> end_attempt(
     const std::string& detail_json,
     Time now
 ) {
-    return done(db.run(
+    return db.post(
         end_attempt_row,
         {string_view{attempt}, string_view{state}, string_view{clean(text)}, string_view{detail_json}, now.us}
-    ));
+    );
 }
 
 result<void> verify_attempt(
@@ -646,13 +646,13 @@ result<void> verify_attempt(
     const std::string& evidence_json,
     Time now
 ) {
-    return done(db.run(
+    return db.post(
         verify_attempt_row, {string_view{attempt}, string_view{verified}, string_view{evidence_json}, now.us}
-    ));
+    );
 }
 
 result<void> set_rolled_back(Database& db, const std::string& attempt, const std::string& state) {
-    return done(db.run(rollback_attempt_row, {string_view{attempt}, string_view{state}}));
+    return db.post(rollback_attempt_row, {string_view{attempt}, string_view{state}});
 }
 
 result<std::vector<AttemptRow>> load_attempts(Database& db, const std::string& event) {
@@ -694,7 +694,7 @@ result<std::vector<OutcomeRow>> load_outcomes(Database& db, int64_t limit) {
 }
 
 result<void> insert_action(Database& db, const ActionRow& a) {
-    return done(db.run(
+    return db.post(
         insert_action_row,
         {string_view{a.id},
          string_view{a.attempt},
@@ -710,7 +710,7 @@ result<void> insert_action(Database& db, const ActionRow& a) {
          string_view{clean(a.undo)},
          a.undoes_step,
          a.started_at.us}
-    ));
+    );
 }
 
 result<void> end_action(
@@ -723,7 +723,7 @@ result<void> end_action(
     const std::string& error,
     int64_t duration_us
 ) {
-    return done(db.run(
+    return db.post(
         end_action_row,
         {string_view{attempt},
          string_view{phase},
@@ -732,7 +732,7 @@ result<void> end_action(
          string_view{clean(result_json)},
          string_view{clean(error)},
          duration_us}
-    ));
+    );
 }
 
 result<std::vector<ActionRow>> load_undoable(Database& db, const std::string& attempt) {
@@ -750,13 +750,13 @@ result<std::vector<ActionRow>> load_undoable(Database& db, const std::string& at
 }
 
 result<void> mark_undone(Database& db, const std::string& attempt, int64_t step) {
-    return done(db.run(mark_undone_row, {string_view{attempt}, step}));
+    return db.post(mark_undone_row, {string_view{attempt}, step});
 }
 
 result<void> save_strategy_setting(
     Database& db, const StrategySetting& s, const std::string& actor, Time now
 ) {
-    return done(db.run(
+    return db.post(
         upsert_setting,
         {string_view{s.strategy},
          s.priority ? Value{*s.priority} : Value{nullptr},
@@ -765,7 +765,7 @@ result<void> save_strategy_setting(
          s.floor ? Value{*s.floor} : Value{nullptr},
          now.us,
          string_view{actor}}
-    ));
+    );
 }
 
 result<std::vector<StrategySetting>> load_strategy_settings(Database& db) {
@@ -783,7 +783,7 @@ result<std::vector<StrategySetting>> load_strategy_settings(Database& db) {
 }
 
 result<void> save_engine_state(Database& db, const std::string& name, const std::string& value, Time now) {
-    return done(db.run(upsert_state, {string_view{name}, string_view{value}, now.us}));
+    return db.post(upsert_state, {string_view{name}, string_view{value}, now.us});
 }
 
 result<std::optional<std::string>> load_engine_state(Database& db, const std::string& name) {
@@ -809,7 +809,7 @@ result<void> append_audit(
     ++seq;
     const std::string who = clean(actor), what = clean(subject), detail = clean(detail_json);
     const std::string hash = audit_hash(previous, seq, now.us, who, action, what, detail);
-    return done(db.run(
+    return db.post(
         insert_audit,
         {seq,
          now.us,
@@ -819,7 +819,7 @@ result<void> append_audit(
          string_view{detail},
          string_view{previous},
          string_view{hash}}
-    ));
+    );
 }
 
 result<AuditCheck> verify_audit(Database& db) {

@@ -19,15 +19,24 @@
 namespace heal {
 
 struct StoreSettings {
-    std::string path;                ///< SQLite file
+    std::string path;                ///< SQLite file; with a url only the lock of this node lies beside it
     std::size_t max_queue = 10'000;  ///< writes waiting; beyond it errc::overloaded
+    std::string url, password;       ///< PostgreSQL; "": SQLite
+    unsigned readers = 3;            ///< connections for reading, made when they are needed; SQLite has one
 };
 
 struct StoreFigures {
     std::uint64_t commits = 0, writes = 0, failed_commits = 0;
+    std::uint64_t repeated = 0;    ///< transactions run again after a deadlock or a broken connection
+    std::uint64_t reconnects = 0;  ///< connections made anew
+    std::uint64_t doubts = 0;      ///< commits whose outcome had to be asked for after the connection broke
     std::size_t queued = 0;
+    std::size_t kept = 0;  ///< of these, writes that were tried and will be until they are stored
     std::int64_t last_commit_us = 0;
     std::string last_error;  ///< "" when the newest commit succeeded
+    bool connected = true;
+    const char* engine = "sqlite";
+    std::string place;  ///< the file, or host and name without a password
 };
 
 class Store {
@@ -40,7 +49,14 @@ public:
     /// Queues one write. `job` runs on the storage thread, alone in a savepoint of a group's transaction;
     /// `done` runs on the executor after the commit, or with the error of the job or of the commit. Jobs of
     /// one turn of the event loop share a commit whenever they can. @thread any
+    /// PostgreSQL runs a group first without savepoints and, if one job fails, once more with them: a job may
+    /// run more than once, and only its last run counts.
     virtual void submit(Job job, Done done) = 0;
+
+    /// A write that must not get lost because the store is away for a while (what became of an attempt):
+    /// tried until it is stored, in its order among the others. `done` as above; errors are those of the job
+    /// itself, or errc::cancelled when the store stops first. @thread any
+    virtual void keep(Job job, Done done) = 0;
 
     /// Between the two, writes are only collected; uncork() hands them over together, so that one commit
     /// carries them all (a log line and the intent it led to). May nest. @thread the executor's
@@ -88,8 +104,9 @@ private:
     Store& store_;
 };
 
-/// Opens (creating and migrating it), takes the single-instance lock beside the file.
-/// errc::conflict another heald uses it, or the schema is newer; errc::unavailable, errc::corrupt.
+/// Opens (creating and migrating it), takes the single-instance lock of the state directory. Blocks up to
+/// some seconds when a server does not answer. errc::conflict another heald uses it, or the schema is newer;
+/// errc::unavailable, errc::denied, errc::corrupt.
 result<std::unique_ptr<Store>> open_store(
     StoreSettings settings, boost::asio::any_io_executor executor, const Clock& clock
 );
