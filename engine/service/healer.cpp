@@ -201,12 +201,12 @@ struct Run {
     std::deque<HealingInput> inbox;
     asio::steady_timer wake;
     std::optional<Duration> due;  ///< steady time of the machine's wait
-    std::shared_ptr<std::string> bug_id;
     std::vector<Candidate> unranked;
     std::string attempt, approver;
     StrategyCall call;
     std::shared_ptr<Execution> execution;
     bool dry_run = false, executing = false, resumed = false;
+    bool stored = true;  ///< false: its row could not be written, the next write tries again
     unsigned attempts = 0;
     json::array verdicts;
     Evidence evidence;
@@ -218,25 +218,19 @@ class HealerImpl final : public Healer {
 public:
     explicit HealerImpl(Shared& shared) : s_(shared) {}
 
-    bool is_open(const std::string& fingerprint, const std::string& environment) const override {
-        return runs_.contains(key_of(fingerprint, environment));
-    }
-
-    void occurred(
+    std::string occurred(
         const std::string& fingerprint, const std::string& environment, std::uint64_t count, Time at
     ) override {
         const auto it = runs_.find(key_of(fingerprint, environment));
-        if (it == runs_.end()) return;
+        if (it == runs_.end()) return {};
         auto& run = *it->second;
         run.incident.count += count;
         run.incident.last_at = std::max(run.incident.last_at, at);
-        submit("occurrences", [id = run.incident.id, count, now = s_.clock.wall()](Database& db) {
-            return sql::add_event_occurrences(db, id, count, now);
-        });
         std::erase_if(run.inbox, [](const HealingInput& i) {
             return std::holds_alternative<input::Recurred>(i);
         });
         put(run, input::Recurred{at});
+        return run.incident.id;
     }
 
     bool recurred_after_healing(const std::string& fingerprint, const std::string& environment, Time at)
@@ -284,11 +278,9 @@ public:
         return it != quiet_.end() && it->second.until > s_.clock.wall();
     }
 
-    void open(Incident incident, std::vector<Candidate> candidates, std::shared_ptr<std::string> bug_id)
-        override {
+    void open(Incident incident, std::vector<Candidate> candidates) override {
         if (stopping_) return;
         auto run = std::make_shared<Run>(s_.io, std::move(incident));
-        run->bug_id = std::move(bug_id);
         run->unranked = std::move(candidates);
         s_.feed.publish(
             "incident",
@@ -301,7 +293,10 @@ public:
              {"message", to_valid_utf8(title_of(run->incident.record))},
              {"first_event_at", to_rfc3339(run->incident.first_at)}}
         );
-        submit("event", store_event(*run));
+        s_.store.submit(store_event(*run), [run](result<void> outcome) {
+            run->stored = outcome.has_value();
+            if (!outcome) log::error("not stored (event): {}", outcome.error().text);
+        });
         start(std::move(run));
     }
 
@@ -476,11 +471,8 @@ private:
     }
 
     Store::Job store_event(const Run& run) {
-        return [incident = run.incident, bug = run.bug_id, now = run.incident.opened_at](Database& db
-               ) -> result<void> {
-            HEAL_TRY(sql::insert_event(db, incident, now));
-            if (bug && !bug->empty()) HEAL_TRY(sql::link_event_bug(db, incident.id, *bug));
-            return {};
+        return [incident = run.incident](Database& db) {
+            return sql::insert_event(db, incident, incident.opened_at);
         };
     }
 
@@ -768,15 +760,13 @@ private:
              {"dry_run", run.dry_run}}
         );
         Store::Job job = [row,
-                          event = store_event(run),
+                          event = run.stored ? Store::Job{} : store_event(run),
                           decision = decision_json(run),
                           actor = run.approver.empty() ? std::string{"heald"} : run.approver,
                           now](Database& db) -> result<void> {
-            HEAL_TRY(event(db));  // a no-op unless the batch it came with was not stored
+            if (event) HEAL_TRY(event(db));
             HEAL_TRY(sql::insert_attempt(db, row));
-            HEAL_TRY(sql::move_event(db, row.event, EventState::healing, "", now));
-            HEAL_TRY(sql::set_event_decision(db, row.event, decision, now));
-            if (!row.dry_run) HEAL_TRY(sql::set_event_action_at(db, row.event, now));
+            HEAL_TRY(sql::begin_healing(db, row.event, decision, !row.dry_run, now));
             const json::object detail{
                 {"event", row.event},
                 {"strategy", row.strategy},
@@ -1082,10 +1072,12 @@ private:
         );
         submit(
             "end of event",
-            [event = store_event(run), id = run.incident.id, end, decision = decision_json(run), now](
-                Database& db
-            ) -> result<void> {
-                HEAL_TRY(event(db));
+            [event = run.stored ? Store::Job{} : store_event(run),
+             id = run.incident.id,
+             end,
+             decision = decision_json(run),
+             now](Database& db) -> result<void> {
+                if (event) HEAL_TRY(event(db));
                 HEAL_TRY(sql::set_event_decision(db, id, decision, now));
                 HEAL_TRY(sql::finish_event(db, id, end, now));
                 return sql::append_audit(

@@ -62,7 +62,7 @@ public:
         return run(statement, std::span<const Value>{parameters.begin(), parameters.size()}, on_row);
     }
     /// Runs one statement whose answer nobody needs. Its error may come late: from the next run(), release()
-    /// or commit(); so PostgreSQL is not asked once per statement (docs/adr/0010-postgresql.md).
+    /// or commit(); so PostgreSQL is not asked once per statement (docs/adr/0020-postgresql.md).
     virtual result<void> post(const Statement& statement, std::span<const Value> parameters) {
         if (auto outcome = run(statement, parameters, nullptr); !outcome) return outcome.error();
         return {};

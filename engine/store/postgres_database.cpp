@@ -1,5 +1,5 @@
 // libpqxx holds the connection; statements go over it in libpq's pipeline mode, which libpqxx 6 does not have
-// (docs/adr/0010-postgresql.md). The only file that knows either.
+// (docs/adr/0020-postgresql.md). The only file that knows either.
 #include "base/json.hpp"
 #include "store/database.hpp"
 
@@ -134,7 +134,7 @@ private:
 
 constexpr Statement begin_work{"begin", "BEGIN"};
 // One write transaction at a time in the whole cluster, as SQLite has it: what is read in one is true until
-// it ends, and two nodes cannot wait for each other (docs/adr/0010-postgresql.md). Keyed by schema, so that
+// it ends, and two nodes cannot wait for each other (docs/adr/0020-postgresql.md). Keyed by schema, so that
 // several stores can share a database. 1212498251 is "HEAK".
 constexpr Statement take_turn{
     "take the write turn", "SELECT pg_advisory_xact_lock(1212498251, hashtext(current_schema()))"};

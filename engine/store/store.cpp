@@ -39,7 +39,7 @@ constexpr auto last_chance = 2s;
 struct Pending {
     Store::Job job;
     Store::Done done;
-    bool keep = false;
+    bool keep = false, starts_group = false;
 };
 using Group = std::vector<Pending>;
 using Open = std::function<result<std::unique_ptr<Database>>()>;
@@ -196,6 +196,11 @@ public:
         wake_.notify_one();
     }
 
+    void cut() override {
+        const std::lock_guard lock{mutex_};
+        cut_ = !queue_.empty();
+    }
+
     StoreFigures figures() const override {
         const std::lock_guard lock{mutex_};
         StoreFigures f = figures_;
@@ -232,6 +237,7 @@ private:
         {
             const std::lock_guard lock{mutex_};
             if (!stopping_ && queue_.size() + kept_.size() < max_queue_) {
+                pending.starts_group = std::exchange(cut_, false);
                 queue_.push_back(std::move(pending));
                 if (corks_ > 0) return;
                 wake_.notify_one();
@@ -280,6 +286,7 @@ private:
                 // What was tried before comes first: the order stays.
                 for (auto* from : {&kept_, &queue_}) {
                     while (!from->empty() && group.size() < group_size) {
+                        if (from->front().starts_group && !group.empty()) break;
                         group.push_back(std::move(from->front()));
                         from->pop_front();
                     }
@@ -511,7 +518,7 @@ private:
     std::condition_variable wake_;
     std::deque<Pending> queue_, kept_;
     int corks_ = 0;
-    bool stopping_ = false;
+    bool stopping_ = false, cut_ = false;
     Duration stop_by_{0};
     StoreFigures figures_;
     Readers readers_;
