@@ -24,8 +24,8 @@ def check(store, ledger=None, expect=None, idempotent=()):
     # I1: what was taken in is stored or counted, exactly.
     stored = rows("SELECT COALESCE(SUM(occurrence_count), 0) FROM error_fingerprints")[0][0]
     taken = rows("SELECT COALESCE(SUM(records), 0), COALESCE(SUM(lines), 0), COALESCE(SUM(records + below_level + malformed + self + joined), 0) FROM ingest_totals")[0]
-    hours = rows("SELECT COALESCE(SUM(count), 0) FROM fingerprint_counts WHERE resolution = 'hour'")[0][0]
-    verdict("I1", f"{stored} occurrences stored, {taken[0]} records taken, {hours} in hourly counts", not stored == taken[0] == hours)
+    hours = rows("SELECT COALESCE(SUM(count), 0) FROM fingerprint_counts WHERE resolution = 'day'")[0][0]
+    verdict("I1", f"{stored} occurrences stored, {taken[0]} records taken, {hours} in daily counts", not stored == taken[0] == hours)
     verdict("I1", f"{taken[1]} lines = {taken[2]} accounted for", taken[1] != taken[2])
     represented = rows("SELECT COALESCE(SUM(represents), 0) FROM log_entries")[0][0]
     verdict("I1", f"samples stand for {represented}", represented != stored)

@@ -9,6 +9,7 @@
 #include "service/config_keeper.hpp"
 #include "service/healer.hpp"
 #include "service/hearing.hpp"
+#include "service/store_jobs.hpp"
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
@@ -114,6 +115,12 @@ public:
         asio::co_spawn(io_, keeper_->run(), [](const std::exception_ptr& error) {
             if (error) log::error("keeping configuration versions ended by a defect");
         });
+        jobs_ = std::make_unique<StoreJobs>(
+            io_, *store_, clock_, [this] { return settings_; }, s.node
+        );
+        asio::co_spawn(io_, jobs_->run(), [](const std::exception_ptr& error) {
+            if (error) log::error("the jobs ended by a defect");
+        });
         asio::co_spawn(io_, every_minute(), [](const std::exception_ptr& error) {
             if (error) log::error("housekeeping ended by a defect");
         });
@@ -125,6 +132,7 @@ public:
         ready_ = false;
         minute_.cancel();
         if (keeper_) keeper_->stop();
+        if (jobs_) jobs_->stop();
         stopping_.store(true);
         if (tail_) {
             // The tail's thread may wait for this loop to take a batch: end it from another one.
@@ -411,6 +419,17 @@ public:
         co_return result<void>{};
     }
 
+    asio::awaitable<result<json::object>> job(std::string name, std::string what, std::string actor)
+        override {
+        if (!ready_) co_return fail(errc::unavailable, "heald is starting or stopping; try again");
+        HEAL_CO_TRY(co_await store_->write([&](Database& db) -> result<void> {
+            if (what != "run") HEAL_TRY(sql::enable_job(db, name, what == "resume"));
+            return sql::append_audit(db, clock_.wall(), actor, "job." + what, name, "{}");
+        }));
+        if (what != "run") co_return json::object{{"job_name", name}, {"enabled", what == "resume"}};
+        co_return co_await jobs_->run_now(name);
+    }
+
     json::object status() const override {
         json::object o{
             {"version", HEAL_VERSION},
@@ -535,11 +554,7 @@ private:
     /// A server that is away is waited for; /ready says so meanwhile.
     asio::awaitable<result<void>> open_the_store() {
         const auto& s = *settings_;
-        StoreSettings wanted;
-        wanted.path = s.state_dir + (s.store_url.empty() ? "/heald.db" : "/heald");
-        wanted.url = s.store_url;
-        wanted.password = s.store_password;
-        wanted.readers = s.store_connections - 1;
+        const StoreSettings wanted = store_settings(s);
         std::chrono::milliseconds pause = 200ms;
         asio::steady_timer timer{io_};
         for (;;) {
@@ -724,6 +739,7 @@ private:
     std::unique_ptr<Plugins> plugins_;
     std::unique_ptr<Prober> prober_;
     std::unique_ptr<ConfigKeeper> keeper_;
+    std::unique_ptr<StoreJobs> jobs_;
     std::unique_ptr<Shared> shared_;
     std::unique_ptr<Healer> healer_;
     std::unique_ptr<Hearing> hearing_;

@@ -123,35 +123,6 @@ private:
     std::vector<std::thread> threads_;
 };
 
-class InstanceLock {
-public:
-    static result<InstanceLock> take(const std::string& path) {
-        InstanceLock lock;
-        lock.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-        if (lock.fd_ < 0) return fail_errno(fmt::format("cannot open the lock {}", path), errno);
-        if (::flock(lock.fd_, LOCK_EX | LOCK_NB) != 0) {
-            return fail(
-                errc::conflict,
-                fmt::format(
-                    "another heald uses this state directory ({} is locked); stop it, or set another "
-                    "state_dir",
-                    path
-                )
-            );
-        }
-        return lock;
-    }
-    InstanceLock() = default;
-    InstanceLock(InstanceLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-    InstanceLock& operator=(InstanceLock&&) = delete;
-    ~InstanceLock() {
-        if (fd_ >= 0) ::close(fd_);
-    }
-
-private:
-    int fd_ = -1;
-};
-
 class SqlStore final : public Store {
 public:
     SqlStore(
@@ -525,6 +496,15 @@ private:
     std::thread thread_;
 };
 
+std::string escaped(const std::string& text) {
+    std::string out;
+    for (const char c : text) {
+        if (c == '\'') out += c;
+        out += c;
+    }
+    return out;
+}
+
 /// Turns a (Job, Done) call into an awaitable.
 template <class Start>
 boost::asio::awaitable<result<void>> as_awaitable(Start start) {
@@ -552,25 +532,66 @@ boost::asio::awaitable<result<void>> Store::read_job(Job job) {
     });
 }
 
+result<InstanceLock> InstanceLock::take(const std::string& store_path) {
+    const std::string path = store_path + ".lock";
+    InstanceLock lock;
+    lock.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (lock.fd_ < 0) return fail_errno(fmt::format("cannot open the lock {}", path), errno);
+    if (::flock(lock.fd_, LOCK_EX | LOCK_NB) != 0) {
+        return fail(
+            errc::conflict,
+            fmt::format(
+                "another heald uses this state directory ({} is locked); stop it, or set another state_dir",
+                path
+            )
+        );
+    }
+    return lock;
+}
+
+InstanceLock::~InstanceLock() {
+    if (fd_ >= 0) ::close(fd_);
+}
+
+result<std::unique_ptr<Database>> open_database(const StoreSettings& settings, bool read_only) {
+    return settings.url.empty() ? open_sqlite(settings.path, read_only)
+                                : open_postgres(settings.url, settings.password, read_only);
+}
+
+result<int> migrate_store(Database& database, const StoreSettings& settings, const Clock& clock) {
+    auto states = migration_status(database);
+    if (!states) return states.error();
+    int applied = 0, last = 0;
+    for (const auto& s : *states) {
+        if (s.applied) ++applied, last = std::max(last, s.version);
+    }
+    if (applied == static_cast<int>(states->size())) return 0;
+    if (applied > 0 && database.dialect() == Dialect::sqlite && settings.path != ":memory:") {
+        const std::string copy = fmt::format("{}.schema-{:04}", settings.path, last);
+        ::unlink(copy.c_str());  // of a migration that was interrupted
+        if (auto made = database.script(fmt::format("VACUUM INTO '{}'", escaped(copy))); !made) {
+            return fail(
+                made.error().code,
+                fmt::format("no copy of the store could be made before its migration: {}", made.error().text)
+            );
+        }
+        log::info("the store as it was with schema {} is kept in {}", last, copy);
+    }
+    return migrate(database, clock);
+}
+
 result<std::unique_ptr<Store>> open_store(
     StoreSettings settings, boost::asio::any_io_executor executor, const Clock& clock
 ) {
-    auto lock = InstanceLock::take(settings.path + ".lock");
+    auto lock = InstanceLock::take(settings.path);
     if (!lock) return lock.error();
-    const auto open = [settings](bool read_only) {
-        return settings.url.empty() ? open_sqlite(settings.path, read_only)
-                                    : open_postgres(settings.url, settings.password, read_only);
-    };
-    auto writer = open(false);
+    auto writer = open_database(settings, false);
     if (!writer) return writer.error();
-    auto migrated = migrate(**writer, clock);
+    auto migrated = migrate_store(**writer, settings, clock);
     if (!migrated) return migrated.error();
+    auto open_reader = [settings] { return open_database(settings, true); };
     return std::unique_ptr<Store>{std::make_unique<SqlStore>(
-        std::move(settings),
-        std::move(*writer),
-        [open] { return open(true); },
-        std::move(*lock),
-        std::move(executor)
+        std::move(settings), std::move(*writer), std::move(open_reader), std::move(*lock), std::move(executor)
     )};
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/clock.hpp"
 #include "store/database.hpp"
+#include "store/store_settings.hpp"
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/async_result.hpp>
@@ -15,15 +16,9 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 namespace heal {
-
-struct StoreSettings {
-    std::string path;                ///< SQLite file; with a url only the lock of this node lies beside it
-    std::size_t max_queue = 10'000;  ///< writes waiting; beyond it errc::overloaded
-    std::string url, password;       ///< PostgreSQL; "": SQLite
-    unsigned readers = 3;            ///< connections for reading, made when they are needed; SQLite has one
-};
 
 struct StoreFigures {
     std::uint64_t commits = 0, writes = 0, failed_commits = 0;
@@ -107,6 +102,27 @@ public:
 private:
     Store& store_;
 };
+
+/// Only one process may write to the store of a state directory; held until it goes.
+class InstanceLock {
+public:
+    /// errc::conflict another heald has it.
+    static result<InstanceLock> take(const std::string& store_path);
+    InstanceLock() = default;
+    InstanceLock(InstanceLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+    InstanceLock& operator=(InstanceLock&&) = delete;
+    ~InstanceLock();
+
+private:
+    int fd_ = -1;
+};
+
+/// The database of the settings, as it is.
+result<std::unique_ptr<Database>> open_database(const StoreSettings& settings, bool read_only);
+
+/// Brings the schema up to date; returns how many files were applied. Before an SQLite store with data in it
+/// is touched, a copy of it is made beside it: "heald.db.schema-NNNN", NNNN the version before.
+result<int> migrate_store(Database& database, const StoreSettings& settings, const Clock& clock);
 
 /// Opens (creating and migrating it), takes the single-instance lock of the state directory. Blocks up to
 /// some seconds when a server does not answer. errc::conflict another heald uses it, or the schema is newer;

@@ -186,3 +186,25 @@ def test_the_url_is_checked_and_its_password_never_shown(pg, tmp_path):
     with Heald({"store": {"url": pg.schema("secret"), "password_file": str(secret)}}) as h:
         assert "canary" not in h.call("GET", "/api/v1/status").text
         assert "canary" not in "".join(h.log)
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_jobs_run_are_written_down_and_can_be_asked_for(pg, engine):
+    store = {"url": pg.schema("jobs")} if engine == "postgresql" else {}
+    with Heald({"store": store}) as h:
+        for i in range(300):
+            h.log_error("crowded", context={"i": i}) if i % 2 else h.log_error("crowded")
+        before = len(h.get("/api/v1/logs?limit=1000")["items"])
+        answer = h.call("POST", "/api/v1/jobs/log_sampling/run")
+        assert answer.status == 200, answer.text
+        after = h.get("/api/v1/logs?limit=1000")["items"]
+        assert len(after) < before and sum(e["represents"] for e in after) == 300
+        for name in ("metrics_aggregation", "log_cleanup"):
+            assert h.call("POST", f"/api/v1/jobs/{name}/run").status == 200
+        assert h.call("POST", "/api/v1/jobs/log_cleanup/pause").json == {"job_name": "log_cleanup", "enabled": False}
+        wait_for("three runs are written down", lambda: sum(j["run_count"] for j in h.get("/api/v1/jobs")["items"]) >= 3)
+        jobs = {j["job_name"]: j for j in h.get("/api/v1/jobs")["items"]}
+        assert jobs["log_cleanup"]["enabled"] is False and jobs["log_cleanup"]["schedule"] == "daily 03:00"
+        assert jobs["log_sampling"]["runs"][0]["status"] == "succeeded"
+        assert h.call("POST", "/api/v1/jobs/nope/run").status == 404
+        assert h.call("POST", "/api/v1/jobs/log_cleanup/explode").status == 404
