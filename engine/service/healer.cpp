@@ -55,8 +55,8 @@ StrategyCall call_from(const std::string& attempt, const std::string& text) {
 
 /// Whether the intent of an attempt is stored. Its strategy is called while the commit runs; its effects wait
 /// for this.
-struct Intent {
-    explicit Intent(asio::io_context& io) : wake(io, asio::steady_timer::time_point::max()) {}
+struct IntentGate {
+    explicit IntentGate(asio::io_context& io) : wake(io, asio::steady_timer::time_point::max()) {}
     void settle(result<void> result) {
         stored = std::move(result);
         wake.cancel();
@@ -74,7 +74,7 @@ class AttemptLedger final : public EffectLedger {
 public:
     /// @param intent  null: stored long ago
     AttemptLedger(
-        Shared& shared, std::string attempt, std::string event, std::shared_ptr<Intent> intent = nullptr
+        Shared& shared, std::string attempt, std::string event, std::shared_ptr<IntentGate> intent = nullptr
     )
         : shared_(shared),
           attempt_(std::move(attempt)),
@@ -162,7 +162,7 @@ public:
 private:
     Shared& shared_;
     std::string attempt_, event_;
-    std::shared_ptr<Intent> intent_;
+    std::shared_ptr<IntentGate> intent_;
     std::map<std::pair<std::string, std::int64_t>, std::int64_t> undoes_;
     std::map<std::pair<std::string, std::int64_t>, std::string> summaries_;
 };
@@ -206,7 +206,6 @@ struct Run {
     StrategyCall call;
     std::shared_ptr<Execution> execution;
     bool dry_run = false, executing = false, resumed = false;
-    bool stored = true;  ///< false: its row could not be written, the next write tries again
     unsigned attempts = 0;
     json::array verdicts;
     Evidence evidence;
@@ -293,10 +292,7 @@ public:
              {"message", to_valid_utf8(title_of(run->incident.record))},
              {"first_event_at", to_rfc3339(run->incident.first_at)}}
         );
-        s_.store.submit(store_event(*run), [run](result<void> outcome) {
-            run->stored = outcome.has_value();
-            if (!outcome) log::error("not stored (event): {}", outcome.error().text);
-        });
+        submit("event", store_event(*run));
         start(std::move(run));
     }
 
@@ -310,6 +306,8 @@ public:
         const Time now = s_.clock.wall();
         // A job may run twice (store.hpp): it only reads; what it read is used below.
         HEAL_CO_TRY(co_await s_.store.write([&](Database& db) -> result<void> {
+            auto settled = sql::settle_intents(db);
+            if (!settled) return settled.error();
             auto facts = sql::load_history(db, now - Duration{1h});
             if (!facts) return facts.error();
             history = std::move(*facts);
@@ -390,6 +388,16 @@ public:
 
     void housekeeping() override {
         const Time now = s_.clock.wall();
+        if (std::exchange(unsettled_, false)) {
+            s_.store.submit(
+                [](Database& db) -> result<void> {
+                    auto settled = sql::settle_intents(db);
+                    if (!settled) return settled.error();
+                    return {};
+                },
+                [this](result<void> outcome) { unsettled_ = unsettled_ || !outcome; }
+            );
+        }
         history_.forget_before(now - Duration{1h} - s_.settings->limits.cooldown);
         std::erase_if(quiet_, [&](const auto& item) { return item.second.until + longest_quiet < now; });
         for (auto it = held_.begin(); it != held_.end();) {
@@ -719,7 +727,8 @@ private:
         run.dry_run = s_.settings->dry_run || c.autonomy == Autonomy::shadow;
         run.call = make_call(run, c, run.attempt, c.info.timeout, run.dry_run);
         const Time now = s_.clock.wall();
-        sql::AttemptRow row;
+        auto intent = std::make_shared<sql::Intent>();
+        auto& row = intent->attempt;
         row.id = run.attempt;
         row.event = run.incident.id;
         row.fingerprint = run.incident.fingerprint;
@@ -736,6 +745,19 @@ private:
         row.dry_run = run.dry_run;
         row.request = to_text(run.call);
         row.started_at = now;
+        intent->opened_at = run.incident.opened_at;
+        intent->decision = decision_json(run);
+        intent->actor = run.approver.empty() ? std::string{"heald"} : run.approver;
+        // Its short form overtakes everything; the tables follow in order with the batch that it came with.
+        auto written = std::make_shared<IntentGate>(s_.io);
+        s_.store.submit_urgent(
+            [intent](Database& db) { return sql::write_intent(db, *intent); },
+            [written](result<void> outcome) { written->settle(std::move(outcome)); }
+        );
+        s_.store.submit(
+            [intent](Database& db) { return sql::settle_intent(db, *intent); },
+            [this](result<void> outcome) { unsettled_ = unsettled_ || !outcome; }
+        );
         ++run.attempts;
         if (!run.dry_run) {
             history_.started(
@@ -759,30 +781,10 @@ private:
              {"confidence", c.confidence},
              {"dry_run", run.dry_run}}
         );
-        Store::Job job = [row,
-                          event = run.stored ? Store::Job{} : store_event(run),
-                          decision = decision_json(run),
-                          actor = run.approver.empty() ? std::string{"heald"} : run.approver,
-                          now](Database& db) -> result<void> {
-            if (event) HEAL_TRY(event(db));
-            HEAL_TRY(sql::insert_attempt(db, row));
-            HEAL_TRY(sql::begin_healing(db, row.event, decision, !row.dry_run, now));
-            const json::object detail{
-                {"event", row.event},
-                {"strategy", row.strategy},
-                {"build", row.build},
-                {"target", row.target},
-                {"dry_run", row.dry_run}};
-            return sql::append_audit(db, now, actor, "attempt.start", row.id, json::serialize(detail));
-        };
         // The strategy is called while the commit runs: it can change nothing by itself, and its effects wait
         // for the intent (docs/adr/0009-call-while-committing.md).
-        auto intent = std::make_shared<Intent>(s_.io);
-        s_.store.submit(std::move(job), [intent](result<void> outcome) {
-            intent->settle(std::move(outcome));
-        });
-        start_execution(run, intent);
-        const auto stored = co_await intent->wait();
+        start_execution(run, written);
+        const auto stored = co_await written->wait();
         if (stored && !stopping_) co_return input::IntentStored{};
         s_.runner.cancel(run.attempt);
         co_await run.execution->wait();
@@ -793,7 +795,7 @@ private:
         co_return input::IntentFailed{stored.error().text};
     }
 
-    void start_execution(Run& run, std::shared_ptr<Intent> intent) {
+    void start_execution(Run& run, std::shared_ptr<IntentGate> intent) {
         run.execution = std::make_shared<Execution>(s_.io);
         run.execution->started = s_.clock.steady();
         run.executing = true;
@@ -1072,12 +1074,10 @@ private:
         );
         submit(
             "end of event",
-            [event = run.stored ? Store::Job{} : store_event(run),
-             id = run.incident.id,
-             end,
-             decision = decision_json(run),
-             now](Database& db) -> result<void> {
-                if (event) HEAL_TRY(event(db));
+            [event = store_event(run), id = run.incident.id, end, decision = decision_json(run), now](
+                Database& db
+            ) -> result<void> {
+                HEAL_TRY(event(db));  // a no-op unless it could not be stored before
                 HEAL_TRY(sql::set_event_decision(db, id, decision, now));
                 HEAL_TRY(sql::finish_event(db, id, end, now));
                 return sql::append_audit(
@@ -1113,7 +1113,7 @@ private:
     GuardCounters counters_;
     std::optional<bool> paused_;
     std::string pause_reason_;
-    bool stopping_ = false;
+    bool stopping_ = false, unsettled_ = false;
 };
 
 }  // namespace

@@ -93,6 +93,10 @@ public:
     virtual result<bool> landed() { return false; }
     /// The newest error was a deadlock or a serialization failure: the same transaction, run again, may pass.
     virtual bool worth_repeating() const { return false; }
+
+    /// Work that no commit should wait for (moving the log into the file, making room in it). Called outside
+    /// of a transaction after the outcomes of one are on their way.
+    virtual void idle() noexcept {}
 };
 
 /// SQLite in WAL mode, synchronous FULL: a commit that returned survives a power cut. busy_timeout 5 s.

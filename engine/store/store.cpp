@@ -36,10 +36,12 @@ constexpr int max_tries = 5;
 /// What is kept for a store that is away gets this long when heald stops.
 constexpr auto last_chance = 2s;
 
+constexpr const char* embedded_name = "sqlite";
+
 struct Pending {
     Store::Job job;
     Store::Done done;
-    bool keep = false, starts_group = false;
+    bool keep = false;
 };
 using Group = std::vector<Pending>;
 using Open = std::function<result<std::unique_ptr<Database>>()>;
@@ -143,7 +145,7 @@ public:
               [this](Done done, result<void> outcome) { finish(std::move(done), std::move(outcome)); }
           ) {
         const bool embedded = writer_->dialect() == Dialect::sqlite;
-        figures_.engine = embedded ? "sqlite" : "postgresql";
+        figures_.engine = embedded ? embedded_name : "postgresql";
         figures_.place = embedded ? settings.path : describe_postgres(settings.url);
         thread_ = std::thread{[this] {
             ::pthread_setname_np(::pthread_self(), "heald-store");
@@ -154,6 +156,11 @@ public:
 
     void submit(Job job, Done done) override { push({std::move(job), std::move(done), false}); }
     void keep(Job job, Done done) override { push({std::move(job), std::move(done), true}); }
+
+    /// On PostgreSQL an intent is written in whole and so keeps its place among the other writes.
+    void submit_urgent(Job job, Done done) override {
+        push({std::move(job), std::move(done), false}, figures_.engine == embedded_name);
+    }
 
     void cork() override {
         const std::lock_guard lock{mutex_};
@@ -167,15 +174,10 @@ public:
         wake_.notify_one();
     }
 
-    void cut() override {
-        const std::lock_guard lock{mutex_};
-        cut_ = !queue_.empty();
-    }
-
     StoreFigures figures() const override {
         const std::lock_guard lock{mutex_};
         StoreFigures f = figures_;
-        f.queued = queue_.size() + kept_.size();
+        f.queued = urgent_.size() + queue_.size() + kept_.size();
         f.kept = kept_.size();
         return f;
     }
@@ -204,13 +206,13 @@ private:
         std::vector<result<void>> outcomes;
     };
 
-    void push(Pending&& pending) {
+    void push(Pending&& pending, bool urgent = false) {
         {
             const std::lock_guard lock{mutex_};
-            if (!stopping_ && queue_.size() + kept_.size() < max_queue_) {
-                pending.starts_group = std::exchange(cut_, false);
-                queue_.push_back(std::move(pending));
-                if (corks_ > 0) return;
+            auto& queue = urgent ? urgent_ : queue_;
+            if (!stopping_ && queue.size() + kept_.size() < max_queue_) {
+                queue.push_back(std::move(pending));
+                if (corks_ > 0 && !urgent) return;
                 wake_.notify_one();
                 return;
             }
@@ -244,26 +246,32 @@ private:
             Group group;
             {
                 std::unique_lock lock{mutex_};
-                const auto ready = [this] { return stopping_ || (!queue_.empty() && corks_ == 0); };
+                const auto ready = [this] {
+                    return stopping_ || !urgent_.empty() || (!queue_.empty() && corks_ == 0);
+                };
                 if (kept_.empty() && !doubt_)
                     wake_.wait(lock, ready);
                 else
                     wake_.wait_for(lock, pause_, ready);
                 const bool late = stopping_ && clock_.steady() >= stop_by_;
-                if (stopping_ && queue_.empty() && ((kept_.empty() && !doubt_) || late)) {
+                if (stopping_ && urgent_.empty() && queue_.empty() && ((kept_.empty() && !doubt_) || late)) {
                     give_up();
                     return;
                 }
-                // What was tried before comes first: the order stays.
-                for (auto* from : {&kept_, &queue_}) {
+                const bool urgent = !urgent_.empty();
+                // Urgent ones overtake all and have a commit to themselves. Else what was tried before comes
+                // first.
+                for (auto* from : {&urgent_, &kept_, &queue_}) {
+                    if (from != &urgent_ && urgent) break;
+                    if (from == &queue_ && corks_ > 0 && !stopping_) break;
                     while (!from->empty() && group.size() < group_size) {
-                        if (from->front().starts_group && !group.empty()) break;
                         group.push_back(std::move(from->front()));
                         from->pop_front();
                     }
                 }
             }
             work(std::move(group));
+            if (writer_->connected()) writer_->idle();
         }
     }
 
@@ -453,7 +461,7 @@ private:
     /// At the end, with the lock held: the store stayed away.
     void give_up() {
         Group group;
-        for (auto* from : {&kept_, &queue_}) {
+        for (auto* from : {&urgent_, &kept_, &queue_}) {
             group.insert(
                 group.end(), std::make_move_iterator(from->begin()), std::make_move_iterator(from->end())
             );
@@ -487,9 +495,9 @@ private:
     // Of all.
     mutable std::mutex mutex_;
     std::condition_variable wake_;
-    std::deque<Pending> queue_, kept_;
+    std::deque<Pending> urgent_, queue_, kept_;
     int corks_ = 0;
-    bool stopping_ = false, cut_ = false;
+    bool stopping_ = false;
     Duration stop_by_{0};
     StoreFigures figures_;
     Readers readers_;

@@ -58,9 +58,9 @@ public:
     virtual void cork() = 0;
     virtual void uncork() = 0;
 
-    /// What is submitted from now on goes into a later commit than what was before: a small, urgent one is
-    /// not held up by the rows behind it. Nothing when the queue is empty. @thread the executor's
-    virtual void cut() = 0;
+    /// A write that somebody waits for and that holds without what is still queued: it overtakes the queue
+    /// and is committed in a group of such writes only; no cork holds it. Keep it small. @thread any
+    virtual void submit_urgent(Job job, Done done) = 0;
 
     /// submit() as an awaitable.
     boost::asio::awaitable<result<void>> write(Job job);
