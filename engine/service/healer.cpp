@@ -938,8 +938,7 @@ private:
         AttemptLedger ledger{s_, run.attempt, run.incident.id};
         run.executing = true;
         StrategyReply reply{Outcome::succeeded, 0, {}, {}, false, false, {}};
-        if (c.info.has_rollback) reply = co_await s_.runner.rollback(run.call, ledger);
-        if (reply.outcome == Outcome::succeeded && !rows->empty()) {
+        if (!rows->empty()) {
             std::vector<Effect> effects;
             for (const auto& row : *rows) {
                 Effect effect;
@@ -957,6 +956,9 @@ private:
             }
             reply = co_await s_.runner.undo(run.call, std::move(effects), ledger);
         }
+        // The author's part comes after: it sees the world as it was, and can make a service take it in again.
+        if (c.info.has_rollback && reply.outcome == Outcome::succeeded)
+            reply = co_await s_.runner.rollback(run.call, ledger);
         run.executing = false;
         const bool ok = reply.outcome == Outcome::succeeded;
         submit(
