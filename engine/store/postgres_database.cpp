@@ -1,5 +1,6 @@
 // libpqxx holds the connection; statements go over it in libpq's pipeline mode, which libpqxx 6 does not have
 // (docs/adr/0020-postgresql.md). The only file that knows either.
+#include "base/faults.hpp"
 #include "base/json.hpp"
 #include "store/database.hpp"
 
@@ -213,6 +214,12 @@ public:
         auto outcome = [&]() -> result<void> {
             HEAL_TRY(send(commit_work, {}, nullptr, nullptr));
             in_doubt_ = !xid_.empty();
+            if (faults::pass("pg.commit")) {
+                // The server hears of it, the answer is lost.
+                (void)::PQpipelineSync(handle_);
+                (void)::PQflush(handle_);
+                return broken("commit", "a fault was asked for");
+            }
             return exchange();
         }();
         tag_ = nullptr;
@@ -348,6 +355,7 @@ private:
         if (!handle_) return lost("exchange");
         if (expected_.empty()) return {};
         repeat_ = false;
+        if (faults::pass("pg.send")) return broken("send", "a fault was asked for");
         if (::PQpipelineSync(handle_) != 1) return broken("send");
         expected_.push_back({Kind::sync, "sync", nullptr, nullptr, nullptr});
         result<void> outcome;

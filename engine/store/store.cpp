@@ -1,5 +1,6 @@
 #include "store/store.hpp"
 
+#include "base/faults.hpp"
 #include "base/log.hpp"
 #include "store/migrator.hpp"
 
@@ -237,7 +238,9 @@ private:
     void finish(Group group, std::vector<result<void>> outcomes) {
         if (group.empty()) return;
         boost::asio::post(executor_, [group = std::move(group), outcomes = std::move(outcomes)]() mutable {
+            faults::pass("answer.before");
             for (std::size_t i = 0; i < group.size(); ++i) group[i].done(std::move(outcomes[i]));
+            faults::pass("answer.after");
         });
     }
 
@@ -444,7 +447,10 @@ private:
                 }
                 outcomes.push_back(std::move(outcome));
             }
+            if (faults::pass("commit.before"))
+                return fail(errc::unavailable, "a fault was asked for before the commit");
             auto committed = writer_->commit();
+            faults::pass("commit.after");
             // Without savepoints the statements of a job may be refused as late as this.
             if (!committed && !savepoints && writer_->connected()) ret_job_failed = true;
             return committed;
