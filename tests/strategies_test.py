@@ -477,6 +477,66 @@ while True:
         self.assertFalse(list((self.folder / "state").glob("backups/*")))
 
 
+class Sql(Case):
+    """The effect itself, by a script that runs one statement, on real databases; and what must not get through."""
+
+    def statement(self, client, database, text, read_only=False, env=None, effect="sql"):
+        script = self.folder / "sql.lua"
+        quoted = lambda t: '"' + t.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+        variables = ", ".join(f"{k} = {quoted(v)}" for k, v in (env or {}).items())
+        script.write_text(f"""return {{ name = "s", capabilities = {{ "sql:{client}:{database}", "exec:/usr/bin/true" }},
+  execute = function(request, call)
+    local done = call.{effect}
+    return {{ outcome = done.exit_code == 0 and "succeeded" or "failed", text = done.output .. done.error_output }}
+  end }}""".replace("call.sql\n", f"call.sql {{ client = '{client}', database = '{database}', statement = {quoted(text)}, read_only = {str(read_only).lower()}, env = {{ {variables} }} }}\n"))
+        event = self.folder / "event.json"
+        event.write_text(json.dumps({"attempt": "a1", "incident": {"service": "svc", "message": "x", "level": "error"}, "target": {}}))
+        done = subprocess.run([BUILD / "bin" / "heal-host", "--run", script, "--event", event, "--state", self.folder / "state"], capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout + done.stderr
+
+    def works_on(self, client, database, trick):
+        self.assertEqual(self.statement(client, database, "CREATE TABLE t (n INTEGER); INSERT INTO t VALUES (41)")[0], 0)
+        code, text = self.statement(client, database, "SELECT n + 1 FROM t")
+        self.assertEqual(code, 0, text)
+        self.assertIn("42", text)
+        code, text = self.statement(client, database, "INSERT INTO t VALUES (1)", read_only=True)
+        self.assertNotEqual(code, 0, text)
+        code, text = self.statement(client, database, "SELECT broken FROM nowhere")
+        self.assertNotEqual(code, 0)
+        self.assertIn("nowhere", text)
+        mark = self.folder / "escaped"
+        for text in trick(mark):
+            self.statement(client, database, text)
+            self.assertFalse(mark.exists(), f"{text!r} ran a program or wrote a file")
+        self.assertIn("1", self.statement(client, database, "SELECT COUNT(*) FROM t")[1])
+
+    def test_sqlite_by_its_client(self):
+        program("sqlite3")
+        self.works_on("sqlite3", str(self.folder / "s.db"), lambda m: (
+            f".shell touch {m}", f"SELECT 1;\n.shell touch {m}", f".system touch {m}", f".output {m}\nSELECT 1;", f".once |touch {m}\nSELECT 1;",
+            f"ATTACH '{m}' AS m; CREATE TABLE m.t (n);", f"SELECT writefile('{m}', 'x');", f".open {m}\nCREATE TABLE t (n);", f"VACUUM INTO '{m}'"))
+
+    def test_postgresql_by_its_client(self):
+        sys.path.insert(0, str(ROOT / "tests"))
+        import pg
+        if pg.binaries() is None:
+            self.skipTest("PostgreSQL is not installed")
+        server = pg.Postgres()
+        self.addCleanup(server.close)
+        server.sql("CREATE ROLE app LOGIN; GRANT ALL ON SCHEMA public TO app")
+        self.works_on("psql", server.url().replace("heald@", "app@"), lambda m: (
+            f"\\! touch {m}", f"SELECT 1;\n\\! touch {m}", f"SELECT 1 \\g |touch {m}", f"SELECT 1;\n\\o {m}\nSELECT 1;", f"\\copy t TO '{m}'",
+            f"COPY t TO PROGRAM 'touch {m}'"))
+
+    def test_a_variable_that_brings_code_needs_a_grant_of_its_own(self):
+        for name in ("LD_PRELOAD", "BASH_ENV", "PATH", "PYTHONPATH", "PSQLRC"):
+            code, text = self.statement("sqlite3", "x", "", effect=f"exec {{ argv = {{ '/usr/bin/true' }}, env = {{ {name} = '/tmp/x' }} }}\n")
+            self.assertNotEqual(code, 0)
+            self.assertIn(f"env:{name}", text)
+        code, text = self.statement("sqlite3", "x", "", effect="exec { argv = { '/usr/bin/true' }, env = { TZ = 'UTC' } }\n")
+        self.assertEqual(code, 0, text)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", default=str(BUILD))

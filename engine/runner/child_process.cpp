@@ -52,6 +52,7 @@ result<std::shared_ptr<ChildProcess>> ChildProcess::spawn(
     const std::string& binary,
     const std::vector<std::string>& arguments,
     const SharedFd& artifact,
+    bool grouped,
     Callbacks callbacks
 ) {
     std::array<int, 2> sockets{}, pipes{};
@@ -123,6 +124,7 @@ result<std::shared_ptr<ChildProcess>> ChildProcess::spawn(
     ::fcntl(pidfd, F_SETFD, FD_CLOEXEC);
     std::shared_ptr<ChildProcess> child{
         new ChildProcess{context, pid, ours.release(), read_end.release(), pidfd, std::move(callbacks)}};
+    if (grouped) child->group_ = ChildGroup::with(pid);
     child->begin();
     return child;
 }
@@ -285,6 +287,7 @@ void ChildProcess::finish() {
     for (int i = 0; i < 256 && !broken_ && socket_.is_open(); ++i) read_socket();
     reaped_ = true;
     ::kill(-pid_, SIGKILL);  // whatever is left of its group
+    group_.end();
     if (output_.is_open()) read_output(256U << 10U);
     ChildExit exit;
     if (pid == pid_) {
@@ -302,6 +305,7 @@ void ChildProcess::finish() {
 
 void ChildProcess::signal(int number) {
     if (reaped_) return;
+    if (number == SIGKILL) group_.kill();
     ::kill(-pid_, number);
     ::kill(pid_, number);  // it may have left its group before its limits were set
 }
