@@ -2,6 +2,7 @@
 
 #include "base/id.hpp"
 #include "fingerprint/scan.hpp"
+#include "fingerprint/shape.hpp"
 #include "fingerprint/traces.hpp"
 
 #include <algorithm>
@@ -159,7 +160,8 @@ std::string spell(std::string_view message, std::vector<Mask>* masks) {
         message = plain;
     }
     TextSink sink{pattern, masks};
-    Scan<TextSink>{message, sink}.run();
+    DigitWatch watch{message};
+    Scan<TextSink>{message, sink, watch}.run();
     sink.finish();
     return valid_utf8(pattern);
 }
@@ -219,7 +221,16 @@ Explanation explain(std::string_view service, std::string_view raw_line, std::st
 }
 
 Scanner::Scanner(std::string service, std::uint64_t seed_low, std::uint64_t seed_high)
-    : service_(std::move(service)), seed_low_(seed_low), seed_high_(seed_high), slots_(cache_sets * ways) {}
+    : service_(std::move(service)),
+      seed_low_(seed_low),
+      seed_high_(seed_high),
+      slots_(cache_sets * ways),
+      shape_(std::make_unique<ShapeHash>(seed_low ^ 0x5851F42D4C957F2DULL, seed_high)),
+      memo_(std::make_unique<ShapeMemo>()) {}
+
+Scanner::~Scanner() = default;
+Scanner::Scanner(Scanner&&) noexcept = default;
+Scanner& Scanner::operator=(Scanner&&) noexcept = default;
 
 bool has_ansi(std::string_view text) noexcept { return text.find('\x1b') != std::string_view::npos; }
 
@@ -242,19 +253,44 @@ void strip_ansi(std::string_view text, std::string& out) {
     }
 }
 
-Key Scanner::key(std::string_view message) {
+Key Scanner::scan(std::string_view message, DigitWatch& watch) {
+    ++scans_;
     if (has_ansi(message)) {
+        // The copy's digits have no place in the text.
         strip_ansi(message, plain_);
         message = plain_;
     }
     HashSink sink{seed_low_, seed_high_};
-    Scan<HashSink>{message, sink}.run();
+    Scan<HashSink>{message, sink, watch}.run();
     sink.finish();
     return sink.key();
 }
 
-std::uint64_t Scanner::id(std::string_view message) {
-    const Key k = key(message);
+Scanner::Known Scanner::known(std::string_view message, DigitWatch* line, bool with_id) {
+    const bool remembers = remembers_ && message.size() <= ShapeHash::max_text;
+    Shape shape;
+    if (remembers) {
+        shape = (*shape_)(message, ShapeOf::message);
+        if (auto* const e = memo_->find(shape, message, line); e != nullptr) {
+            const Key key{e->key_low, e->key_high};
+            if (with_id && e->id == 0) e->id = id_of(key, message);
+            return {key, e->id};
+        }
+    }
+    Known known;
+    DigitWatch watch{message};
+    known.key = scan(message, watch);
+    if (with_id) known.id = id_of(known.key, message);
+    if (line != nullptr) line->take(watch);
+    if (remembers) memo_->put(shape, watch, known.key.low, known.key.high, known.id);
+    return known;
+}
+
+Key Scanner::key(std::string_view message) { return known(message, nullptr, false).key; }
+
+std::uint64_t Scanner::id(std::string_view message) { return known(message, nullptr, true).id; }
+
+std::uint64_t Scanner::id_of(const Key& k, std::string_view message) {
     Slot* const set = slots_.data() + (k.low & (cache_sets - 1)) * ways;
     for (std::size_t i = 0; i < ways; ++i) {
         if (set[i].used && set[i].key == k) return set[i].id;
@@ -272,17 +308,29 @@ std::uint64_t Scanner::id(std::string_view message) {
 }
 
 std::uint64_t Scanner::id_of_line(std::string_view raw_line) {
-    std::string colourless;
-    if (has_ansi(raw_line)) {
-        strip_ansi(raw_line, colourless);
-        raw_line = colourless;
+    const bool remembers = remembers_ && raw_line.size() <= ShapeHash::max_text;
+    Shape shape;
+    if (remembers) {
+        shape = (*shape_)(raw_line, ShapeOf::line);
+        if (const auto* e = memo_->find(shape, raw_line, nullptr); e != nullptr) return e->id;
     }
-    const Line line = cut_header(raw_line);
-    if (line.json && line.message.find('\\') != std::string_view::npos) {
-        unescape_json(line.message, buffer_);
-        return id(buffer_);
+    DigitWatch watch{raw_line};
+    std::string_view text = raw_line;
+    if (has_ansi(text)) {
+        strip_ansi(text, line_);
+        text = line_;
     }
-    return id(line.message);
+    const Line line = cut_header(text, watch);
+    std::string_view message = line.message;
+    if (line.json && message.find('\\') != std::string_view::npos) {
+        // \u0041: digits that become text.
+        if (message.find("\\u") != std::string_view::npos) watch.refuse();
+        unescape_json(message, buffer_);
+        message = buffer_;
+    }
+    const Known found = known(message, &watch, true);
+    if (remembers) memo_->put(shape, watch, found.key.low, found.key.high, found.id);
+    return found.id;
 }
 
 void unescape_json(std::string_view text, std::string& out) {

@@ -61,6 +61,10 @@ struct Explanation {
 /// Explains a raw line (header cut first). The header's views point into `raw_line`, or into `plain`.
 Explanation explain(std::string_view service, std::string_view raw_line, std::string_view stack_trace);
 
+class DigitWatch;
+class ShapeHash;
+class ShapeMemo;
+
 /// 128 bits that stand for a pattern inside one process: equal patterns have equal keys. Keyed by the
 /// scanner's seed, so that a sender cannot aim at a collision; never stored and never shown.
 struct Key {
@@ -68,13 +72,17 @@ struct Key {
     bool operator==(const Key&) const = default;
 };
 
-/// The hot path: lines to ids, without allocation or lock per line. Holds a bounded cache from keys to public
-/// ids; a miss spells the pattern and hashes it. One per thread; not thread-safe.
+/// The hot path: lines to ids, without allocation or lock per line. Holds two bounded caches of what pure
+/// functions gave: from the shape of a line or message to its key (shape.hpp), from keys to public ids; a miss
+/// there spells the pattern and hashes it. They take 3.4 MB. One per thread; not thread-safe.
 class Scanner {
 public:
     /// @param service  part of every id; empty for ids of bare lines
     /// @param seed     two random words; equal seeds give equal keys
     explicit Scanner(std::string service = {}, std::uint64_t seed_low = 0, std::uint64_t seed_high = 0);
+    ~Scanner();
+    Scanner(Scanner&&) noexcept;
+    Scanner& operator=(Scanner&&) noexcept;
 
     /// Key of a message without header.
     Key key(std::string_view message);
@@ -83,9 +91,22 @@ public:
     /// The same for a raw line: cuts the header, unescapes a JSON message.
     std::uint64_t id_of_line(std::string_view raw_line);
 
+    /// Patterns spelled so far.
     std::uint64_t misses() const noexcept { return misses_; }
+    /// Lines and messages that were scanned because their shape was not remembered.
+    std::uint64_t scans() const noexcept { return scans_; }
+    /// False: every line is cut and scanned. The ids are the same; for tests and for measuring.
+    void remember_shapes(bool on) noexcept { remembers_ = on; }
 
 private:
+    struct Known {
+        Key key;
+        std::uint64_t id = 0;
+    };
+    Known known(std::string_view message, DigitWatch* line, bool with_id);
+    Key scan(std::string_view message, DigitWatch& watch);
+    std::uint64_t id_of(const Key& key, std::string_view message);
+
     struct Slot {
         Key key;
         std::uint64_t id = 0;
@@ -94,8 +115,11 @@ private:
     std::string service_;
     std::uint64_t seed_low_, seed_high_;
     std::vector<Slot> slots_;  ///< 4-way sets; the newest entry of a full set replaces in turn
-    std::uint64_t misses_ = 0;
-    std::string buffer_, plain_;  ///< unescaped JSON text; text without colours
+    std::uint64_t misses_ = 0, scans_ = 0;
+    bool remembers_ = true;
+    std::unique_ptr<ShapeHash> shape_;
+    std::unique_ptr<ShapeMemo> memo_;
+    std::string buffer_, plain_, line_;  ///< unescaped JSON text; message and line without colours
 };
 
 /// True when the text holds escape bytes; then strip_ansi copies it without its ANSI sequences (CSI and OSC,

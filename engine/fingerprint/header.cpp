@@ -1,5 +1,6 @@
 #include "fingerprint/chars.hpp"
 #include "fingerprint/fingerprint.hpp"
+#include "fingerprint/shape.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -87,12 +88,13 @@ std::size_t time_at(std::string_view s, std::size_t p, bool seconds_needed = tru
 }
 
 /// A date in digits: two or three parts joined by one of - / . (2024-05-06, 06/May/2024, 05-06, 2024.05.06).
-std::size_t date_at(std::string_view s, std::size_t p, int& parts) noexcept {
+std::size_t date_at(std::string_view s, std::size_t p, int& parts, DigitWatch& watch) noexcept {
     std::size_t n = digits_at(s, p);
     parts = 0;
     if (n != 1 && n != 2 && n != 4 && n != 8) return 0;
     if (n == 8) {
         parts = 3;
+        watch.saw(s.substr(p, 2));
         const int year = (s[p] - '0') * 10 + (s[p + 1] - '0');
         return year == 19 || year == 20 ? p + 8 : 0;
     }
@@ -116,12 +118,12 @@ std::size_t date_at(std::string_view s, std::size_t p, int& parts) noexcept {
 }
 
 /// A timestamp at p; returns its end or 0. `syslog` is set for the RFC 3164 form, after which a host follows.
-std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog) noexcept {
+std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog, DigitWatch& watch) noexcept {
     syslog = false;
     if (p >= s.size()) return 0;
     if (is_digit(s[p])) {
         int parts = 0;
-        if (const std::size_t d = date_at(s, p, parts); d != 0) {
+        if (const std::size_t d = date_at(s, p, parts, watch); d != 0) {
             std::size_t t = d;
             if (t < s.size() &&
                 (s[t] == 'T' || s[t] == ' ' || s[t] == '_' || s[t] == ':' || s[t] == '-' || s[t] == ',')) {
@@ -155,10 +157,13 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog) noexce
             return time_at(s, skip_blanks(s, t));
         }
         // Epoch seconds of 2001-2033, alone or with a fraction; milliseconds.
-        if ((n == 10 || n == 13) && s[p] == '1') {
+        if (n == 10 || n == 13) {
             std::size_t e = p + n;
             if (at(s, e, '.')) e += 1 + digits_at(s, e + 1);
-            if (e >= s.size() || is_space(s[e]) || s[e] == ']' || s[e] == '|') return e;
+            if (e >= s.size() || is_space(s[e]) || s[e] == ']' || s[e] == '|') {
+                watch.saw(s.data() + p);
+                if (s[p] == '1') return e;
+            }
         }
         return 0;
     }
@@ -170,7 +175,7 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog) noexce
             bool inner = false;
             const std::size_t next = skip_blanks(s, t);
             if (is_name_of(weekdays, s, next)) return 0;
-            if (const std::size_t e = timestamp_at(s, next, inner); e != 0) return e;
+            if (const std::size_t e = timestamp_at(s, next, inner, watch); e != 0) return e;
         }
         return 0;
     }
@@ -244,6 +249,9 @@ std::size_t group_end(std::string_view s, std::size_t p) noexcept {
 }
 
 struct Cutter {
+    explicit Cutter(DigitWatch& w) : watch(w) {}
+
+    DigitWatch& watch;
     std::string_view s;
     Line line;
     std::size_t p = 0;
@@ -267,7 +275,7 @@ struct Cutter {
             const bool bracket = q < s.size() && (s[q] == '[' || s[q] == '(' || s[q] == '<');
             if (bracket) start = skip_blanks(s, q + 1);
             bool syslog = false;
-            const std::size_t e = timestamp_at(s, start, syslog);
+            const std::size_t e = timestamp_at(s, start, syslog, watch);
             if (e != 0) {
                 const bool epoch = digits_at(s, start) >= 10;
                 const bool only_time = s.size() > start + 2 && (s[start + 2] == ':' || s[start + 1] == ':');
@@ -300,9 +308,9 @@ struct Cutter {
                     bool s2 = false;
                     const std::size_t next = skip_blanks(s, end);
                     const std::size_t inner = at(s, next, '[') ? next + 1 : next;
-                    if (timestamp_at(s, inner, s2) == 0 && !at(s, next, '-')) return false;
+                    if (timestamp_at(s, inner, s2, watch) == 0 && !at(s, next, '-')) return false;
                     if (token.back() == ':' || (k & (cls_join | cls_digit | cls_punct)) == 0) {
-                        if (timestamp_at(s, inner, s2) == 0) return false;
+                        if (timestamp_at(s, inner, s2, watch) == 0) return false;
                     }
                     first_odd = true;
                 }
@@ -342,7 +350,7 @@ struct Cutter {
                 }
             }
         }
-        const std::size_t e = timestamp_at(s, q, syslog);
+        const std::size_t e = timestamp_at(s, q, syslog, watch);
         if (e == 0) return false;
         if (q > p && !at(s, e, ']') && !at(s, e, ')')) return false;
         p = q > p ? e + 1 : e;
@@ -503,7 +511,7 @@ struct Cutter {
                 const std::size_t next = skip_blanks(s, end);
                 // A name with another timestamp behind it stands inside the header.
                 bool again = false;
-                if (token.size() <= 64 && timestamp_at(s, next, again) != 0 && again) {
+                if (token.size() <= 64 && timestamp_at(s, next, again, watch) != 0 && again) {
                     line.host = token;
                     p = end;
                     continue;
@@ -784,6 +792,11 @@ bool cut_logfmt(std::string_view s, Line& line) noexcept {
 }  // namespace
 
 Line cut_header(std::string_view raw_line) noexcept {
+    DigitWatch watch{raw_line};
+    return cut_header(raw_line, watch);
+}
+
+Line cut_header(std::string_view raw_line, DigitWatch& watch) noexcept {
     Line line;
     while (!raw_line.empty() && is_space(raw_line.back())) raw_line.remove_suffix(1);
     line.message = raw_line;
@@ -804,16 +817,18 @@ Line cut_header(std::string_view raw_line) noexcept {
         line = Line{};
         line.message = s;
     }
-    Cutter cutter;
+    Cutter cutter{watch};
     cutter.s = s;
     // <PRI> of syslog, with the version of RFC 5424 behind it.
     if (s[0] == '<' && digits_at(s, 1) >= 1 && digits_at(s, 1) <= 3 && at(s, 1 + digits_at(s, 1), '>')) {
         const std::size_t n = digits_at(s, 1);
+        if (n == 3) watch.saw(s.substr(1, n));
         int pri = 0;
         for (std::size_t i = 1; i <= n; ++i) pri = pri * 10 + (s[i] - '0');
         if (pri <= 191) {
             cutter.line.level = level_of_syslog(pri & 7);
             cutter.p = n + 2;
+            if (digits_at(s, cutter.p) == 1 && at(s, cutter.p + 1, ' ')) watch.saw(s.data() + cutter.p);
             if (at(s, cutter.p, '1') && at(s, cutter.p + 1, ' ')) {
                 // RFC 5424: time host app procid msgid structured-data text
                 std::size_t q = cutter.p + 2;

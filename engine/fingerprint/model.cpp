@@ -32,14 +32,23 @@ bool is_extension(std::string_view lower) noexcept {
     return std::binary_search(std::begin(extensions), std::end(extensions), lower);
 }
 
-bool is_known_with_digits(std::string_view w) noexcept {
-    if (w.size() > 9) return false;
+bool is_known_with_digits(std::string_view w, bool& looked) noexcept {
+    looked = false;
+    if (w.size() > 9 || w.size() < 2) return false;
     char low[9];
     for (std::size_t i = 0; i < w.size(); ++i)
         low[i] = w[i] >= 'A' && w[i] <= 'Z' ? static_cast<char>(w[i] + 32) : w[i];
-    return std::binary_search(
-        std::begin(with_digits), std::end(with_digits), std::string_view{low, w.size()}
-    );
+    const std::string_view lower{low, w.size()};
+    const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+    for (const std::string_view known : with_digits) {
+        if (known[0] != lower[0] || known.size() != lower.size()) continue;
+        bool same_shape = true;
+        for (std::size_t i = 1; i < known.size(); ++i)
+            same_shape = same_shape && (digit(known[i]) ? digit(lower[i]) : known[i] == lower[i]);
+        looked = looked || same_shape;
+        if (known == lower) return true;
+    }
+    return false;
 }
 
 bool is_device_stem(std::string_view lower) noexcept {

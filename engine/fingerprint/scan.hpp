@@ -6,6 +6,7 @@
 #include "fingerprint/bitmaps.hpp"
 #include "fingerprint/chars.hpp"
 #include "fingerprint/model.hpp"
+#include "fingerprint/shape.hpp"
 
 #include <algorithm>
 #include <array>
@@ -52,7 +53,9 @@ const char* to_string(Rule rule) noexcept;
 template <class Sink>
 class Scan {
 public:
-    Scan(std::string_view message, Sink& sink) noexcept : s_(message), sink_(sink) {}
+    /// @param watch  told of each digit whose value decided something or became text
+    Scan(std::string_view message, Sink& sink, DigitWatch& watch) noexcept
+        : s_(message), sink_(sink), watch_(watch) {}
 
     void run() noexcept {
         const bool is_cut = s_.size() > max_message;
@@ -608,6 +611,7 @@ private:
                 ++stop;
             while (stop > 0 && t[stop - 1] == ':') --stop;
             sink_.text(t.substr(0, stop));
+            watch_.saw(t.substr(0, stop));
             previous_ = no_word;
             if (stop < t.size()) {
                 const std::string_view rest = t.substr(stop);
@@ -668,7 +672,10 @@ private:
             return;
         }
         if ((k & cls_digit) != 0) {
-            if (is_known_with_digits(t)) {
+            bool looked = false;
+            const bool known = is_known_with_digits(t, looked);
+            if (looked) watch_.saw(t);
+            if (known) {
                 sink_.text(t);
                 previous_ = no_word;
                 return;
@@ -728,6 +735,7 @@ private:
 
     std::string_view s_;
     Sink& sink_;
+    DigitWatch& watch_;
     std::uint64_t previous_ = no_word,
                   before_previous_ = no_word;  ///< folded hashes of the words to the left
     char glue_ = ' ';                          ///< last mark since the previous word
