@@ -14,6 +14,7 @@ struct FingerprintIdOptions {
     bool pattern = false;  ///< print "id<TAB>pattern"
     bool event = false;    ///< explain only: all input is one event, its first line the message, the rest its
                            ///< stack trace
+    unsigned threads = 0;  ///< id only: 0 means the cores this process may use, at most 16
 };
 
 /// Reads lines from `in` and writes one id per line to `out`, in order, until the end of input. A line that

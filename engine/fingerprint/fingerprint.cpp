@@ -400,7 +400,16 @@ void unescape_json(std::string_view text, std::string& out) {
 }
 
 void id_hex(std::uint64_t id, char (&out)[16]) noexcept {
-    for (int i = 15; i >= 0; --i, id >>= 4) out[i] = "0123456789abcdef"[id & 15];
+    // Eight digits at once: nibbles spread to bytes, then 10-15 moved up to the letters.
+    for (int half = 1; half >= 0; --half, id >>= 32) {
+        std::uint64_t x = id & 0xFFFFFFFFU;
+        x = (x | x << 16) & 0x0000FFFF0000FFFFULL;
+        x = (x | x << 8) & 0x00FF00FF00FF00FFULL;
+        x = (x | x << 4) & 0x0F0F0F0F0F0F0F0FULL;
+        const std::uint64_t letters = ((x + 0x0606060606060606ULL) >> 4) & 0x0101010101010101ULL;
+        x += 0x3030303030303030ULL + letters * ('a' - '0' - 10);
+        for (int i = 0; i < 8; ++i) out[half * 8 + i] = static_cast<char>(x >> (56 - 8 * i));
+    }
 }
 
 }  // namespace heal::fingerprint
