@@ -113,6 +113,20 @@ int main(int argc, char** argv) {
         bytes
     );
     fp::Scanner scanner;
+    fp::Scanner forgetful;
+    forgetful.remember_shapes(false);
+    report(
+        "raw line to id, no shape remembered",
+        best(
+            rounds,
+            [&] {
+                std::uint64_t x = 0;
+                for (const auto line : lines) x ^= forgetful.id_of_line(line);
+                sink = x;
+            }
+        ),
+        bytes
+    );
     report(
         "raw line to id",
         best(

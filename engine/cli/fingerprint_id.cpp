@@ -189,7 +189,8 @@ private:
                 got -= static_cast<std::size_t>(rest - (data.data() + have));
                 std::memmove(data.data() + have, rest, got);
             }
-            if (const void* end = got == 0 ? nullptr : ::memrchr(data.data() + have, '\n', got); end != nullptr)
+            if (const void* end = got == 0 ? nullptr : ::memrchr(data.data() + have, '\n', got);
+                end != nullptr)
                 whole = static_cast<std::size_t>(static_cast<const char*>(end) - data.data()) + 1;
             have += got;
             if (whole == 0 && have > max_line) {

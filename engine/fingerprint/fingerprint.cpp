@@ -1,6 +1,7 @@
 #include "fingerprint/fingerprint.hpp"
 
 #include "base/id.hpp"
+#include "fingerprint/reader.hpp"
 #include "fingerprint/scan.hpp"
 #include "fingerprint/shape.hpp"
 #include "fingerprint/traces.hpp"
@@ -180,7 +181,7 @@ std::uint64_t number_of(std::string_view hex) noexcept {
     return v;
 }
 
-constexpr std::size_t cache_sets = 1 << 13;  // 4 ways each: 32 Ki patterns, 1.3 MB
+constexpr std::size_t cache_sets = 1 << 13;  // 4 ways each: 32 Ki patterns, 1 MB
 constexpr std::size_t ways = 4;
 
 }  // namespace
@@ -201,32 +202,33 @@ Fingerprint compute(std::string_view service, std::string_view message, std::str
 
 Explanation explain(std::string_view service, std::string_view raw_line, std::string_view stack_trace) {
     Explanation e;
-    if (has_ansi(raw_line)) {
-        std::string colourless;
-        strip_ansi(raw_line, colourless);
-        e.plain = std::make_shared<const std::string>(std::move(colourless));
-        raw_line = *e.plain;
-    }
-    e.header = cut_header(raw_line);
-    std::string text;
-    std::string_view message = e.header.message;
-    if (e.header.json) {
-        unescape_json(message, text);
-        message = text;
-    }
+    e.reader = std::make_shared<LineReader>();
+    e.header = e.reader->read(raw_line);
+    const std::string_view message = e.header.message;
     e.fingerprint = compute(service, message, stack_trace);
     spell(message, &e.masks);
     if (!stack_trace.empty()) e.frames = signature_of(parse_trace(stack_trace)).frames;
     return e;
 }
 
+/// 4-way sets; the newest entry of a full set replaces in turn.
+struct Scanner::Slots {
+    struct Slot {
+        Key key;
+        std::uint64_t id;
+        bool used;
+    };
+    ZeroPages<Slot> pages{cache_sets * ways};
+};
+
 Scanner::Scanner(std::string service, std::uint64_t seed_low, std::uint64_t seed_high)
     : service_(std::move(service)),
       seed_low_(seed_low),
       seed_high_(seed_high),
-      slots_(cache_sets * ways),
+      slots_(std::make_unique<Slots>()),
       shape_(std::make_unique<ShapeHash>(seed_low ^ 0x5851F42D4C957F2DULL, seed_high)),
-      memo_(std::make_unique<ShapeMemo>()) {}
+      memo_(std::make_unique<ShapeMemo>()),
+      reader_(std::make_unique<LineReader>()) {}
 
 Scanner::~Scanner() = default;
 Scanner::Scanner(Scanner&&) noexcept = default;
@@ -291,7 +293,7 @@ Key Scanner::key(std::string_view message) { return known(message, nullptr, fals
 std::uint64_t Scanner::id(std::string_view message) { return known(message, nullptr, true).id; }
 
 std::uint64_t Scanner::id_of(const Key& k, std::string_view message) {
-    Slot* const set = slots_.data() + (k.low & (cache_sets - 1)) * ways;
+    Slots::Slot* const set = slots_->pages.data() + (k.low & (cache_sets - 1)) * ways;
     for (std::size_t i = 0; i < ways; ++i) {
         if (set[i].used && set[i].key == k) return set[i].id;
     }
@@ -315,19 +317,7 @@ std::uint64_t Scanner::id_of_line(std::string_view raw_line) {
         if (const auto* e = memo_->find(shape, raw_line, nullptr); e != nullptr) return e->id;
     }
     DigitWatch watch{raw_line};
-    std::string_view text = raw_line;
-    if (has_ansi(text)) {
-        strip_ansi(text, line_);
-        text = line_;
-    }
-    const Line line = cut_header(text, watch);
-    std::string_view message = line.message;
-    if (line.json && message.find('\\') != std::string_view::npos) {
-        // \u0041: digits that become text.
-        if (message.find("\\u") != std::string_view::npos) watch.refuse();
-        unescape_json(message, buffer_);
-        message = buffer_;
-    }
+    const std::string_view message = reader_->read(raw_line, watch).message;
     const Known found = known(message, &watch, true);
     if (remembers) memo_->put(shape, watch, found.key.low, found.key.high, found.id);
     return found.id;

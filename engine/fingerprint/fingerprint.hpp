@@ -27,6 +27,9 @@ struct Line {
 /// 640 bytes, JSON excepted. Never fails. @thread any
 Line cut_header(std::string_view raw_line) noexcept;
 
+class DigitWatch;
+class LineReader;
+
 struct Fingerprint {
     std::string id;         ///< first 16 hex digits of the digest (M2)
     std::string digest;     ///< SHA-256 over "service:pattern:stackSignature", 64 hex digits
@@ -50,18 +53,16 @@ struct Mask {
 
 /// Everything that decided an id, for people.
 struct Explanation {
-    std::shared_ptr<const std::string>
-        plain;  ///< the line without colours when it had any; header points into it then
+    std::shared_ptr<LineReader> reader;  ///< holds what of the header is no part of the line
     Line header;
     Fingerprint fingerprint;
     std::vector<Mask> masks;          ///< in the order of the message
     std::vector<std::string> frames;  ///< frames used, "module:function", top first
 };
 
-/// Explains a raw line (header cut first). The header's views point into `raw_line`, or into `plain`.
+/// Explains a raw line (header cut first). The header's views point into `raw_line`, or into `reader`.
 Explanation explain(std::string_view service, std::string_view raw_line, std::string_view stack_trace);
 
-class DigitWatch;
 class ShapeHash;
 class ShapeMemo;
 
@@ -73,8 +74,8 @@ struct Key {
 };
 
 /// The hot path: lines to ids, without allocation or lock per line. Holds two bounded caches of what pure
-/// functions gave: from the shape of a line or message to its key (shape.hpp), from keys to public ids; a miss
-/// there spells the pattern and hashes it. They take 3.4 MB. One per thread; not thread-safe.
+/// functions gave: from the shape of a line or message to its key (shape.hpp), from keys to public ids; a
+/// miss there spells the pattern and hashes it. They take 5.3 MB at most. One per thread; not thread-safe.
 class Scanner {
 public:
     /// @param service  part of every id; empty for ids of bare lines
@@ -88,7 +89,7 @@ public:
     Key key(std::string_view message);
     /// First 64 bits of the SHA-256 digest, that is the public id as a number. Message without header.
     std::uint64_t id(std::string_view message);
-    /// The same for a raw line: cuts the header, unescapes a JSON message.
+    /// The same for a raw line, whose message LineReader (reader.hpp) finds.
     std::uint64_t id_of_line(std::string_view raw_line);
 
     /// Patterns spelled so far.
@@ -99,6 +100,7 @@ public:
     void remember_shapes(bool on) noexcept { remembers_ = on; }
 
 private:
+    struct Slots;
     struct Known {
         Key key;
         std::uint64_t id = 0;
@@ -107,19 +109,15 @@ private:
     Key scan(std::string_view message, DigitWatch& watch);
     std::uint64_t id_of(const Key& key, std::string_view message);
 
-    struct Slot {
-        Key key;
-        std::uint64_t id = 0;
-        bool used = false;
-    };
     std::string service_;
     std::uint64_t seed_low_, seed_high_;
-    std::vector<Slot> slots_;  ///< 4-way sets; the newest entry of a full set replaces in turn
+    std::unique_ptr<Slots> slots_;
     std::uint64_t misses_ = 0, scans_ = 0;
     bool remembers_ = true;
     std::unique_ptr<ShapeHash> shape_;
     std::unique_ptr<ShapeMemo> memo_;
-    std::string buffer_, plain_, line_;  ///< unescaped JSON text; message and line without colours
+    std::unique_ptr<LineReader> reader_;
+    std::string plain_;  ///< a message without colours
 };
 
 /// True when the text holds escape bytes; then strip_ansi copies it without its ANSI sequences (CSI and OSC,

@@ -1,5 +1,6 @@
 #include "fingerprint/chars.hpp"
 #include "fingerprint/fingerprint.hpp"
+#include "fingerprint/reader.hpp"
 #include "fingerprint/shape.hpp"
 
 #include <algorithm>
@@ -359,6 +360,17 @@ struct Cutter {
         return true;
     }
 
+    /// java.io.IOException, AH00957, ORA-00600: what went wrong, not who said so.
+    static bool is_error(std::string_view name) noexcept {
+        if (name.ends_with("Exception") || name.ends_with("Error")) return name.size() > 9;
+        std::size_t n = 0;
+        while (n < name.size() && is_upper(name[n])) ++n;
+        if (n < 1 || n > 4) return false;
+        if (n < name.size() && name[n] == '-') ++n;
+        const std::size_t digits = digits_at(name, n);
+        return digits >= 4 && digits <= 6 && n + digits == name.size();
+    }
+
     /// name[pid]: | name(sub)[pid]: | name: with at least one letter; `end` is past the colon.
     bool component_at(
         std::size_t q, std::size_t& end, bool& strong, std::string_view& name, std::string_view& process
@@ -367,7 +379,7 @@ struct Cutter {
         while (q < s.size() && is_name_char(s[q])) ++q;
         if (q == start || q - start > 120) return false;
         name = s.substr(start, q - start);
-        if ((classes_of(name) & cls_alpha) == 0) return false;
+        if ((classes_of(name) & cls_alpha) == 0 || is_error(name)) return false;
         strong = false;
         process = {};
         if (at(s, q, '(')) {
@@ -584,6 +596,20 @@ struct Cutter {
     int numbers_ = 0;
 };
 
+/// End of RFC 5424's [id name="value" …], in whose values \] and \" are escaped; 0 when it does not close.
+std::size_t structured_end(std::string_view s, std::size_t p) noexcept {
+    bool quoted = false;
+    for (std::size_t i = p + 1; i < s.size(); ++i) {
+        if (s[i] == '\\')
+            ++i;
+        else if (s[i] == '"')
+            quoted = !quoted;
+        else if (s[i] == ']' && !quoted)
+            return i + 1;
+    }
+    return 0;
+}
+
 /// glog and klog: I0102 15:04:05.000000    1234 file.cc:12] text
 bool cut_glog(std::string_view s, Line& line) noexcept {
     if (s.size() < 22 || std::string_view{"IWEFD"}.find(s[0]) == std::string_view::npos ||
@@ -650,33 +676,159 @@ std::size_t string_end(std::string_view s, std::size_t p) noexcept {
     return std::string_view::npos;
 }
 
-/// One JSON object per line: the text of its message key. Nested values are stepped over, never searched.
-bool cut_json(std::string_view s, Line& line) noexcept {
-    std::size_t p = skip_blanks(s, 0);
-    if (!at(s, p, '{')) return false;
+/// A key in lower case, without the _ and - that loggers put into names; "" when it is too long to be one of
+/// ours.
+std::string_view plain_key(std::string_view key, char (&buffer)[20]) noexcept {
+    std::size_t n = 0;
+    for (const char c : key) {
+        if (c == '_' || c == '-') continue;
+        if (n == sizeof buffer) return {};
+        buffer[n++] = is_upper(c) ? static_cast<char>(c + 32) : c;
+    }
+    return {buffer, n};
+}
+
+enum class JsonKey : std::uint8_t {
+    other,
+    message,
+    event,
+    template_text,
+    error,
+    error_object,
+    error_message,
+    log,
+    stream,
+    time,
+    level,
+    logger,
+    host,
+    thread,
+    pid
+};
+
+JsonKey json_key(std::string_view key) noexcept {
+    char buffer[20];
+    const std::string_view k = plain_key(key, buffer);
+    const auto is = [&](std::initializer_list<std::string_view> names) {
+        return std::find(names.begin(), names.end(), k) != names.end();
+    };
+    switch (k.size()) {
+        case 2:
+            return k == "@m"                ? JsonKey::message
+                   : k == "ts" || k == "@t" ? JsonKey::time
+                   : k == "@l"              ? JsonKey::level
+                   : k == "ex"              ? JsonKey::error
+                                            : JsonKey::other;
+        case 3:
+            return k == "msg"           ? JsonKey::message
+                   : k == "log"         ? JsonKey::log
+                   : k == "lvl"         ? JsonKey::level
+                   : k == "pid"         ? JsonKey::pid
+                   : is({"err", "exc"}) ? JsonKey::error
+                   : k == "@mt"         ? JsonKey::template_text
+                                        : JsonKey::other;
+        case 4:
+            return is({"body", "text"})         ? JsonKey::message
+                   : k == "time" || k == "date" ? JsonKey::time
+                   : k == "host"                ? JsonKey::host
+                   : k == "name"                ? JsonKey::logger
+                                                : JsonKey::other;
+        case 5:
+            return k == "level"   ? JsonKey::level
+                   : k == "error" ? JsonKey::error
+                   : k == "event" ? JsonKey::event
+                                  : JsonKey::other;
+        case 6:
+            return k == "logger" || k == "module" ? JsonKey::logger
+                   : k == "stream"                ? JsonKey::stream
+                   : k == "thread"                ? JsonKey::thread
+                                                  : JsonKey::other;
+        case 7:
+            return k == "message" ? JsonKey::message : JsonKey::other;
+        default:
+            return k == "shortmessage"      ? JsonKey::message
+                   : k == "messagetemplate" ? JsonKey::template_text
+                   : k == "exception"       ? JsonKey::error
+                   : is({"err.message", "error.message", "error.msg", "exception.message"})
+                       ? JsonKey::error_message
+                   : is({"timestamp", "@timestamp", "datetime", "asctime"})                 ? JsonKey::time
+                   : is({"severity", "loglevel", "log.level", "levelname", "severitytext"}) ? JsonKey::level
+                   : is({"loggername", "component", "log.logger"})                          ? JsonKey::logger
+                   : k == "hostname"                                                        ? JsonKey::host
+                   : k == "threadname"                                                      ? JsonKey::thread
+                                                                                            : JsonKey::other;
+    }
+}
+
+/// The fields of one object; `inside` an error's object only its message counts. Stands behind its brace
+/// afterwards.
+bool read_object(std::string_view s, std::size_t& p, JsonText& ret, bool inside, int& fields) noexcept {
     p = skip_blanks(s, p + 1);
-    if (!at(s, p, '"')) return false;
-    int best = 0;
-    int fields = 0;
-    while (p < s.size() && s[p] == '"' && ++fields <= 200) {
+    while (p < s.size() && s[p] == '"' && ++fields <= 400) {
         const std::size_t key_end = string_end(s, p + 1);
-        if (key_end == std::string_view::npos) break;
-        const std::string_view key = s.substr(p + 1, key_end - p - 1);
+        if (key_end == std::string_view::npos) return true;
+        const JsonKey key = json_key(s.substr(p + 1, key_end - p - 1));
         p = skip_blanks(s, key_end + 1);
-        if (!at(s, p, ':')) break;
+        if (!at(s, p, ':')) return true;
         p = skip_blanks(s, p + 1);
-        if (p >= s.size()) break;
-        std::string_view value;
-        bool text = false;
+        if (p >= s.size()) return true;
         if (s[p] == '"') {
             const std::size_t e = string_end(s, p + 1);
-            if (e == std::string_view::npos) break;
-            value = s.substr(p + 1, e - p - 1);
-            text = true;
-            p = e + 1;
+            // Cut off in the middle: what is there counts.
+            const std::string_view value =
+                s.substr(p + 1, (e == std::string_view::npos ? s.size() : e) - p - 1);
+            p = e == std::string_view::npos ? s.size() : e + 1;
+            if (inside) {
+                if (key == JsonKey::message && !value.empty()) ret.error = value;
+            } else {
+                switch (key) {
+                    case JsonKey::message:
+                        if (!value.empty()) ret.message = value;
+                        break;
+                    case JsonKey::event:
+                        if (ret.message.empty()) ret.message = value;
+                        break;
+                    case JsonKey::template_text:
+                        ret.template_text = value;
+                        break;
+                    case JsonKey::error:
+                        // A text of several lines is a trace.
+                        if (ret.error.empty() && value.find("\\n") == std::string_view::npos)
+                            ret.error = value;
+                        break;
+                    case JsonKey::error_message:
+                        ret.error = value;
+                        break;
+                    case JsonKey::log:
+                        ret.log = value;
+                        break;
+                    case JsonKey::stream:
+                        ret.has_stream = true;
+                        break;
+                    case JsonKey::time:
+                        ret.header.timestamp = value;
+                        break;
+                    case JsonKey::level:
+                        ret.header.level = parse_level(value);
+                        break;
+                    case JsonKey::logger:
+                        ret.header.component = value;
+                        break;
+                    case JsonKey::host:
+                        ret.header.host = value;
+                        break;
+                    case JsonKey::thread:
+                        ret.header.thread = value;
+                        break;
+                    default:
+                        break;
+                }
+            }
+        } else if (s[p] == '{' && key == JsonKey::error && !inside) {
+            if (!read_object(s, p, ret, true, fields)) return true;
         } else if (s[p] == '{' || s[p] == '[') {
+            // Nested values are stepped over, never searched.
             int depth = 0;
-            const std::size_t start = p;
             for (; p < s.size(); ++p) {
                 if (s[p] == '"') {
                     const std::size_t e = string_end(s, p + 1);
@@ -692,58 +844,40 @@ bool cut_json(std::string_view s, Line& line) noexcept {
                     break;
                 }
             }
-            value = s.substr(start, p - start);
         } else {
             const std::size_t start = p;
             while (p < s.size() && s[p] != ',' && s[p] != '}' && !is_space(s[p])) ++p;
-            value = s.substr(start, p - start);
-        }
-        const auto is = [&](std::initializer_list<std::string_view> names) {
-            return std::find(names.begin(), names.end(), key) != names.end();
-        };
-        if (text) {
-            int rank = is({"message", "msg", "@message", "Message", "MESSAGE", "short_message", "@m", "@mt"})
-                           ? 3
-                       : is({"log", "event", "text", "body", "textPayload"}) ? 2
-                       : is({"error", "err", "exception", "reason"})         ? 1
-                                                                             : 0;
-            if (rank > best) {
-                best = rank;
-                line.message = value;
-            } else if (is({"time", "timestamp", "ts", "@timestamp", "@t", "date", "datetime"})) {
-                line.timestamp = value;
-            } else if (is({"level",
-                           "severity",
-                           "lvl",
-                           "loglevel",
-                           "log.level",
-                           "@l",
-                           "levelname",
-                           "level_name"})) {
-                line.level = parse_level(value);
-            } else if (is({"logger", "logger_name", "name", "component", "module", "target"})) {
-                line.component = value;
-            } else if (is({"hostname", "host", "_HOSTNAME"})) {
-                line.host = value;
-            } else if (is({"thread", "thread_name", "threadName"})) {
-                line.thread = value;
+            const std::string_view value = s.substr(start, p - start);
+            if (!inside && key == JsonKey::time) ret.header.timestamp = value;
+            if (!inside && key == JsonKey::pid) ret.header.process = value;
+            if (!inside && key == JsonKey::level && !value.empty() && is_digit(value[0])) {
+                long number = 0;
+                for (const char c : value.substr(0, 3))
+                    if (is_digit(c)) number = number * 10 + (c - '0');
+                ret.header.level =
+                    number >= 10 ? level_of_pino(number) : level_of_syslog(static_cast<int>(number));
             }
-        } else if (is({"time", "timestamp", "ts"})) {
-            line.timestamp = value;
-        } else if (is({"level", "severity"}) && !value.empty() && is_digit(value[0])) {
-            long number = 0;
-            for (const char c : value.substr(0, 3))
-                if (is_digit(c)) number = number * 10 + (c - '0');
-            line.level = number >= 10 ? level_of_pino(number) : level_of_syslog(static_cast<int>(number));
-        } else if (is({"pid"})) {
-            line.process = value;
         }
         p = skip_blanks(s, p);
         if (!at(s, p, ',')) break;
         p = skip_blanks(s, p + 1);
     }
-    line.json = best > 0;
-    return best > 0;
+    if (at(s, p, '}')) ++p;
+    return true;
+}
+
+/// One JSON object per line: the text of its message key.
+bool cut_json(std::string_view s, Line& line) noexcept {
+    JsonText found;
+    if (!read_json(s, found)) return false;
+    line = found.header;
+    for (const auto text : {found.message, found.template_text, found.log, found.error}) {
+        if (text.empty()) continue;
+        line.message = text;
+        line.json = true;
+        return true;
+    }
+    return false;
 }
 
 /// logfmt: the leading pairs that are header (time, level, caller, logger) are cut; the rest stays with its
@@ -790,6 +924,13 @@ bool cut_logfmt(std::string_view s, Line& line) noexcept {
 }
 
 }  // namespace
+
+bool read_json(std::string_view line, JsonText& ret) noexcept {
+    std::size_t p = skip_blanks(line, 0);
+    if (!at(line, p, '{') || !at(line, skip_blanks(line, p + 1), '"')) return false;
+    int fields = 0;
+    return read_object(line, p, ret, false, fields);
+}
 
 Line cut_header(std::string_view raw_line) noexcept {
     DigitWatch watch{raw_line};
@@ -846,7 +987,7 @@ Line cut_header(std::string_view raw_line, DigitWatch& watch) noexcept {
                     line.component = given(f[2]);
                     line.process = given(f[3]);
                     while (at(s, q, '[')) {
-                        const std::size_t e = group_end(s, q);
+                        const std::size_t e = structured_end(s, q);
                         if (e == 0) break;
                         q = e;
                     }

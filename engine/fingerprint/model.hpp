@@ -91,7 +91,8 @@ bool model_says_value(
 ) noexcept;
 
 /// Names with digits that are text wherever they occur: ipv4, utf8, sha256, x86_64, …
-/// @param looked  set when the values of the digits decided: with others in their places the answer may change
+/// @param looked  set when the values of the digits decided: with others in their places the answer may
+/// change
 bool is_known_with_digits(std::string_view w, bool& looked) noexcept;
 
 /// Stems of device names: eth, en, wlan, lo, …

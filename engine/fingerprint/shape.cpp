@@ -110,8 +110,6 @@ Shape ShapeHash::scalar(std::string_view text, ShapeOf kind) const noexcept {
     return hash<ScalarBlock>(key_, text, kind);
 }
 
-ShapeMemo::ShapeMemo() : entries_(sets * ways) {}
-
 void ShapeMemo::put(
     const Shape& shape,
     const DigitWatch& watch,

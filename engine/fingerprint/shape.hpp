@@ -1,14 +1,14 @@
-// The shape of a text: its bytes with every digit read as 0. Nearly all decisions of the header cut and of the
-// scan look at the shape alone; the few that look at the value of a digit say so (DigitWatch). So the key of a
-// shape met before is the key of every text with that shape and those digits, and the scan can be left out. A
-// memo of what a pure function gave: it can't change a result. Internal to this folder.
+// The shape of a text: its bytes with every digit read as 0. Nearly all decisions of the header cut and of
+// the scan look at the shape alone; the few that look at the value of a digit say so (DigitWatch). So the key
+// of a shape met before is the key of every text with that shape and those digits, and the scan can be left
+// out. A memo of what a pure function gave: it can't change a result. Internal to this folder.
 #pragma once
+
+#include "fingerprint/zero_pages.hpp"
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string_view>
-#include <vector>
 
 namespace heal::fingerprint {
 
@@ -55,8 +55,8 @@ private:
     bool refused_ = false;
 };
 
-/// 128 bits of a keyed universal hash (two NH sums over 64-bit words, Toeplitz key) of a shape and its length.
-/// Two shapes agree with a chance of about 2^-126 for anyone who does not know the seed.
+/// 128 bits of a keyed universal hash (two NH sums over 64-bit words, Toeplitz key) of a shape and its
+/// length. Two shapes agree with a chance of about 2^-126 for anyone who does not know the seed.
 struct Shape {
     std::uint64_t low = 0, high = 0;
     bool operator==(const Shape&) const = default;
@@ -81,23 +81,24 @@ private:
     alignas(64) std::uint64_t key_[words];
 };
 
-/// A bounded memo, four ways, second chance: shape and digits to pattern key and id. 64 bytes per entry,
-/// nothing per line. One per thread.
+/// A bounded memo, four ways, second chance: shape and digits to pattern key and id. 64 bytes per entry, 65
+/// 536 entries, nothing per line. One per thread.
 class ShapeMemo {
 public:
-    static constexpr std::size_t sets = 1 << 13;
+    static constexpr std::size_t sets = 1 << 14;
     static constexpr std::size_t ways = 4;
 
-    struct alignas(64) Entry {
+    struct Entry {
         Shape shape;
-        std::uint64_t key_low = 0, key_high = 0, id = 0;
+        std::uint64_t key_low, key_high, id;
         std::uint16_t at[DigitWatch::max];
         char digit[DigitWatch::max];
-        std::uint8_t count = 0;
-        bool used = false, recent = false;
+        std::uint8_t count;
+        bool used, recent;
     };
+    static_assert(sizeof(Entry) == 64);
 
-    ShapeMemo();
+    ShapeMemo() : entries_(sets * ways) {}
 
     /// The entry for a text of this shape; null when none is known. Its digits are noted in `outer` when the
     /// text is a part of what that watches.
@@ -127,7 +128,7 @@ public:
     ) noexcept;
 
 private:
-    std::vector<Entry> entries_;
+    ZeroPages<Entry> entries_;
     std::uint32_t hand_ = 0;
 };
 

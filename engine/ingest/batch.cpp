@@ -31,6 +31,10 @@ public:
         }
         key_[1] |= 1U;
     }
+    std::uint64_t part(std::size_t i) const { return key_[i]; }
+    std::uint64_t operator()(const fingerprint::Key& key, std::uint64_t seed) const {
+        return mix(mix(key.low ^ key_[1] ^ seed, key.high ^ key_[0]) ^ seed, key_[1]);
+    }
     std::uint64_t operator()(std::string_view text, std::uint64_t seed) const {
         std::uint64_t h = seed ^ key_[0];
         const char* p = text.data();
@@ -81,10 +85,11 @@ struct BatchBuilder::State {
 
     const Clock& clock;
     KeyedHash hash;
+    fingerprint::Scanner scanner{{}, hash.part(0), hash.part(1)};
     Batch batch;
     bool time_read = false;
     std::uint64_t generation = 1;
-    std::unordered_map<std::uint64_t, Known*> texts;  // service, environment, message and stack, hashed
+    std::unordered_map<std::uint64_t, Known*> texts;  // service, environment, pattern and stack, hashed
     std::unordered_map<std::string, std::unique_ptr<Known>> prints;  // environment + digest
     std::size_t bytes_known = 0;
     std::string message_scratch, stack_scratch;
@@ -120,14 +125,11 @@ struct BatchBuilder::State {
         std::string_view message,
         std::string_view stack
     ) {
-        // Only rules look at the component.
-        const auto key = hash(
-            stack,
-            hash(
-                message,
-                hash(environment, hash(current_rules ? component : std::string_view{}, hash(service, 0)))
-            )
-        );
+        // Only rules look at the component and at the words of a message; without them all messages of one
+        // pattern are one, and the scanner knows most of them by their shape.
+        std::uint64_t key = hash(environment, hash(service, 0));
+        key = current_rules ? hash(message, hash(component, key)) : hash(scanner.key(message), key);
+        if (!stack.empty()) key = hash(stack, key);
         if (const auto found = texts.find(key); found != texts.end()) return *found->second;
         if (texts.size() >= known_texts || bytes_known > known_bytes) {
             // Deltas of the batch under way find each other by `prints`, so only entries of earlier batches

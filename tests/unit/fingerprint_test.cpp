@@ -233,7 +233,8 @@ TEST(ShapeMemo, NeverChangesAnId) {
                 if (at < line.size()) line[at] = static_cast<char>('0' + random() % 10);
             } else {
                 for (at = random() % line.size(); at < line.size() && !is_digit(line[at]);) ++at;
-                for (std::size_t j = 0; j < number.size() && at + j < line.size() && is_digit(line[at + j]); ++j)
+                for (std::size_t j = 0; j < number.size() && at + j < line.size() && is_digit(line[at + j]);
+                     ++j)
                     line[at + j] = number[j];
             }
         }
