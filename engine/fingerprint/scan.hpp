@@ -20,14 +20,6 @@ namespace heal::fingerprint {
 /// the development sets: 2.1 KiB. It bounds the work per line.
 inline constexpr std::size_t max_message = 8192;
 
-template <std::size_t N>
-consteval std::array<std::uint64_t, N> sorted_hashes(const std::string_view (&words)[N]) {
-    std::array<std::uint64_t, N> out{};
-    for (std::size_t i = 0; i < N; ++i) out[i] = word_hash(words[i]);
-    std::sort(out.begin(), out.end());
-    return out;
-}
-
 /// Why a piece of text was masked.
 enum class Rule : std::uint8_t {
     number,
@@ -90,10 +82,16 @@ private:
         sink_.value(rule, text);
         previous_ = no_word;
         before_previous_ = no_word;
+        // A number, or what has one in it: units and explanations may follow.
+        after_number_ = rule == Rule::number || rule == Rule::identifier || rule == Rule::object ||
+                        (after_number_ && rule == Rule::position);
+        glue_ = ' ';
     }
 
     void mark(char c) noexcept {
         sink_.mark(c);
+        numbered_group_ = c == '(' && after_number_ && glue_ == ' ';
+        if (c != ',') after_number_ = false;
         glue_ = c;
     }
 
@@ -120,6 +118,15 @@ private:
             value(Rule::position, w);
             return;
         }
+        if (is_unit(w) || is_calendar(w, h)) {
+            value(Rule::number, w);
+            return;
+        }
+        if (stands_for_value(w)) {
+            value(Rule::position, w);
+            after_position_ = true;
+            return;
+        }
         if (previous_ != no_word && is_position(w, h)) {
             value(Rule::position, w);
             after_position_ = true;
@@ -129,9 +136,119 @@ private:
         before_previous_ = previous_;
         previous_ = h;
         glue_ = ' ';
+        after_number_ = false;
+    }
+
+    /// `8.8 KB`: formatted sizes and times change their unit with the number.
+    bool is_unit(std::string_view w) const noexcept {
+        if (!after_number_ || w.size() > 3 || glue_ != ' ') return false;
+        if (w.size() == 1) return w[0] == 'B' || (w[0] == 's' && at_value_end(w));
+        static constexpr std::string_view units[] = {
+            "KB", "MB", "GB", "TB", "kB", "KiB", "MiB", "GiB", "TiB", "ms", "us", "ns"};
+        return std::find(std::begin(units), std::end(units), w) != std::end(units);
+    }
+    bool at_value_end(std::string_view w) const noexcept {
+        const std::size_t p = end_of(w);
+        return p >= s_.size() || is_space(s_[p]) || is_closing(s_[p]);
+    }
+
+    /// `Mon Jul 25 23:24:09`: names of days and months right before a number.
+    bool is_calendar(std::string_view w, std::uint64_t h) const noexcept {
+        if (w.size() != 3 || !is_upper(w[0])) return false;
+        static constexpr auto months = detail::sorted_hashes(
+            {"jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"}
+        );
+        static constexpr auto days = detail::sorted_hashes({"mon", "tue", "wed", "thu", "fri", "sat", "sun"});
+        const bool month = std::binary_search(months.begin(), months.end(), h);
+        if (!month && !std::binary_search(days.begin(), days.end(), h)) return false;
+        std::string_view next = next_token(w);
+        if (next.empty()) return false;
+        if (!month && next.size() == 3 && is_upper(next[0])) {
+            const std::uint64_t n = folded_hash(next);
+            if (!std::binary_search(months.begin(), months.end(), n)) return false;
+            next = next_token(next);
+        }
+        return !next.empty() && is_digit(next[0]);
+    }
+
+    /// Places where a word is a value whatever word it is.
+    bool stands_for_value(std::string_view w) const noexcept {
+        static constexpr std::uint64_t for_ = word_hash("for"), from = word_hash("from");
+        const std::size_t p = end_of(w);
+        const char next = p < s_.size() ? s_[p] : '\0';
+        // `acls to: hdfs`
+        if (glue_ == ':' && previous_ != no_word && is_preposition(previous_)) return true;
+        // `1,2,DISK`: a tight list that began with a value
+        if (glue_ == ',' && after_number_ && tight(w)) return true;
+        // `by deploy(uid=0)`, `from unknown[10.0.0.9]`
+        if (glue_ == ' ' && (next == '(' || next == '[') && is_preposition(previous_)) {
+            const std::string_view inner = s_.substr(p + 1, 24);
+            if (next == '[' ? !inner.empty() && is_digit(inner[0]) : is_id_field(inner)) return true;
+        }
+        // `net{3}`
+        if (next == '{' && p + 1 < s_.size() && is_digit(s_[p + 1])) {
+            std::size_t q = p + 1;
+            while (q < s_.size() && is_digit(s_[q])) ++q;
+            if (q < s_.size() && s_[q] == '}') return true;
+        }
+        // `process 4112 (java)`
+        if (glue_ == '(' && numbered_group_ && next == ')' && tight(w)) return true;
+        // `for deploy from 10.0.0.9`
+        if (glue_ == ' ' && previous_ == for_) {
+            const std::string_view word = next_token(w);
+            if (word.size() == 4 && folded_hash(word) == from) {
+                const std::string_view where = next_token(word);
+                if (!where.empty() && (is_digit(where[0]) || where[0] == ':')) return true;
+            }
+        }
+        return false;
+    }
+
+    /// Does w follow the byte before it without a blank?
+    bool tight(std::string_view w) const noexcept { return w.data() > s_.data() && !is_space(w.data()[-1]); }
+
+    static bool is_preposition(std::uint64_t h) noexcept {
+        static constexpr auto words = detail::sorted_hashes(
+            {"as", "at", "by", "for", "from", "in", "into", "is", "of", "on", "than", "to", "using", "via", "with"}
+        );
+        return std::binary_search(words.begin(), words.end(), h);
+    }
+
+    /// uid=, id=, pid=
+    static bool is_id_field(std::string_view t) noexcept {
+        const std::size_t equals = t.find('=');
+        return equals != std::string_view::npos && equals >= 2 && equals <= 4 && t.substr(equals - 2, 2) == "id" &&
+               (classes_of(t.substr(0, equals)) & ~(cls_alpha | cls_hex)) == 0;
     }
 
     bool is_position(std::string_view w, std::uint64_t h) const noexcept;
+
+    /// Place behind a word of this message.
+    std::size_t end_of(std::string_view w) const noexcept {
+        return static_cast<std::size_t>(w.data() - s_.data()) + w.size();
+    }
+
+    /// The next word or value after one blank or more; empty at the end or when a mark stands between.
+    std::string_view next_token(std::string_view w) const noexcept {
+        std::size_t p = end_of(w);
+        if (p >= s_.size() || !is_space(s_[p])) return {};
+        while (p < s_.size() && is_space(s_[p])) ++p;
+        std::size_t e = p;
+        while (e < s_.size() && e < p + 64 && !is_space(s_[e])) ++e;
+        return sub(p, e);
+    }
+
+    /// Does the phrase end behind w: the message, a mark, a value or a function word?
+    bool closes_phrase(std::string_view w) const noexcept {
+        const std::size_t p = end_of(w);
+        if (p >= s_.size()) return true;
+        if (!is_space(s_[p])) return s_[p] == ',' || s_[p] == ';' || s_[p] == '.' || s_[p] == ')' || s_[p] == ']';
+        const std::string_view next = next_token(w);
+        if (next.empty() || (class_of(next[0]) & cls_alpha) == 0) return true;
+        std::size_t letters = 0;
+        while (letters < next.size() && (is_alpha(next[letters]) || next[letters] == '\'')) ++letters;
+        return is_function_word(folded_hash(next.substr(0, letters)));
+    }
 
     /// `user X`, `password for X`, `failures for X`: names of accounts are words of every kind, so that only
     /// a list of what is text there helps.
@@ -143,7 +260,7 @@ private:
         if (previous_ == no_word) return false;
         if (previous_ == user) {
             // Sorted by hash: one comparison per step instead of a string's.
-            static constexpr auto text = sorted_hashes(
+            static constexpr auto text = detail::sorted_hashes(
                 {"a",
                  "access",
                  "account",
@@ -740,11 +857,13 @@ private:
                   before_previous_ = no_word;  ///< folded hashes of the words to the left
     char glue_ = ' ';                          ///< last mark since the previous word
     bool key_before_ = false, text_key_ = false, after_position_ = false, label_ = false;
+    bool after_number_ = false;    ///< a value with a number in it, and perhaps blanks or a comma since
+    bool numbered_group_ = false;  ///< the last mark was a ( behind such a value
 };
 
 template <class Sink>
 bool Scan<Sink>::is_position(std::string_view w, std::uint64_t h) const noexcept {
-    return model_says_value(before_previous_, previous_, glue_, w, h);
+    return model_says_value(before_previous_, previous_, glue_, w, h, closes_phrase(w));
 }
 
 }  // namespace heal::fingerprint
