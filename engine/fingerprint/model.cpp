@@ -126,38 +126,42 @@ bool is_state(std::string_view w, std::uint64_t hash) noexcept {
     const auto ends = [&](std::string_view e) {
         return w.size() > e.size() + 1 && folded_hash(w.substr(w.size() - e.size())) == folded_hash(e);
     };
-    if (ends("ed") || ends("ing") || ends("able") || ends("ible") || ends("n't")) return true;
+    if (ends("ed") || ends("ing") || ends("able") || ends("ible") || ends("n't") || ends("tion") ||
+        ends("sion") || ends("ment") || ends("ness"))
+        return true;
     static constexpr auto words = detail::sorted_hashes(
-        {"absent",   "active",  "alive",    "already", "ambiguous", "asleep",  "away",     "bad",
-         "begun",    "broken",  "built",    "bound",   "busy",      "clean",   "complete", "corrupt",
-         "current",  "dead",    "different", "dirty",  "done",      "down",    "duplicate", "empty",
-         "error",    "exists",  "fail",     "fails",   "failure",   "false",   "fatal",    "fine",
-         "found",    "free",    "frozen",   "full",    "gone",      "good",    "healthy",  "held",
-         "idle",     "illegal", "inactive", "incomplete", "inconsistent", "incorrect", "info", "information",
-         "invalid",  "kept",    "known",    "late",    "left",      "locked",  "long",     "lost",
-         "low",      "made",    "mismatch", "missing", "new",       "null",    "obsolete", "off",
-         "offline",  "ok",      "okay",     "old",     "online",    "open",    "out",      "overflow",
-         "present",  "put",     "read",     "ready",   "run",       "running", "same",     "sent",
-         "set",      "shut",    "slow",     "small",   "stale",     "started", "stuck",    "success",
-         "successful", "successfully", "taken", "thrown", "timeout", "too",    "true",     "unhealthy",
-         "unknown",  "unsafe",  "unused",   "up",      "valid",     "was",     "written",  "wrong",
-         "zero"}
+        {"absent",   "active",     "alive",        "already",   "ambiguous",  "asleep",       "away",
+         "bad",      "begun",      "broken",       "built",     "bound",      "busy",         "clean",
+         "complete", "corrupt",    "current",      "dead",      "different",  "dirty",        "done",
+         "down",     "duplicate",  "empty",        "error",     "exists",     "fail",         "fails",
+         "failure",  "false",      "fatal",        "fine",      "found",      "free",         "frozen",
+         "full",     "gone",       "good",         "healthy",   "held",       "idle",         "illegal",
+         "inactive", "incomplete", "inconsistent", "incorrect", "info",       "information",  "invalid",
+         "kept",     "known",      "late",         "left",      "locked",     "long",         "lost",
+         "low",      "made",       "mismatch",     "missing",   "new",        "null",         "obsolete",
+         "off",      "offline",    "ok",           "okay",      "old",        "online",       "open",
+         "out",      "overflow",   "present",      "put",       "read",       "ready",        "run",
+         "running",  "same",       "sent",         "set",       "shut",       "slow",         "small",
+         "stale",    "started",    "stuck",        "success",   "successful", "successfully", "taken",
+         "thrown",   "timeout",    "too",          "true",      "unhealthy",  "unknown",      "unsafe",
+         "unused",   "up",         "valid",        "was",       "written",    "wrong",        "zero"}
     );
     return std::binary_search(words.begin(), words.end(), hash);
 }
 
 bool is_function_word(std::uint64_t hash) noexcept {
     static constexpr auto words = detail::sorted_hashes(
-        {"a",      "about",  "across", "after",  "again",  "against", "already", "also",   "always", "an",
-         "and",    "any",    "are",    "as",     "at",     "because", "been",    "before", "being",  "between",
-         "but",    "by",     "can",    "cannot", "can't",  "could",   "couldn't", "did",   "didn't", "do",
-         "does",   "doesn't", "due",   "during", "for",    "from",    "had",     "has",    "have",   "if",
-         "in",     "inside", "instead", "into",  "is",     "isn't",   "it",      "its",    "may",    "might",
-         "must",   "never",  "no",     "not",    "now",    "of",      "off",     "on",     "onto",   "or",
-         "out",    "outside", "over",  "since",  "so",     "still",   "than",    "that",   "the",    "their",
-         "then",   "there",  "this",   "through", "to",    "too",     "under",   "until",  "up",     "via",
-         "was",    "wasn't", "were",   "when",   "where",  "which",   "while",   "will",   "with",   "within",
-         "without", "won't", "would",  "yet",    "your"}
+        {"a",       "about",   "across", "after", "again",   "against", "already", "also",    "always",
+         "an",      "and",     "any",    "are",   "as",      "at",      "because", "been",    "before",
+         "being",   "between", "but",    "by",    "can",     "cannot",  "can't",   "could",   "couldn't",
+         "did",     "didn't",  "do",     "does",  "doesn't", "due",     "during",  "for",     "from",
+         "had",     "has",     "have",   "if",    "in",      "inside",  "instead", "into",    "is",
+         "isn't",   "it",      "its",    "may",   "might",   "must",    "never",   "no",      "not",
+         "now",     "of",      "off",    "on",    "onto",    "or",      "out",     "outside", "over",
+         "since",   "so",      "still",  "than",  "that",    "the",     "their",   "then",    "there",
+         "this",    "through", "to",     "too",   "under",   "until",   "up",      "via",     "was",
+         "wasn't",  "were",    "when",   "where", "which",   "while",   "will",    "with",    "within",
+         "without", "won't",   "would",  "yet",   "your"}
     );
     return std::binary_search(words.begin(), words.end(), hash);
 }

@@ -85,11 +85,13 @@ private:
         // A number, or what has one in it: units and explanations may follow.
         after_number_ = rule == Rule::number || rule == Rule::identifier || rule == Rule::object ||
                         (after_number_ && rule == Rule::position);
+        listed_ = true;
         glue_ = ' ';
     }
 
     void mark(char c) noexcept {
         sink_.mark(c);
+        if (c != ',') listed_ = false;
         numbered_group_ = c == '(' && after_number_ && glue_ == ' ';
         if (c != ',') after_number_ = false;
         glue_ = c;
@@ -135,8 +137,9 @@ private:
         sink_.text(w);
         before_previous_ = previous_;
         previous_ = h;
+        previous_lower_ = !is_upper(w[0]);
         glue_ = ' ';
-        after_number_ = false;
+        after_number_ = listed_ = false;
     }
 
     /// `8.8 KB`: formatted sizes and times change their unit with the number.
@@ -177,9 +180,9 @@ private:
         const std::size_t p = end_of(w);
         const char next = p < s_.size() ? s_[p] : '\0';
         // `acls to: hdfs`
-        if (glue_ == ':' && previous_ != no_word && is_preposition(previous_)) return true;
+        if (glue_ == ':' && previous_ != no_word && previous_lower_ && is_preposition(previous_)) return true;
         // `1,2,DISK`: a tight list that began with a value
-        if (glue_ == ',' && after_number_ && tight(w)) return true;
+        if (glue_ == ',' && listed_ && tight(w)) return true;
         // `by deploy(uid=0)`, `from unknown[10.0.0.9]`
         if (glue_ == ' ' && (next == '(' || next == '[') && is_preposition(previous_)) {
             const std::string_view inner = s_.substr(p + 1, 24);
@@ -193,6 +196,8 @@ private:
         }
         // `process 4112 (java)`
         if (glue_ == '(' && numbered_group_ && next == ')' && tight(w)) return true;
+        // cron's `(root) CMD (…)`
+        if (glue_ == '(' && next == ')' && w.data() == s_.data() + 1) return true;
         // `for deploy from 10.0.0.9`
         if (glue_ == ' ' && previous_ == for_) {
             const std::string_view word = next_token(w);
@@ -209,7 +214,21 @@ private:
 
     static bool is_preposition(std::uint64_t h) noexcept {
         static constexpr auto words = detail::sorted_hashes(
-            {"as", "at", "by", "for", "from", "in", "into", "is", "of", "on", "than", "to", "using", "via", "with"}
+            {"as",
+             "at",
+             "by",
+             "for",
+             "from",
+             "in",
+             "into",
+             "is",
+             "of",
+             "on",
+             "than",
+             "to",
+             "using",
+             "via",
+             "with"}
         );
         return std::binary_search(words.begin(), words.end(), h);
     }
@@ -217,7 +236,8 @@ private:
     /// uid=, id=, pid=
     static bool is_id_field(std::string_view t) noexcept {
         const std::size_t equals = t.find('=');
-        return equals != std::string_view::npos && equals >= 2 && equals <= 4 && t.substr(equals - 2, 2) == "id" &&
+        return equals != std::string_view::npos && equals >= 2 && equals <= 4 &&
+               t.substr(equals - 2, 2) == "id" &&
                (classes_of(t.substr(0, equals)) & ~(cls_alpha | cls_hex)) == 0;
     }
 
@@ -242,7 +262,8 @@ private:
     bool closes_phrase(std::string_view w) const noexcept {
         const std::size_t p = end_of(w);
         if (p >= s_.size()) return true;
-        if (!is_space(s_[p])) return s_[p] == ',' || s_[p] == ';' || s_[p] == '.' || s_[p] == ')' || s_[p] == ']';
+        if (!is_space(s_[p]))
+            return s_[p] == ',' || s_[p] == ';' || s_[p] == '.' || s_[p] == ')' || s_[p] == ']';
         const std::string_view next = next_token(w);
         if (next.empty() || (class_of(next[0]) & cls_alpha) == 0) return true;
         std::size_t letters = 0;
@@ -369,6 +390,12 @@ private:
         while (p < e) {
             const char c = s_[p];
             if (c == '(' || c == '[' || c == '{' || c == '<') {
+                if (const std::size_t close = literal(p); close != 0) {
+                    value(Rule::object, sub(p, close));
+                    if (close >= e) return close;
+                    p = close;
+                    continue;
+                }
                 mark(c);
                 ++p;
                 if (c == '(' && is_path_start(sub(p, e))) {
@@ -409,6 +436,23 @@ private:
         if (p < b) p = b;
         marks(p, e);
         return p > e ? p : e;
+    }
+
+    /// {"a": 1}, {'a': 1}, [{…}], ["a", …]: an object printed in whole. Its end, or 0.
+    std::size_t literal(std::size_t p) const noexcept {
+        std::size_t q = p;
+        while (q < s_.size() && q < p + 4 && (s_[q] == '{' || s_[q] == '[' || s_[q] == ' ')) ++q;
+        if (q == p || q >= s_.size() || (s_[q] != '"' && s_[q] != '\'')) return 0;
+        bool brace = false;
+        for (std::size_t i = p; i < q; ++i) brace = brace || s_[i] == '{';
+        if (!brace) return 0;
+        int depth = 0;
+        const std::size_t limit = std::min(s_.size(), p + 4000);
+        for (q = p; q < limit; ++q) {
+            if (s_[q] == '{' || s_[q] == '[') ++depth;
+            if ((s_[q] == '}' || s_[q] == ']') && --depth == 0) return q + 1;
+        }
+        return 0;
     }
 
     /// Where the group that opened before p closes; 0 when that is not within 300 bytes.
@@ -454,7 +498,7 @@ private:
             return p;  // states tell apart
         if (!blanks || is_path_start(inner)) {
             mark(c);
-            if (!inner.empty()) value(Rule::quoted, inner);
+            value(Rule::quoted, inner);
             mark(c);
             return q + 1;
         }
@@ -518,6 +562,11 @@ private:
             const std::size_t close = b < e && s_[b] == ')' ? b + 1 : b;
             value(Rule::object, sub(p, close));
             return close;
+        }
+        if (glue_ == ' ' && previous_ != no_word && hard_at(t) == t.size() && is_kind(previous_)) {
+            // `key cart:alice`, `task kworker/u8:2`
+            value(Rule::object, t);
+            return b;
         }
         // Marks inside. Whole forms first.
         std::size_t equals = std::string_view::npos, scheme = std::string_view::npos;
@@ -588,6 +637,16 @@ private:
                 }
                 mark(c);
                 ++p;
+                if (c == '=' && key_before_ && (p >= s_.size() || is_space(s_[p]))) {
+                    value(Rule::key_value, {});
+                    continue;
+                }
+                if (c == '(' && container_) {
+                    if (const std::size_t close = group_close(p, c); close != 0) {
+                        value(Rule::object, sub(p, close));
+                        return close;
+                    }
+                }
                 if (c == '=' && p < s_.size() && key_before_) {
                     const std::size_t q = assigned(p, e);
                     if (q != p) {
@@ -602,6 +661,7 @@ private:
             while (q < b && !is_hard(s_[q])) k = static_cast<std::uint8_t>(k | class_of(s_[q++]));
             key_before_ = q < e && s_[q] == '=' && (k & cls_alpha) != 0;
             const bool key = key_before_;
+            container_ = q < b && s_[q] == '(' && is_container(sub(p, q));
             piece(sub(p, q), k, key);
             key_before_ = key;
             p = q;
@@ -609,11 +669,31 @@ private:
         return p;
     }
 
+    /// Set(a, b), as Scala prints collections.
+    static bool is_container(std::string_view t) noexcept {
+        static constexpr std::string_view names[] = {
+            "ArrayBuffer", "List", "Map", "Seq", "Set", "Some", "Vector", "WrappedArray"};
+        return std::find(std::begin(names), std::end(names), t) != std::end(names);
+    }
+
     /// The value of a tight `key=`; p is past the sign. Returns its end, or p when it is a structure to look
     /// into.
     std::size_t assigned(std::size_t p, std::size_t e) noexcept {
         if (p >= e) return p;
         const char c = s_[p];
+        if (c == '<' || c == '[') {
+            // <address>, [list]: values when nothing in them has a name of its own.
+            const char shut = c == '<' ? '>' : ']';
+            std::size_t q = p + 1;
+            const std::size_t limit = std::min(s_.size(), p + 300);
+            while (q < limit && s_[q] != shut && s_[q] != '=' && s_[q] != '{' && s_[q] != c) ++q;
+            if (q < limit && s_[q] == shut) {
+                mark(c);
+                value(Rule::key_value, sub(p + 1, q));
+                mark(shut);
+                return q + 1;
+            }
+        }
         if (c == '(' || c == '{' || c == '[' || c == '<' || c == '=') return p;
         if (c == '"' || c == '\'') {
             std::size_t q = p + 1;
@@ -699,13 +779,22 @@ private:
             value(Rule::url, t);
             return;
         }
+        if (t.size() > 1 && t[0] == '$' && is_alpha(t[1])) {
+            value(Rule::identifier, t);
+            return;
+        }
+        if (const std::size_t sign = t.find('@');
+            sign != std::string_view::npos && sign > 0 && sign + 1 < t.size()) {
+            value((k & cls_digit) != 0 ? Rule::object : Rule::email, t);
+            return;
+        }
         std::size_t slashes = 0, backs = 0, colons = 0;
         for (const char c : t) {
             slashes += c == '/';
             backs += c == '\\';
             colons += c == ':';
         }
-        if (slashes >= 2 || (backs >= 2 && (k & cls_digit) == 0)) {
+        if (slashes >= 2 || (slashes == 1 && has_inner_dot(t)) || (backs >= 2 && (k & cls_digit) == 0)) {
             // label:/path keeps its label.
             const std::size_t colon = t.find(":/");
             if (colon != std::string_view::npos && colon > 0 &&
@@ -776,6 +865,14 @@ private:
             for (; q < t.size() && (class_of(t[q]) & cls_punct) != 0; ++q) mark(t[q]);
             p = q;
         }
+    }
+
+    /// users/list.html, com.example.mail/.Main, example.com/IN
+    static bool has_inner_dot(std::string_view t) noexcept {
+        for (std::size_t i = 1; i + 1 < t.size(); ++i) {
+            if (t[i] == '.' && is_alpha(t[i + 1]) && (is_alpha(t[i - 1]) || t[i - 1] == '/')) return true;
+        }
+        return false;
     }
 
     /// Letters, digits and _ - . only.
@@ -856,7 +953,10 @@ private:
     std::uint64_t previous_ = no_word,
                   before_previous_ = no_word;  ///< folded hashes of the words to the left
     char glue_ = ' ';                          ///< last mark since the previous word
+    bool container_ = false;                   ///< the word to the left names a collection
     bool key_before_ = false, text_key_ = false, after_position_ = false, label_ = false;
+    bool previous_lower_ = false;  ///< the word to the left begins in lower case
+    bool listed_ = false;          ///< a value, and perhaps a comma since
     bool after_number_ = false;    ///< a value with a number in it, and perhaps blanks or a comma since
     bool numbered_group_ = false;  ///< the last mark was a ( behind such a value
 };
