@@ -145,8 +145,9 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog, DigitW
             return 0;
         }
         if (const std::size_t e = time_at(s, p); e != 0) {
+            // Two digits and a colon more are an address of hardware.
             return e >= s.size() || is_space(s[e]) || s[e] == ']' || s[e] == '|' || s[e] == ',' ||
-                           s[e] == ':' || s[e] == ';'
+                           (s[e] == ':' && !(e + 1 < s.size() && is_hex(s[e + 1]))) || s[e] == ';'
                        ? e
                        : 0;
         }

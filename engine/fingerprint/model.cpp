@@ -130,7 +130,7 @@ bool is_state(std::string_view w, std::uint64_t hash) noexcept {
         ends("sion") || ends("ment") || ends("ness"))
         return true;
     static constexpr auto words = detail::sorted_hashes(
-        {"absent",   "active",     "alive",        "already",   "ambiguous",  "asleep",       "away",
+        {"began", "became", "came", "got", "took", "went", "absent",   "active",     "alive",        "already",   "ambiguous",  "asleep",       "away",
          "bad",      "begun",      "broken",       "built",     "bound",      "busy",         "clean",
          "complete", "corrupt",    "current",      "dead",      "different",  "dirty",        "done",
          "down",     "duplicate",  "empty",        "error",     "exists",     "fail",         "fails",

@@ -84,6 +84,7 @@ private:
         before_previous_ = no_word;
         // A number, or what has one in it: units and explanations may follow.
         after_number_ = rule == Rule::number || rule == Rule::identifier || rule == Rule::object ||
+                        (rule == Rule::key_value && !text.empty() && is_digit(text.back())) ||
                         (after_number_ && rule == Rule::position);
         listed_ = true;
         glue_ = ' ';
@@ -134,7 +135,8 @@ private:
             after_position_ = true;
             return;
         }
-        sink_.text(w);
+        // `1 packet`, `2 packets`
+        sink_.text(after_number_ && glue_ == ' ' && is_plural(w) ? w.substr(0, w.size() - 1) : w);
         before_previous_ = previous_;
         previous_ = h;
         previous_lower_ = !is_upper(w[0]);
@@ -142,10 +144,17 @@ private:
         after_number_ = listed_ = false;
     }
 
+    static bool is_plural(std::string_view w) noexcept {
+        const std::size_t n = w.size();
+        return n >= 4 && w[n - 1] == 's' && w[n - 2] != 's' && w[n - 2] != 'u' && w[n - 2] != 'i';
+    }
+
     /// `8.8 KB`: formatted sizes and times change their unit with the number.
     bool is_unit(std::string_view w) const noexcept {
         if (!after_number_ || w.size() > 3 || glue_ != ' ') return false;
-        if (w.size() == 1) return w[0] == 'B' || (w[0] == 's' && at_value_end(w));
+        if (w.size() == 1)
+            return w[0] == 'B' ||
+                   (at_value_end(w) && (w[0] == 's' || w[0] == 'K' || w[0] == 'M' || w[0] == 'G' || w[0] == 'T'));
         static constexpr std::string_view units[] = {
             "KB", "MB", "GB", "TB", "kB", "KiB", "MiB", "GiB", "TiB", "ms", "us", "ns"};
         return std::find(std::begin(units), std::end(units), w) != std::end(units);
@@ -196,6 +205,15 @@ private:
         }
         // `process 4112 (java)`
         if (glue_ == '(' && numbered_group_ && next == ')' && tight(w)) return true;
+        // `queue <normal>`, `servlet [jersey]`
+        if (previous_ != no_word && tight(w) &&
+            ((glue_ == '<' && next == '>') || (glue_ == '[' && next == ']') || (glue_ == '(' && next == ')')) &&
+            is_kind(previous_) && !is_state(w, folded_hash(w)))
+            return true;
+        // `[shop-orders][2]`
+        if (glue_ == '[' && next == ']' && p + 1 < s_.size() && s_[p + 1] == '[' && tight(w) &&
+            w.find('-') != std::string_view::npos)
+            return true;
         // cron's `(root) CMD (…)`
         if (glue_ == '(' && next == ')' && w.data() == s_.data() + 1) return true;
         // `for deploy from 10.0.0.9`
@@ -268,7 +286,9 @@ private:
         if (next.empty() || (class_of(next[0]) & cls_alpha) == 0) return true;
         std::size_t letters = 0;
         while (letters < next.size() && (is_alpha(next[letters]) || next[letters] == '\'')) ++letters;
-        return is_function_word(folded_hash(next.substr(0, letters)));
+        const std::string_view word = next.substr(0, letters);
+        const std::uint64_t h = folded_hash(word);
+        return is_function_word(h) || is_state(word, h);
     }
 
     /// `user X`, `password for X`, `failures for X`: names of accounts are words of every kind, so that only

@@ -11,9 +11,9 @@ LAYOUTS = ("", "2024-03-11 22:14:15,123 ERROR [pool-1-thread-2] com.acme.Worker:
            "[2024-03-11T22:14:15.003Z] [warn] ", "24/03/11 22:14:15 INFO storage.Manager: ")
 
 
-def blocks():
+def blocks(name):
     block, out = [], []
-    for line in (FOLDER / "systems.txt").read_text().split("\n") + [""]:
+    for line in (FOLDER / name).read_text().split("\n") + [""]:
         if line.startswith("#"):
             continue
         if line:
@@ -28,11 +28,12 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--build")
     ap.add_argument("--program")
+    ap.add_argument("--set", default="systems.txt", help="systems.txt or systems_2.txt")
     ap.add_argument("--show", action="store_true", help="print what went wrong")
     ap.add_argument("--least", type=float, default=0.0, help="share of blocks that must be right")
     a = ap.parse_args()
     program = a.program or a.build + "/bin/fingerprint_id"
-    all_blocks = blocks()
+    all_blocks = blocks(a.set)
     lines = [head + line for head in LAYOUTS for block in all_blocks for line in block]
     out = subprocess.run([program, "--pattern"], input=("\n".join(lines) + "\n").encode(), stdout=subprocess.PIPE, check=True)
     answers = out.stdout.decode().split("\n")[:-1]

@@ -25,13 +25,13 @@ LOW = 0x2020202020202020
 SLOTS = 1 << 18
 WORD, AFTER, AFTER_TWO, PAIR, KIND = 0x1111, 0x2222, 0x3333, 0x4444, 0x5555  # kinds of entries; model.cpp has the same
 # Kinds of things that log messages name: behind such a noun stands its name, or text that the pairs know.
-KINDS = set("""account action address agent application attribute backend backup binding bridge broker bucket bundle campaign category cell channel
+KINDS = set("""account acl action address agent application attribute backend backup binding bridge broker bucket bundle campaign category cell channel
 chart cluster codec collection column command component connector consumer container controller coordinator customer database dataset datasource
 datastore deployment device disk domain encoding endpoint entity environment event exchange executor extension feature field file filter flag
 folder font function gateway group handler host hostname image index instance interface job kernel key keyspace label library listener locale member
 merchant method metric module mount namespace network node option organisation organization package parameter partition path peer pipeline player
 plugin pod policy pool port principal printer process producer product profile program project property protocol provider publisher queue realm
-region release replica repo repository resource role route router rule schema scope secret segment sensor server service session setting shard
+region release replica repo repository resource role route router rule schema scope secret segment sensor server service servlet session setting shard
 share site slot snapshot socket stage strategy subscriber subscription subsystem supplier symbol table tablespace tag task team template tenant
 theme thread token topic translator tunnel type unit upstream user username variable vendor view vhost vlan volume watcher widget worker workflow
 workspace zone""".split())
