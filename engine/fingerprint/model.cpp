@@ -120,6 +120,8 @@ Evidence evidence_of(std::uint64_t before, std::uint64_t previous, char glue, st
     return e;
 }
 
+bool is_known_word(std::uint64_t hash) noexcept { return find(hash, word_kind) != 0; }
+
 bool is_kind(std::uint64_t hash) noexcept { return find(hash, kind_kind) != 0; }
 
 bool is_state(std::string_view w, std::uint64_t hash) noexcept {

@@ -101,6 +101,9 @@ bool model_says_value(
 /// Is it a noun that names a kind of thing (service, table, queue …), whose name may follow?
 bool is_kind(std::uint64_t hash) noexcept;
 
+/// Is the word text of any message known to the model?
+bool is_known_word(std::uint64_t hash) noexcept;
+
 /// Words that describe and never name: down, missing, ready, … and what ends as participles do.
 bool is_state(std::string_view w, std::uint64_t hash) noexcept;
 

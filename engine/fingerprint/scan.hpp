@@ -151,12 +151,12 @@ private:
 
     /// `8.8 KB`: formatted sizes and times change their unit with the number.
     bool is_unit(std::string_view w) const noexcept {
-        if (!after_number_ || w.size() > 3 || glue_ != ' ') return false;
+        if (!after_number_ || w.size() > 4 || glue_ != ' ') return false;
         if (w.size() == 1)
             return w[0] == 'B' ||
                    (at_value_end(w) && (w[0] == 's' || w[0] == 'K' || w[0] == 'M' || w[0] == 'G' || w[0] == 'T'));
         static constexpr std::string_view units[] = {
-            "KB", "MB", "GB", "TB", "kB", "KiB", "MiB", "GiB", "TiB", "ms", "us", "ns"};
+            "KB", "MB", "GB", "TB", "kB", "KiB", "MiB", "GiB", "TiB", "ms", "us", "ns", "sec", "min", "msec", "usec"};
         return std::find(std::begin(units), std::end(units), w) != std::end(units);
     }
     bool at_value_end(std::string_view w) const noexcept {
@@ -216,6 +216,10 @@ private:
             return true;
         // cron's `(root) CMD (…)`
         if (glue_ == '(' && next == ')' && w.data() == s_.data() + 1) return true;
+        // `umount of data-volume`, `using ehci_pci`: a made-up name that no message has as text
+        if (glue_ == ' ' && previous_ != no_word && is_made_up(w) && is_preposition(previous_) &&
+            !is_known_word(folded_hash(w)))
+            return true;
         // `for deploy from 10.0.0.9`
         if (glue_ == ' ' && previous_ == for_) {
             const std::string_view word = next_token(w);
@@ -225,6 +229,17 @@ private:
             }
         }
         return false;
+    }
+
+    /// Words joined by - or _, the first in lower case.
+    static bool is_made_up(std::string_view w) noexcept {
+        if (is_upper(w[0]) || !is_alpha(w[0])) return false;
+        bool joined = false;
+        for (const char c : w) {
+            if (c == '.' || c == '\'') return false;
+            joined = joined || c == '-' || c == '_';
+        }
+        return joined;
     }
 
     /// Does w follow the byte before it without a blank?
@@ -414,6 +429,23 @@ private:
                     value(Rule::object, sub(p, close));
                     if (close >= e) return close;
                     p = close;
+                    continue;
+                }
+                if (c == '(' && p + 1 < e && s_[p + 1] == ')' && e == p + 2) {
+                    // An argument that was empty this time.
+                    mark(c);
+                    value(Rule::position, {});
+                    mark(')');
+                    return e;
+                }
+                static constexpr std::uint64_t by = word_hash("by");
+                if (c == '(' && previous_ == by && glue_ == ' ' && is_id_field(s_.substr(p + 1, 24))) {
+                    // `by (uid=0)`: nobody is named.
+                    value(Rule::position, {});
+                }
+                if (c == '<' && p + 1 < e && is_digit(s_[p + 1]) && sub(p, e).find('>') == std::string_view::npos) {
+                    // <1: less than that
+                    ++p;
                     continue;
                 }
                 mark(c);
