@@ -49,13 +49,51 @@ bool is_name_of(std::string_view names, std::string_view s, std::size_t p) noexc
     return false;
 }
 
+/// First letters of the level words of each length; most words are told apart without looking at them
+/// (level.cpp has the words).
+bool may_be_level(std::string_view word) noexcept {
+    static constexpr std::string_view first[14] = {
+        "", "tvdiwef", "", "dleiwfv", "finwc", "tfdaep", "fncsd", "vwf", "c", "e", "", "i", "", "i"};
+    return word.size() < std::size(first) &&
+           first[word.size()].find(static_cast<char>(word[0] | 0x20)) != std::string_view::npos;
+}
+
+/// Levels in capitals or between marks need no context; lower-case words and single letters only beside other
+/// header fields.
+Level level_word(std::string_view word, bool context) noexcept {
+    if (word.empty() || word.size() > 13 || !may_be_level(word)) return Level::unknown;
+    if (word.size() == 1) {
+        return context && std::string_view{"TVDIWEF"}.find(word[0]) != std::string_view::npos
+                   ? parse_level(word)
+                   : Level::unknown;
+    }
+    bool upper = true;
+    for (const char c : word) {
+        if (!is_alpha(c)) return Level::unknown;
+        upper = upper && is_upper(c);
+    }
+    if (!upper && !context) return Level::unknown;
+    if (word.size() == 3 && upper) {
+        // Serilog's; the others of three letters are known to parse_level.
+        if (word == "INF") return Level::info;
+        if (word == "WRN") return Level::warn;
+        if (word == "FTL") return Level::fatal;
+        if (word == "VRB") return Level::trace;
+    }
+    if (word.size() == 3 && (word == "log" || word == "LOG")) return context ? Level::info : Level::unknown;
+    return parse_level(word);
+}
+
 /// HH:MM[:SS[.,frac]] with an optional zone; returns the end or 0.
 std::size_t time_at(std::string_view s, std::size_t p, bool seconds_needed = true) noexcept {
     const std::size_t h = digits_at(s, p);
     if (h < 1 || h > 2 || !at(s, p + h, ':')) return 0;
     p += h + 1;
-    if (digits_at(s, p) < 2) return 0;
-    p += 2;
+    const std::size_t minutes = digits_at(s, p);
+    if (minutes < 1 || minutes > 2) return 0;
+    p += minutes;
+    // Parts without a leading zero: only in full, 9:5:03.
+    if (minutes == 1 && !(at(s, p, ':') && digits_at(s, p + 1) > 0)) return 0;
     if (!at(s, p, ':')) return seconds_needed || at(s, p, '.') || digits_at(s, p) > 0 ? 0 : p;
     ++p;
     const std::size_t sec = digits_at(s, p);
@@ -131,6 +169,13 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog, DigitW
                 ++t;
                 while (t < s.size() && (s[t] == ' ' || s[t] == '-') && t < d + 4) ++t;
                 if (const std::size_t e = time_at(s, t, false); e != 0) return e;
+                // 2005-06-03-15.42.50.675872
+                if (s[d] == '-' && parts == 3 && digits_at(s, t) == 2 && at(s, t + 2, '.') &&
+                    digits_at(s, t + 3) == 2 && at(s, t + 5, '.') && digits_at(s, t + 6) == 2) {
+                    t += 8;
+                    if (at(s, t, '.')) t += 1 + digits_at(s, t + 1);
+                    return t;
+                }
                 if (digits_at(s, t) == 6 && parts == 3) {
                     t += 6;
                     if (t < s.size() && (s[t] == '.' || s[t] == ',') && digits_at(s, t + 1) > 0)
@@ -157,6 +202,13 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog, DigitW
             std::size_t t = p + n + 5;
             if (digits_at(s, t) == 4) t += 4;
             return time_at(s, skip_blanks(s, t));
+        }
+        // 081109 203615, before a thread's number and a level
+        if (n == 6 && at(s, p + 6, ' ') && digits_at(s, p + 7) == 6 && at(s, p + 13, ' ')) {
+            std::size_t t = p + 14;
+            if (const std::size_t id = digits_at(s, t); id > 0 && at(s, t + id, ' ')) t += id + 1;
+            const std::size_t end = token_end(s, t);
+            if (level_word(s.substr(t, end - t), false) != Level::unknown) return p + 13;
         }
         // Epoch seconds of 2001-2033, alone or with a fraction; milliseconds.
         if (n == 10 || n == 13) {
@@ -207,34 +259,6 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog, DigitW
 
 bool is_name_char(char c) noexcept {
     return is_alpha(c) || is_digit(c) || c == '_' || c == '-' || c == '.' || c == '/' || c == '$' || c == '@';
-}
-
-/// First letters of the level words of each length; most words are told apart without looking at them
-/// (level.cpp has the words).
-bool may_be_level(std::string_view word) noexcept {
-    static constexpr std::string_view first[14] = {
-        "", "tvdiwef", "", "dle", "finwc", "tfdaep", "fncsd", "vwf", "c", "e", "", "i", "", "i"};
-    return word.size() < std::size(first) &&
-           first[word.size()].find(static_cast<char>(word[0] | 0x20)) != std::string_view::npos;
-}
-
-/// Levels in capitals or between marks need no context; lower-case words and single letters only beside other
-/// header fields.
-Level level_word(std::string_view word, bool context) noexcept {
-    if (word.empty() || word.size() > 13 || !may_be_level(word)) return Level::unknown;
-    if (word.size() == 1) {
-        return context && std::string_view{"TVDIWEF"}.find(word[0]) != std::string_view::npos
-                   ? parse_level(word)
-                   : Level::unknown;
-    }
-    bool upper = true;
-    for (const char c : word) {
-        if (!is_alpha(c)) return Level::unknown;
-        upper = upper && is_upper(c);
-    }
-    if (!upper && !context) return Level::unknown;
-    if (word.size() == 3 && (word == "log" || word == "LOG")) return context ? Level::info : Level::unknown;
-    return parse_level(word);
 }
 
 /// End of the bracket group that opens at p (nested ones counted), or 0 when it does not close within the
@@ -289,9 +313,14 @@ struct Cutter {
                 if (field > 0 && !first_odd) return false;
                 line.timestamp = s.substr(start, e - start);
                 p = e;
-                if (bracket) {
-                    // [time] or [time, level, …]: what follows inside is cut as fields.
-                    if (p < s.size() && (s[p] == ']' || s[p] == ')' || s[p] == '>')) ++p;
+                if (bracket && p < s.size()) {
+                    const char shut = s[q] == '[' ? ']' : s[q] == '(' ? ')' : '>';
+                    if (s[p] == shut) {
+                        ++p;
+                    } else if (const std::size_t close = s.substr(0, p + 60).find(shut, p);
+                               close != std::string_view::npos && in_bracket(s.substr(p, close - p))) {
+                        p = close + 1;
+                    }
                 }
                 if (p < s.size() && (s[p] == ',' || s[p] == ':' || s[p] == ';')) ++p;
                 host_follows = syslog;
@@ -324,6 +353,19 @@ struct Cutter {
             q = end;
         }
         return false;
+    }
+
+    /// `[time LEVEL]`, `[time: LEVEL/process]`: what follows the time inside; true when a level is there.
+    bool in_bracket(std::string_view inner) noexcept {
+        std::size_t b = 0;
+        while (b < inner.size() && !is_alpha(inner[b])) ++b;
+        std::size_t e = b;
+        while (e < inner.size() && is_alpha(inner[e])) ++e;
+        const Level l = level_word(inner.substr(b, e - b), true);
+        if (l == Level::unknown || e - b < 3) return false;
+        line.level = l;
+        if (e + 1 < inner.size()) line.process = inner.substr(e + 1);
+        return true;
     }
 
     static std::string_view trim_marks(std::string_view t) noexcept {
@@ -416,6 +458,7 @@ struct Cutter {
             pass_separators();
             if (p >= s.size()) return;
             const char c = s[p];
+            if (dated && p > 0 && s[p - 1] == '|' && pipe_column()) continue;
             if (more_timestamps()) continue;
             std::size_t end = token_end(s, p);
             std::string_view token = s.substr(p, end - p);
@@ -482,7 +525,8 @@ struct Cutter {
                 }
             }
             if (!dated) return;
-            if (token == "-" || token == "--" || token == "---" || token == ":" || token == "*") {
+            if (token == "-" || token == "--" || token == "---" || token == ":" || token == "*" ||
+                (token.size() == 1 && (c == '#' || c == '.') && line.component.empty())) {
                 p = end;
                 if (token == "-" && !line.component.empty()) {
                     p = skip_blanks(s, p);
@@ -524,10 +568,24 @@ struct Cutter {
                 const std::size_t next = skip_blanks(s, end);
                 // A name with another timestamp behind it stands inside the header.
                 bool again = false;
-                if (token.size() <= 64 && timestamp_at(s, next, again, watch) != 0 && again) {
+                if (const std::size_t e2 = token.size() <= 64 ? timestamp_at(s, next, again, watch) : 0;
+                    e2 != 0 && (again || e2 - next >= 19)) {
                     line.host = token;
                     p = end;
                     continue;
+                }
+                // FACILITY COMPONENT LEVEL, user@db LOG:
+                if (line.level == Level::unknown && is_before_level(token, next)) {
+                    if (line.host.empty()) line.host = token;
+                    p = end;
+                    continue;
+                }
+                // `name | text`
+                if (all_name(token) && at(s, next, '|') && next > end && next + 1 < s.size() &&
+                    is_space(s[next + 1])) {
+                    line.component = token;
+                    p = next + 1;
+                    return;
                 }
                 // `logger - text`, `logger : text`
                 if ((k & cls_alpha) != 0 && (k & cls_space) == 0 && next + 1 < s.size() &&
@@ -566,6 +624,49 @@ struct Cutter {
             }
             return;
         }
+    }
+
+    /// time|component|number|text: a column without blanks between two marks.
+    bool pipe_column() noexcept {
+        std::size_t e = p;
+        while (e < s.size() && e < p + 64 && s[e] != '|' && !is_space(s[e])) ++e;
+        if (e == p || !at(s, e, '|')) return false;
+        const std::string_view field = s.substr(p, e - p);
+        if (const Level l = level_word(field, true); l != Level::unknown)
+            line.level = l;
+        else if ((classes_of(field) & cls_alpha) == 0)
+            (line.process.empty() ? line.process : line.thread) = field;
+        else if (line.component.empty())
+            line.component = field;
+        else
+            line.thread = field;
+        p = e;
+        return true;
+    }
+
+    /// `R02-M1 RAS KERNEL INFO`: does a level in capitals follow this word, at most two others in capitals
+    /// between?
+    bool is_before_level(std::string_view token, std::size_t next) const noexcept {
+        const auto capital = [](std::string_view t) {
+            return t.size() >= 2 && t.size() <= 24 && std::all_of(t.begin(), t.end(), [](char x) {
+                       return is_upper(x) || x == '_' || x == '-';
+                   });
+        };
+        const bool named =
+            token.find('@') != std::string_view::npos ||
+            ((classes_of(token) & (cls_digit | cls_upper)) == (cls_digit | cls_upper) && all_name(token));
+        if (!named && !capital(token)) return false;
+        for (int i = 0; i < 3; ++i) {
+            const std::size_t end = token_end(s, next);
+            std::string_view word = s.substr(next, end - next);
+            if (!word.empty() && word.back() == ':') word.remove_suffix(1);
+            if (word.size() >= 3 && is_upper(word[0]) && end < s.size() &&
+                level_word(word, true) != Level::unknown)
+                return true;
+            if (!capital(word)) return false;
+            next = skip_blanks(s, end);
+        }
+        return false;
     }
 
     /// `- LEVEL - text`, as Python's logging is often set up.

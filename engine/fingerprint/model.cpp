@@ -132,21 +132,22 @@ bool is_state(std::string_view w, std::uint64_t hash) noexcept {
         ends("sion") || ends("ment") || ends("ness"))
         return true;
     static constexpr auto words = detail::sorted_hashes(
-        {"began", "became", "came", "got", "took", "went", "absent",   "active",     "alive",        "already",   "ambiguous",  "asleep",       "away",
-         "bad",      "begun",      "broken",       "built",     "bound",      "busy",         "clean",
-         "complete", "corrupt",    "current",      "dead",      "different",  "dirty",        "done",
-         "down",     "duplicate",  "empty",        "error",     "exists",     "fail",         "fails",
-         "failure",  "false",      "fatal",        "fine",      "found",      "free",         "frozen",
-         "full",     "gone",       "good",         "healthy",   "held",       "idle",         "illegal",
-         "inactive", "incomplete", "inconsistent", "incorrect", "info",       "information",  "invalid",
-         "kept",     "known",      "late",         "left",      "locked",     "long",         "lost",
-         "low",      "made",       "mismatch",     "missing",   "new",        "null",         "obsolete",
-         "off",      "offline",    "ok",           "okay",      "old",        "online",       "open",
-         "out",      "overflow",   "present",      "put",       "read",       "ready",        "run",
-         "running",  "same",       "sent",         "set",       "shut",       "slow",         "small",
-         "stale",    "started",    "stuck",        "success",   "successful", "successfully", "taken",
-         "thrown",   "timeout",    "too",          "true",      "unhealthy",  "unknown",      "unsafe",
-         "unused",   "up",         "valid",        "was",       "written",    "wrong",        "zero"}
+        {"began",      "became",       "came",      "got",        "took",         "went",     "absent",
+         "active",     "alive",        "already",   "ambiguous",  "asleep",       "away",     "bad",
+         "begun",      "broken",       "built",     "bound",      "busy",         "clean",    "complete",
+         "corrupt",    "current",      "dead",      "different",  "dirty",        "done",     "down",
+         "duplicate",  "empty",        "error",     "exists",     "fail",         "fails",    "failure",
+         "false",      "fatal",        "fine",      "found",      "free",         "frozen",   "full",
+         "gone",       "good",         "healthy",   "held",       "idle",         "illegal",  "inactive",
+         "incomplete", "inconsistent", "incorrect", "info",       "information",  "invalid",  "kept",
+         "known",      "late",         "left",      "locked",     "long",         "lost",     "low",
+         "made",       "mismatch",     "missing",   "new",        "null",         "obsolete", "off",
+         "offline",    "ok",           "okay",      "old",        "online",       "open",     "out",
+         "overflow",   "present",      "put",       "read",       "ready",        "run",      "running",
+         "same",       "sent",         "set",       "shut",       "slow",         "small",    "stale",
+         "started",    "stuck",        "success",   "successful", "successfully", "taken",    "thrown",
+         "timeout",    "too",          "true",      "unhealthy",  "unknown",      "unsafe",   "unused",
+         "up",         "valid",        "was",       "written",    "wrong",        "zero"}
     );
     return std::binary_search(words.begin(), words.end(), hash);
 }

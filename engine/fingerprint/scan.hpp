@@ -153,10 +153,27 @@ private:
     bool is_unit(std::string_view w) const noexcept {
         if (!after_number_ || w.size() > 4 || glue_ != ' ') return false;
         if (w.size() == 1)
-            return w[0] == 'B' ||
-                   (at_value_end(w) && (w[0] == 's' || w[0] == 'K' || w[0] == 'M' || w[0] == 'G' || w[0] == 'T'));
+            return w[0] == 'B' || (at_value_end(w) &&
+                                   (w[0] == 's' || w[0] == 'K' || w[0] == 'M' || w[0] == 'G' || w[0] == 'T'));
         static constexpr std::string_view units[] = {
-            "KB", "MB", "GB", "TB", "kB", "KiB", "MiB", "GiB", "TiB", "ms", "us", "ns", "sec", "min", "msec", "usec"};
+            "KB",
+            "MB",
+            "GB",
+            "TB",
+            "kB",
+            "KiB",
+            "MiB",
+            "GiB",
+            "TiB",
+            "ms",
+            "us",
+            "ns",
+            "sec",
+            "secs",
+            "min",
+            "mins",
+            "msec",
+            "usec"};
         return std::find(std::begin(units), std::end(units), w) != std::end(units);
     }
     bool at_value_end(std::string_view w) const noexcept {
@@ -207,7 +224,8 @@ private:
         if (glue_ == '(' && numbered_group_ && next == ')' && tight(w)) return true;
         // `queue <normal>`, `servlet [jersey]`
         if (previous_ != no_word && tight(w) &&
-            ((glue_ == '<' && next == '>') || (glue_ == '[' && next == ']') || (glue_ == '(' && next == ')')) &&
+            ((glue_ == '<' && next == '>') || (glue_ == '[' && next == ']') || (glue_ == '(' && next == ')')
+            ) &&
             is_kind(previous_) && !is_state(w, folded_hash(w)))
             return true;
         // `[shop-orders][2]`
@@ -443,7 +461,8 @@ private:
                     // `by (uid=0)`: nobody is named.
                     value(Rule::position, {});
                 }
-                if (c == '<' && p + 1 < e && is_digit(s_[p + 1]) && sub(p, e).find('>') == std::string_view::npos) {
+                if (c == '<' && p + 1 < e && is_digit(s_[p + 1]) &&
+                    sub(p, e).find('>') == std::string_view::npos) {
                     // <1: less than that
                     ++p;
                     continue;
