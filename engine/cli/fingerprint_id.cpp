@@ -10,10 +10,13 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <mutex>
 #include <optional>
 #include <random>
+#include <set>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -301,6 +304,12 @@ result<std::uint64_t> fingerprint_explain(int in, int out, const FingerprintIdOp
         for (const auto& mask : e.masks)
             output.append("mask       ").append(mask.rule).append(": ").append(mask.text).append("\n");
         for (const auto& frame : e.frames) output.append("frame      ").append(frame).append("\n");
+        for (const auto& n : fingerprint::nearest(e.fingerprint.pattern, options.known)) {
+            char likeness[8];
+            std::snprintf(likeness, sizeof likeness, "%.2f", n.likeness);
+            output.append("neighbour  ").append(n.known.id).append(" ").append(likeness).append(" ");
+            output.append(n.known.pattern).append("\n");
+        }
         output += '\n';
     };
     auto lines = each_line(
@@ -322,6 +331,19 @@ result<std::uint64_t> fingerprint_explain(int in, int out, const FingerprintIdOp
     print(text.substr(0, text.find('\n')), text);
     HEAL_TRY(write_all(out, output));
     return std::uint64_t{1};
+}
+
+result<std::vector<fingerprint::KnownPattern>> read_known_patterns(const std::string& file) {
+    std::ifstream in{file, std::ios::binary};
+    if (!in) return fail_errno("cannot read the patterns in " + file, errno);
+    std::vector<fingerprint::KnownPattern> known;
+    std::set<std::string> seen;
+    for (std::string line; std::getline(in, line);) {
+        const auto tab = line.find('\t');
+        if (tab == std::string::npos || !seen.insert(line.substr(0, tab)).second) continue;
+        known.push_back({line.substr(0, tab), line.substr(tab + 1)});
+    }
+    return known;
 }
 
 }  // namespace heal::cli
