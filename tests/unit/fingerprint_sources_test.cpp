@@ -1,6 +1,7 @@
 // One line has one id, whichever way it is heard; and `fingerprint id` says the same however its input is cut
 // and however many threads work on it.
 #include "cli/fingerprint_id.hpp"
+#include "fingerprint/bitmaps.hpp"
 #include "fingerprint/fingerprint.hpp"
 #include "fingerprint/reader.hpp"
 #include "ingest/decoder.hpp"
@@ -88,6 +89,18 @@ TEST(Sources, ALineHasOneIdWhicheverWayItIsHeard) {
             << line << "\n heard as: " << delta.pattern << "\n alone: " << reader.read(line).message;
         EXPECT_EQ(delta.fingerprint, fingerprint::explain(delta.service_name, line, {}).fingerprint.id)
             << line;
+    }
+}
+
+TEST(Sources, AnIdIsTheSameWithEverySetOfInstructions) {
+    for (const auto line : lines) {
+        for (int s = 0; s <= static_cast<int>(fingerprint::best_simd()); ++s) {
+            fingerprint::use_simd(static_cast<fingerprint::Simd>(s));
+            fingerprint::Scanner scanner;
+            const std::uint64_t id = scanner.id_of_line(line);
+            fingerprint::use_simd(fingerprint::best_simd());
+            EXPECT_EQ(id, fingerprint::Scanner{}.id_of_line(line)) << line << s;
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 #include "fingerprint/shape.hpp"
 
 #include <gtest/gtest.h>
+#include <time.h>
 
 #include <random>
 #include <set>
@@ -281,21 +282,63 @@ TEST(ShapeHash, VectorAndScalarPathAgreeAndSeeAllButDigits) {
     }
 }
 
-TEST(Bitmaps, VectorAndScalarPathAgree) {
-    if (!fills_with_avx2()) GTEST_SKIP() << "this machine has no AVX2";
+TEST(Bitmaps, EverySetOfInstructionsGivesTheSameBits) {
     std::mt19937 random{11};
-    for (int round = 0; round < 2000; ++round) {
-        std::string text(random() % 300, '\0');
+    for (int round = 0; round < 3000; ++round) {
+        std::string text(random() % (round % 50 == 0 ? 8193 : 300), '\0');
         for (char& c : text)
             c = static_cast<char>(round % 2 != 0 ? random() : " ab1-\x7f\x1f!z{@[`"[random() % 13]);
-        Bitmaps a, b;
-        fill_bitmaps(text, a);
-        fill_bitmaps_scalar(text, b);
-        for (std::size_t w = 0; w * 64 < text.size(); ++w) {
-            EXPECT_EQ(a.space[w], b.space[w]);
-            EXPECT_EQ(a.other[w], b.other[w]);
+        Bitmaps expected, got;
+        fill_bitmaps(text, expected, Simd::scalar);
+        for (int s = 1; s <= static_cast<int>(best_simd()); ++s) {
+            fill_bitmaps(text, got, static_cast<Simd>(s));
+            for (std::size_t w = 0; w * 64 < text.size(); ++w) {
+                ASSERT_EQ(got.space[w], expected.space[w]) << s;
+                ASSERT_EQ(got.other[w], expected.other[w]) << s;
+            }
         }
     }
+}
+
+// Twice the length may cost twice the time, and a little for the clock; never four times.
+TEST(Scanner, TimeGrowsNoFasterThanTheLine) {
+    const std::string_view units[] = {
+        "[",     "(",       "{\"a\":", "<",      "\"",     "'",       "/",           "=",     ":",
+        ",",     " ",       "9",       "9 ",     "a",      "a ",      "a=",          "a.b.",  "\\",
+        "\x1b[", "|",       "-",       "@",      "user ",  "12:30:",  "{",           "a[0] ", "key=(a=b",
+        "x::y",  "%",       "\xff",    "[a] ",   "#",      "INFO ",   "{\"msg\":\"", "[{\"",  "f(x) ",
+        "1,",    "\\u0041", "time=",   "Jan 1 ", "a/b.c ", "service "};
+    const auto seconds = [](auto&& work) {
+        double least = 1e9;
+        for (int i = 0; i < 3; ++i) {
+            timespec a{}, b{};
+            clock_gettime(CLOCK_THREAD_CPUTIME_ID, &a);
+            work();
+            clock_gettime(CLOCK_THREAD_CPUTIME_ID, &b);
+            least = std::min(
+                least,
+                static_cast<double>(b.tv_sec - a.tv_sec) + static_cast<double>(b.tv_nsec - a.tv_nsec) * 1e-9
+            );
+        }
+        return least;
+    };
+    Scanner scanner;
+    for (const auto unit : units) {
+        for (const std::string_view head :
+             {"", "2024-03-11 22:14:15 ERROR ", "{\"msg\":\"", "level=error msg="}) {
+            std::string half{head}, whole{head};
+            while (half.size() < (1U << 19U)) half += unit;
+            while (whole.size() < (1U << 20U)) whole += unit;
+            const double a = seconds([&] { scanner.id_of_line(half); });
+            const double b = seconds([&] { scanner.id_of_line(whole); });
+            EXPECT_LT(b, a * 4 + 2e-3) << head << unit;
+            EXPECT_LT(b, 0.2) << head << unit;  // a guard: 1 MB takes 1-5 ms, with sanitizers 100
+        }
+    }
+    // 1e5 nested brackets, closed again.
+    const std::string nested = std::string(100'000, '[') + std::string(100'000, ']');
+    EXPECT_LT(seconds([&] { scanner.id_of_line(nested); }), 0.2);
+    EXPECT_LT(seconds([&] { compute("", nested, nested); }), 2.0);
 }
 
 TEST(WordHash, IsTheSameAtCompileTime) {
