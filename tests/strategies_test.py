@@ -8,6 +8,7 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -102,6 +103,18 @@ class Case(unittest.TestCase):
             self.assertIn(word, text)
         return text
 
+    def changes(self, text):
+        """The effects that change the world, in their order."""
+        return [re.sub(r"^ *\d+\. | \[not done\]$", "", line) for line in text.splitlines() if re.search(r"\((undoable|irreversible)\)", line)]
+
+    def lists_what_it_does(self, name, target, effects, **more):
+        """The dry run, which changes nothing, lists exactly the changes that the real run then makes."""
+        listed = self.succeeds(name, target, dry_run=True, **more)
+        done = self.succeeds(name, target, **more)
+        self.assertEqual(listed.count("[not done]"), len(self.changes(listed)), listed)
+        self.assertEqual(self.changes(listed), self.changes(done), f"{listed}\n{done}")
+        self.assertEqual(len(self.changes(done)), effects, done)
+
     def worker(self, body):
         path = self.folder / "worker.py"
         path.write_text("#!/usr/bin/python3\n" + body)
@@ -175,6 +188,16 @@ class Restart(Case):
         old = self.start(process)
         self.succeeds("restart", {"process": process}, "[not done]", dry_run=True)
         self.assertIsNone(old.poll())
+
+    def test_its_dry_run_lists_what_a_real_run_does(self):
+        process = self.worker(self.sleeper)
+        self.start(process)
+        self.lists_what_it_does("restart", {"process": process}, 2)
+        process = self.worker(self.sleeper)
+        stopped = self.start(process)
+        os.kill(stopped.pid, signal.SIGSTOP)
+        wait_for(lambda: pathlib.Path(f"/proc/{stopped.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "the stop")
+        self.lists_what_it_does("restart", {"process": process}, 2)
 
     def test_believes_more_in_itself_after_a_crash(self):
         process = self.worker(self.sleeper)
@@ -255,6 +278,13 @@ class CacheFlush(Case):
         self.succeeds("cache_flush", target, "[not done]", dry_run=True)
         self.assertTrue(self.exists("cart:1"))
 
+    def test_its_dry_run_lists_what_a_real_run_does(self):
+        target = self.redis()
+        for i in range(2500):
+            self.ask("SET", f"cart:{i}", "x")
+        self.lists_what_it_does("cache_flush", target, 1, message="cannot decode cart:7")
+        self.lists_what_it_does("cache_flush", {"redis": {"address": target["redis"]["address"]}}, 1, config={"whole_database": True})
+
     def test_says_what_is_wrong_when_redis_is_down(self):
         self.fails("cache_flush", {"redis": {"address": f"127.0.0.1:{free_port()}", "keys": ["a"]}}, "refused")
 
@@ -266,6 +296,8 @@ class CacheFlush(Case):
             with socket.create_connection(("127.0.0.1", port), 2) as s:
                 s.sendall(text.encode())
                 return s.recv(4096).decode()
+        ask("set cart_1 0 0 1\r\nx\r\n")
+        self.lists_what_it_does("cache_flush", {"memcached": {"address": f"127.0.0.1:{port}", "keys": ["cart_*"]}}, 1, message="cannot read cart_1")
         ask("set cart_1 0 0 1\r\nx\r\n")
         ask("set other 0 0 1\r\nx\r\n")
         target = {"memcached": {"address": f"127.0.0.1:{port}", "keys": ["cart_*"]}}
@@ -292,7 +324,7 @@ class CacheFlush(Case):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.addCleanup(lambda: (server.shutdown(), server.server_close()))
         target = {"http_cache": {"address": f"127.0.0.1:{server.server_address[1]}", "paths": ["/a", "/b"]}}
-        self.succeeds("cache_flush", target, "purged /a, /b")
+        self.lists_what_it_does("cache_flush", target, 2)
         self.assertEqual(seen, [("PURGE", "/a"), ("PURGE", "/b")])
         self.succeeds("cache_flush", target, "read /a, /b through", call="verify")
         status["GET"] = 502
@@ -364,6 +396,16 @@ class ConfigRollback(Case):
         self.conf.write_text("bogus directive;")
         self.fails("config_rollback", target, "does not pass its check")
 
+    def test_its_dry_run_lists_what_a_real_run_does(self):
+        target = self.nginx()
+        self.start()
+        self.conf.write_text("bogus directive;")
+        self.lists_what_it_does("config_rollback", target, 2)
+        subprocess.run([*self.argv, "-s", "stop"], check=True, capture_output=True)
+        wait_for(lambda: not answers(self.port), "the end of nginx")
+        self.conf.write_text("bogus directive;")
+        self.lists_what_it_does("config_rollback", target, 2)
+
     def test_does_nothing_in_a_dry_run(self):
         target = self.nginx()
         self.conf.write_text("bogus directive;")
@@ -395,6 +437,18 @@ while True:
         self.assertTrue((self.folder / "quarantine" / "order-17.json").exists())
         wait_for(lambda: not list(spool.iterdir()), "the other file's turn")
         self.succeeds("quarantine_poison", target, call="verify")
+
+    def test_the_dry_runs_list_what_real_runs_do(self):
+        target = self.spool()
+        spool = self.folder / "spool"
+        (spool / "order-17.json").write_text("poison")
+        self.lists_what_it_does("quarantine_poison", target, 2, message=f"ValueError: cannot parse {spool}/order-17.json")
+        cache = self.folder / "cache"
+        cache.mkdir()
+        for i in range(20):
+            (cache / f"{i:02}.tmp").write_bytes(b"x" * 1000)
+            os.utime(cache / f"{i:02}.tmp", (time.time() - 10_000 + i, time.time() - 10_000 + i))
+        self.lists_what_it_does("free_disk", {"disk": {"folders": [str(cache)], "pattern": "%.tmp$", "keep": 5}}, 15)
 
     def test_quarantine_poison_touches_nothing_that_is_not_in_the_spool(self):
         target = self.spool()

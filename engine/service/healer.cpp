@@ -55,8 +55,8 @@ StrategyCall call_from(const std::string& attempt, const std::string& text) {
 
 /// Whether the intent of an attempt is stored. Its strategy is called while the commit runs; its effects wait
 /// for this.
-struct Intent {
-    explicit Intent(asio::io_context& io) : wake(io, asio::steady_timer::time_point::max()) {}
+struct IntentGate {
+    explicit IntentGate(asio::io_context& io) : wake(io, asio::steady_timer::time_point::max()) {}
     void settle(result<void> result) {
         stored = std::move(result);
         wake.cancel();
@@ -74,7 +74,7 @@ class AttemptLedger final : public EffectLedger {
 public:
     /// @param intent  null: stored long ago
     AttemptLedger(
-        Shared& shared, std::string attempt, std::string event, std::shared_ptr<Intent> intent = nullptr
+        Shared& shared, std::string attempt, std::string event, std::shared_ptr<IntentGate> intent = nullptr
     )
         : shared_(shared),
           attempt_(std::move(attempt)),
@@ -162,7 +162,7 @@ public:
 private:
     Shared& shared_;
     std::string attempt_, event_;
-    std::shared_ptr<Intent> intent_;
+    std::shared_ptr<IntentGate> intent_;
     std::map<std::pair<std::string, std::int64_t>, std::int64_t> undoes_;
     std::map<std::pair<std::string, std::int64_t>, std::string> summaries_;
 };
@@ -201,7 +201,6 @@ struct Run {
     std::deque<HealingInput> inbox;
     asio::steady_timer wake;
     std::optional<Duration> due;  ///< steady time of the machine's wait
-    std::shared_ptr<std::string> bug_id;
     std::vector<Candidate> unranked;
     std::string attempt, approver;
     StrategyCall call;
@@ -218,25 +217,19 @@ class HealerImpl final : public Healer {
 public:
     explicit HealerImpl(Shared& shared) : s_(shared) {}
 
-    bool is_open(const std::string& fingerprint, const std::string& environment) const override {
-        return runs_.contains(key_of(fingerprint, environment));
-    }
-
-    void occurred(
+    std::string occurred(
         const std::string& fingerprint, const std::string& environment, std::uint64_t count, Time at
     ) override {
         const auto it = runs_.find(key_of(fingerprint, environment));
-        if (it == runs_.end()) return;
+        if (it == runs_.end()) return {};
         auto& run = *it->second;
         run.incident.count += count;
         run.incident.last_at = std::max(run.incident.last_at, at);
-        submit("occurrences", [id = run.incident.id, count, now = s_.clock.wall()](Database& db) {
-            return sql::add_event_occurrences(db, id, count, now);
-        });
         std::erase_if(run.inbox, [](const HealingInput& i) {
             return std::holds_alternative<input::Recurred>(i);
         });
         put(run, input::Recurred{at});
+        return run.incident.id;
     }
 
     bool recurred_after_healing(const std::string& fingerprint, const std::string& environment, Time at)
@@ -284,11 +277,9 @@ public:
         return it != quiet_.end() && it->second.until > s_.clock.wall();
     }
 
-    void open(Incident incident, std::vector<Candidate> candidates, std::shared_ptr<std::string> bug_id)
-        override {
+    void open(Incident incident, std::vector<Candidate> candidates) override {
         if (stopping_) return;
         auto run = std::make_shared<Run>(s_.io, std::move(incident));
-        run->bug_id = std::move(bug_id);
         run->unranked = std::move(candidates);
         s_.feed.publish(
             "incident",
@@ -310,6 +301,8 @@ public:
         std::map<std::string, std::vector<sql::AttemptRow>> attempts;
         const Time now = s_.clock.wall();
         HEAL_CO_TRY(co_await s_.store.write([&](Database& db) -> result<void> {
+            auto settled = sql::settle_intents(db);
+            if (!settled) return settled.error();
             auto history = sql::load_history(db, now - Duration{1h});
             if (!history) return history.error();
             for (auto& fact : *history) history_.started(std::move(fact));
@@ -386,6 +379,16 @@ public:
 
     void housekeeping() override {
         const Time now = s_.clock.wall();
+        if (std::exchange(unsettled_, false)) {
+            s_.store.submit(
+                [](Database& db) -> result<void> {
+                    auto settled = sql::settle_intents(db);
+                    if (!settled) return settled.error();
+                    return {};
+                },
+                [this](result<void> outcome) { unsettled_ = unsettled_ || !outcome; }
+            );
+        }
         history_.forget_before(now - Duration{1h} - s_.settings->limits.cooldown);
         std::erase_if(quiet_, [&](const auto& item) { return item.second.until + longest_quiet < now; });
         for (auto it = held_.begin(); it != held_.end();) {
@@ -466,11 +469,8 @@ private:
     }
 
     Store::Job store_event(const Run& run) {
-        return [incident = run.incident, bug = run.bug_id, now = run.incident.opened_at](Database& db
-               ) -> result<void> {
-            HEAL_TRY(sql::insert_event(db, incident, now));
-            if (bug && !bug->empty()) HEAL_TRY(sql::link_event_bug(db, incident.id, *bug));
-            return {};
+        return [incident = run.incident](Database& db) {
+            return sql::insert_event(db, incident, incident.opened_at);
         };
     }
 
@@ -717,7 +717,8 @@ private:
         run.dry_run = s_.settings->dry_run || c.autonomy == Autonomy::shadow;
         run.call = make_call(run, c, run.attempt, c.info.timeout, run.dry_run);
         const Time now = s_.clock.wall();
-        sql::AttemptRow row;
+        auto intent = std::make_shared<sql::Intent>();
+        auto& row = intent->attempt;
         row.id = run.attempt;
         row.event = run.incident.id;
         row.fingerprint = run.incident.fingerprint;
@@ -734,6 +735,19 @@ private:
         row.dry_run = run.dry_run;
         row.request = to_text(run.call);
         row.started_at = now;
+        intent->opened_at = run.incident.opened_at;
+        intent->decision = decision_json(run);
+        intent->actor = run.approver.empty() ? std::string{"heald"} : run.approver;
+        // Its short form overtakes everything; the tables follow in order with the batch that it came with.
+        auto written = std::make_shared<IntentGate>(s_.io);
+        s_.store.submit_urgent(
+            [intent](Database& db) { return sql::write_intent(db, *intent); },
+            [written](result<void> outcome) { written->settle(std::move(outcome)); }
+        );
+        s_.store.submit(
+            [intent](Database& db) { return sql::settle_intent(db, *intent); },
+            [this](result<void> outcome) { unsettled_ = unsettled_ || !outcome; }
+        );
         ++run.attempts;
         if (!run.dry_run) {
             history_.started(
@@ -757,32 +771,10 @@ private:
              {"confidence", c.confidence},
              {"dry_run", run.dry_run}}
         );
-        Store::Job job = [row,
-                          event = store_event(run),
-                          decision = decision_json(run),
-                          actor = run.approver.empty() ? std::string{"heald"} : run.approver,
-                          now](Database& db) -> result<void> {
-            HEAL_TRY(event(db));  // a no-op unless the batch it came with was not stored
-            HEAL_TRY(sql::insert_attempt(db, row));
-            HEAL_TRY(sql::move_event(db, row.event, EventState::healing, "", now));
-            HEAL_TRY(sql::set_event_decision(db, row.event, decision, now));
-            if (!row.dry_run) HEAL_TRY(sql::set_event_action_at(db, row.event, now));
-            const json::object detail{
-                {"event", row.event},
-                {"strategy", row.strategy},
-                {"build", row.build},
-                {"target", row.target},
-                {"dry_run", row.dry_run}};
-            return sql::append_audit(db, now, actor, "attempt.start", row.id, json::serialize(detail));
-        };
         // The strategy is called while the commit runs: it can change nothing by itself, and its effects wait
         // for the intent (docs/adr/0009-call-while-committing.md).
-        auto intent = std::make_shared<Intent>(s_.io);
-        s_.store.submit(std::move(job), [intent](result<void> outcome) {
-            intent->settle(std::move(outcome));
-        });
-        start_execution(run, intent);
-        const auto stored = co_await intent->wait();
+        start_execution(run, written);
+        const auto stored = co_await written->wait();
         if (stored && !stopping_) co_return input::IntentStored{};
         s_.runner.cancel(run.attempt);
         co_await run.execution->wait();
@@ -793,7 +785,7 @@ private:
         co_return input::IntentFailed{stored.error().text};
     }
 
-    void start_execution(Run& run, std::shared_ptr<Intent> intent) {
+    void start_execution(Run& run, std::shared_ptr<IntentGate> intent) {
         run.execution = std::make_shared<Execution>(s_.io);
         run.execution->started = s_.clock.steady();
         run.executing = true;
@@ -936,8 +928,7 @@ private:
         AttemptLedger ledger{s_, run.attempt, run.incident.id};
         run.executing = true;
         StrategyReply reply{Outcome::succeeded, 0, {}, {}, false, false, {}};
-        if (c.info.has_rollback) reply = co_await s_.runner.rollback(run.call, ledger);
-        if (reply.outcome == Outcome::succeeded && !rows->empty()) {
+        if (!rows->empty()) {
             std::vector<Effect> effects;
             for (const auto& row : *rows) {
                 Effect effect;
@@ -955,6 +946,9 @@ private:
             }
             reply = co_await s_.runner.undo(run.call, std::move(effects), ledger);
         }
+        // The author's part comes after: it sees the world as it was, and can make a service take it in again.
+        if (c.info.has_rollback && reply.outcome == Outcome::succeeded)
+            reply = co_await s_.runner.rollback(run.call, ledger);
         run.executing = false;
         const bool ok = reply.outcome == Outcome::succeeded;
         submit(
@@ -1075,7 +1069,7 @@ private:
             [event = store_event(run), id = run.incident.id, end, decision = decision_json(run), now](
                 Database& db
             ) -> result<void> {
-                HEAL_TRY(event(db));
+                HEAL_TRY(event(db));  // a no-op unless it could not be stored before
                 HEAL_TRY(sql::set_event_decision(db, id, decision, now));
                 HEAL_TRY(sql::finish_event(db, id, end, now));
                 return sql::append_audit(
@@ -1111,7 +1105,7 @@ private:
     GuardCounters counters_;
     std::optional<bool> paused_;
     std::string pause_reason_;
-    bool stopping_ = false;
+    bool stopping_ = false, unsettled_ = false;
 };
 
 }  // namespace

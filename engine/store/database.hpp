@@ -71,6 +71,10 @@ public:
     virtual result<void> savepoint() = 0;
     virtual result<void> release() = 0;
     virtual void rollback_to_savepoint() noexcept = 0;
+
+    /// Work that no commit should wait for (moving the log into the file, making room in it). Called outside
+    /// of a transaction after the outcomes of one are on their way.
+    virtual void idle() noexcept {}
 };
 
 /// SQLite in WAL mode, synchronous FULL: a commit that returned survives a power cut. busy_timeout 5 s.

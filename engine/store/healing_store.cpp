@@ -83,6 +83,8 @@ constexpr Statement upsert_totals{
     "truncated = ingest_totals.truncated + excluded.truncated, self = ingest_totals.self + excluded.self, "
     "bytes = ingest_totals.bytes + excluded.bytes, joined = ingest_totals.joined + excluded.joined"};
 
+constexpr Statement select_batch{
+    "select ingest_batches", "SELECT 1 FROM ingest_batches WHERE batch_key = $1"};
 constexpr Statement insert_batch{
     "insert ingest_batches",
     "INSERT INTO ingest_batches (batch_key, received_at, records) VALUES ($1, $2, $3) ON CONFLICT "
@@ -120,20 +122,21 @@ constexpr Statement insert_event_row{
     "INSERT INTO self_heal_events (id, fingerprint, service_name, environment, target, severity, "
     "trigger_name, state, resolution, reason, "
     "occurrence_count, first_event_at, opened_at, claimed_at, updated_at, healed_by, incident, decision) "
-    "VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', '', '', $8, $9, $10, $10, $10, '', $11, '{}') ON CONFLICT "
+    "VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', '', '', 0, $8, $9, $9, $9, '', $10, '{}') ON CONFLICT "
     "(id) DO NOTHING"};
-constexpr Statement count_event{
+constexpr Statement hear_event{
     "count self_heal_events",
-    "UPDATE self_heal_events SET occurrence_count = occurrence_count + $2, updated_at = $3 WHERE id = $1"};
+    "UPDATE self_heal_events SET occurrence_count = occurrence_count + $2, bug_id = COALESCE(bug_id, $3), "
+    "updated_at = $4 WHERE id = $1"};
 constexpr Statement move_event_row{
     "move self_heal_events",
     "UPDATE self_heal_events SET state = $2, reason = $3, updated_at = $4 WHERE id = $1"};
 constexpr Statement decide_event{
     "decide self_heal_events", "UPDATE self_heal_events SET decision = $2, updated_at = $3 WHERE id = $1"};
-constexpr Statement act_event{
-    "act self_heal_events", "UPDATE self_heal_events SET action_at = COALESCE(action_at, $2) WHERE id = $1"};
-constexpr Statement bug_event{
-    "bug of self_heal_events", "UPDATE self_heal_events SET bug_id = $2 WHERE id = $1"};
+constexpr Statement heal_event{
+    "heal self_heal_events",
+    "UPDATE self_heal_events SET state = 'healing', reason = '', decision = $2, action_at = "
+    "COALESCE(action_at, $3), updated_at = $4 WHERE id = $1"};
 constexpr Statement end_event{
     "end self_heal_events",
     "UPDATE self_heal_events SET state = $2, reason = $3, resolution = $4, healed_by = $5, healed_at = "
@@ -143,6 +146,10 @@ constexpr Statement select_open_events{
     "select open events",
     "SELECT id, incident, state, occurrence_count, opened_at, target FROM self_heal_events "
     "WHERE state IN ('open', 'awaiting_approval', 'healing', 'verifying', 'stabilizing') ORDER BY opened_at"};
+constexpr Statement select_open_event{
+    "select open event of fingerprint",
+    "SELECT id FROM self_heal_events WHERE fingerprint = $1 AND environment = $2 AND state IN ('open', "
+    "'awaiting_approval', 'healing', 'verifying', 'stabilizing')"};
 constexpr Statement select_holding{
     "select holding events",
     "SELECT id, fingerprint, environment, service_name, healed_by, healed_at, hold_until FROM "
@@ -155,6 +162,9 @@ constexpr Statement insert_attempt_row{
     "idempotent, dry_run, state, verified, rolled_back, request, text, detail, evidence, started_at) "
     "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'started', '', '', $15, '', '{}', "
     "'[]', $16)"};
+constexpr Statement insert_intent{"insert intents", "INSERT INTO intents (id, body) VALUES ($1, $2)"};
+constexpr Statement delete_intent{"delete intents", "DELETE FROM intents WHERE id = $1"};
+constexpr Statement select_intents{"select intents", "SELECT id, body FROM intents ORDER BY id"};
 constexpr Statement end_attempt_row{
     "end healing_results",
     "UPDATE healing_results SET state = $2, text = $3, detail = $4, ended_at = $5 WHERE id = $1 AND state IN "
@@ -371,6 +381,12 @@ result<void> add_totals(Database& db, const std::string& source, const Totals& t
     ));
 }
 
+result<bool> batch_known(Database& db, const std::string& key) {
+    bool known = false;
+    HEAL_TRY(db.query(select_batch, {string_view{key}}, [&](const Row&) { known = true; }));
+    return known;
+}
+
 result<bool> claim_batch(Database& db, const std::string& key, std::uint64_t records, Time now) {
     auto changed = db.run(insert_batch, {string_view{key}, now.us, number(records)});
     if (!changed) return changed.error();
@@ -516,15 +532,17 @@ result<void> insert_event(Database& db, const Incident& in, Time now) {
          string_view{clean(in.target)},
          string_view{to_string(in.severity)},
          string_view{in.trigger},
-         number(in.count),
          in.first_at.us,
          now.us,
          string_view{json::serialize(to_json(in))}}
     ));
 }
 
-result<void> add_event_occurrences(Database& db, const std::string& event, std::uint64_t count, Time now) {
-    return done(db.run(count_event, {string_view{event}, number(count), now.us}));
+result<void> hear_for_event(
+    Database& db, const std::string& event, std::uint64_t count, const std::string& bug_id, Time now
+) {
+    const Value bug = bug_id.empty() ? Value{nullptr} : Value{string_view{bug_id}};
+    return done(db.run(hear_event, {string_view{event}, number(count), bug, now.us}));
 }
 
 result<void> move_event(
@@ -542,12 +560,11 @@ result<void> set_event_decision(
     return done(db.run(decide_event, {string_view{event}, string_view{decision_json}, now.us}));
 }
 
-result<void> set_event_action_at(Database& db, const std::string& event, Time at) {
-    return done(db.run(act_event, {string_view{event}, at.us}));
-}
-
-result<void> link_event_bug(Database& db, const std::string& event, const std::string& bug_id) {
-    return done(db.run(bug_event, {string_view{event}, string_view{bug_id}}));
+result<void> begin_healing(
+    Database& db, const std::string& event, const std::string& decision_json, bool acts, Time now
+) {
+    const Value acted = acts ? Value{now.us} : Value{nullptr};
+    return done(db.run(heal_event, {string_view{event}, string_view{decision_json}, acted, now.us}));
 }
 
 result<void> finish_event(Database& db, const std::string& event, const EventEnd& end, Time now) {
@@ -623,6 +640,120 @@ result<void> insert_attempt(Database& db, const AttemptRow& a) {
          string_view{a.request},
          a.started_at.us}
     ));
+}
+
+namespace {
+
+json::object to_json(const AttemptRow& a) {
+    return {
+        {"id", a.id},
+        {"event", a.event},
+        {"fingerprint", a.fingerprint},
+        {"service", a.service},
+        {"target", a.target},
+        {"strategy", a.strategy},
+        {"version", a.version},
+        {"build", a.build},
+        {"rank", a.rank},
+        {"priority", a.priority},
+        {"confidence", a.confidence},
+        {"score", a.score},
+        {"idempotent", a.idempotent},
+        {"dry_run", a.dry_run},
+        {"request", a.request},
+        {"started_at", a.started_at.us}};
+}
+
+AttemptRow attempt_from(const json::object& o) {
+    AttemptRow a;
+    a.id = string_at(o, "id");
+    a.event = string_at(o, "event");
+    a.fingerprint = string_at(o, "fingerprint");
+    a.service = string_at(o, "service");
+    a.target = string_at(o, "target");
+    a.strategy = string_at(o, "strategy");
+    a.version = string_at(o, "version");
+    a.build = string_at(o, "build");
+    a.rank = static_cast<int>(int_at(o, "rank"));
+    a.priority = int_at(o, "priority");
+    a.confidence = double_at(o, "confidence");
+    a.score = double_at(o, "score");
+    a.idempotent = bool_at(o, "idempotent");
+    a.dry_run = bool_at(o, "dry_run");
+    a.request = string_at(o, "request");
+    a.started_at = Time{int_at(o, "started_at")};
+    return a;
+}
+
+Incident incident_of(const Intent& intent) {
+    Incident incident;
+    if (auto call = parse_json(intent.attempt.request, "request"); call && call->is_object())
+        incident = incident_from_json(object_at(object_at(call->get_object(), "request"), "incident"));
+    incident.target = intent.attempt.target;
+    incident.opened_at = intent.opened_at;
+    return incident;
+}
+
+/// Everything that an intent says, in the tables.
+result<void> spread(Database& db, const Intent& intent) {
+    const auto& a = intent.attempt;
+    if (const auto incident = incident_of(intent); incident.id == a.event)
+        HEAL_TRY(insert_event(db, incident, intent.opened_at));
+    HEAL_TRY(insert_attempt(db, a));
+    HEAL_TRY(begin_healing(db, a.event, intent.decision, !a.dry_run, a.started_at));
+    const json::object detail{
+        {"event", a.event},
+        {"strategy", a.strategy},
+        {"build", a.build},
+        {"target", a.target},
+        {"dry_run", a.dry_run}};
+    return append_audit(db, a.started_at, intent.actor, "attempt.start", a.id, json::serialize(detail));
+}
+
+}  // namespace
+
+result<void> write_intent(Database& db, const Intent& intent) {
+    if (db.dialect() == Dialect::postgres) return spread(db, intent);
+    const json::object body{
+        {"attempt", to_json(intent.attempt)},
+        {"opened_at", intent.opened_at.us},
+        {"decision", intent.decision},
+        {"actor", intent.actor}};
+    return done(db.run(insert_intent, {string_view{intent.attempt.id}, string_view{json::serialize(body)}}));
+}
+
+result<void> settle_intent(Database& db, const Intent& intent) {
+    if (db.dialect() == Dialect::postgres) return {};
+    auto there = db.run(delete_intent, {string_view{intent.attempt.id}});
+    if (!there) return there.error();
+    return *there == 1 ? spread(db, intent) : result<void>{};  // it could not be written: nothing was begun
+}
+
+result<std::int64_t> settle_intents(Database& db) {
+    std::vector<Intent> left;
+    HEAL_TRY(db.query(select_intents, {}, [&](const Row& r) {
+        auto parsed = parse_json(r.text(1), "intents.body");
+        if (!parsed || !parsed->is_object()) return;
+        const auto& o = parsed->get_object();
+        Intent intent;
+        intent.attempt = attempt_from(object_at(o, "attempt"));
+        intent.opened_at = Time{int_at(o, "opened_at")};
+        intent.decision = string_at(o, "decision");
+        intent.actor = string_at(o, "actor");
+        left.push_back(std::move(intent));
+    }));
+    for (auto& intent : left) {
+        // An intent overtakes the end of the event before it: where the crash took that end, the store's open
+        // event is the one that goes on, with this attempt as its newest.
+        const auto incident = incident_of(intent);
+        HEAL_TRY(db.query(
+            select_open_event,
+            {string_view{incident.fingerprint}, string_view{clean(incident.environment)}},
+            [&](const Row& r) { intent.attempt.event = r.text(0); }
+        ));
+        HEAL_TRY(settle_intent(db, intent));
+    }
+    return static_cast<std::int64_t>(left.size());
 }
 
 result<void> end_attempt(

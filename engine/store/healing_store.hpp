@@ -50,6 +50,7 @@ struct Totals {
 };
 result<void> add_totals(Database& db, const std::string& source, const Totals& totals);
 
+result<bool> batch_known(Database& db, const std::string& key);
 /// False: the key is known, the batch was taken before and must not count again.
 result<bool> claim_batch(Database& db, const std::string& key, std::uint64_t records, Time now);
 
@@ -111,16 +112,23 @@ result<std::optional<BugRef>> open_or_count_bug(
 // --- incidents
 // -----------------------------------------------------------------------------------------------------
 
+/// With a count of 0: lines are counted where they are stored (hear_for_event).
 result<void> insert_event(Database& db, const Incident& incident, Time now);
-result<void> add_event_occurrences(Database& db, const std::string& event, std::uint64_t count, Time now);
+/// `count` more lines belong to the event; `bug_id` is linked unless it has a bug. Nothing when there is no
+/// such event.
+result<void> hear_for_event(
+    Database& db, const std::string& event, std::uint64_t count, const std::string& bug_id, Time now
+);
 result<void> move_event(
     Database& db, const std::string& event, EventState state, const std::string& reason, Time now
 );
 result<void> set_event_decision(
     Database& db, const std::string& event, const std::string& decision_json, Time now
 );
-result<void> set_event_action_at(Database& db, const std::string& event, Time at);
-result<void> link_event_bug(Database& db, const std::string& event, const std::string& bug_id);
+/// State 'healing' with the decision behind it; `acts`: the time of the first action is now.
+result<void> begin_healing(
+    Database& db, const std::string& event, const std::string& decision_json, bool acts, Time now
+);
 
 struct EventEnd {
     EventState state = EventState::escalated;
@@ -164,7 +172,21 @@ struct AttemptRow {
     Time started_at;
     std::optional<Time> ended_at;
 };
-/// The intent (D4): after its commit, and not before, the attempt may act.
+/// An intent (D4): after the commit of write_intent, and not before, the attempt may act.
+struct Intent {
+    AttemptRow attempt;    ///< its request holds the incident, whose row is written unless it is there
+    Time opened_at;        ///< of the incident
+    std::string decision;  ///< JSON, for the event
+    std::string actor;     ///< for the audit log
+};
+/// The short form: one row in a table of its own on SQLite, where the pages touched are the time of a commit;
+/// the whole on PostgreSQL, where other nodes must see it.
+result<void> write_intent(Database& db, const Intent& intent);
+/// Spreads a written intent over event, attempt and audit log; nothing when it was not written.
+result<void> settle_intent(Database& db, const Intent& intent);
+/// Intents that a crash left unsettled; settles them. Returns how many.
+result<std::int64_t> settle_intents(Database& db);
+
 result<void> insert_attempt(Database& db, const AttemptRow& row);
 /// state: 'executed' for an outcome that verification decides, or a final outcome.
 result<void> end_attempt(

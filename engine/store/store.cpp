@@ -39,12 +39,13 @@ public:
     Worker& operator=(const Worker&) = delete;
 
     /// False: full or stopping; nothing was queued.
-    bool push(Pending&& pending) {
+    bool push(Pending&& pending, bool urgent = false) {
         {
             const std::lock_guard lock{mutex_};
-            if (stopping_ || queue_.size() >= max_) return false;
-            queue_.push_back(std::move(pending));
-            if (corks_ > 0) return true;
+            auto& queue = urgent ? urgent_ : queue_;
+            if (stopping_ || queue.size() >= max_) return false;
+            queue.push_back(std::move(pending));
+            if (corks_ > 0 && !urgent) return true;
         }
         wake_.notify_one();
         return true;
@@ -62,7 +63,7 @@ public:
     }
     std::size_t size() const {
         const std::lock_guard lock{mutex_};
-        return queue_.size();
+        return queue_.size() + urgent_.size();
     }
     void stop() {
         {
@@ -79,13 +80,16 @@ private:
             std::vector<Pending> taken;
             {
                 std::unique_lock lock{mutex_};
-                wake_.wait(lock, [this] { return stopping_ || (!queue_.empty() && corks_ == 0); });
-                if (queue_.empty()) return;
+                wake_.wait(lock, [this] {
+                    return stopping_ || !urgent_.empty() || (!queue_.empty() && corks_ == 0);
+                });
+                auto& queue = urgent_.empty() ? queue_ : urgent_;
+                if (queue.empty()) return;
                 // 512: a group's transaction stays in the low milliseconds, so that no intent waits long
                 // behind ingest.
-                while (!queue_.empty() && taken.size() < 512) {
-                    taken.push_back(std::move(queue_.front()));
-                    queue_.pop_front();
+                while (!queue.empty() && taken.size() < 512) {
+                    taken.push_back(std::move(queue.front()));
+                    queue.pop_front();
                 }
             }
             run_(std::move(taken));
@@ -94,7 +98,7 @@ private:
 
     mutable std::mutex mutex_;
     std::condition_variable wake_;
-    std::deque<Pending> queue_;
+    std::deque<Pending> queue_, urgent_;
     std::size_t max_;
     bool stopping_ = false;
     int corks_ = 0;
@@ -155,6 +159,11 @@ public:
     void submit(Job job, Done done) override {
         Pending pending{std::move(job), std::move(done)};
         if (!write_worker_.push(std::move(pending))) refuse(std::move(pending.done), "writes");
+    }
+
+    void submit_urgent(Job job, Done done) override {
+        Pending pending{std::move(job), std::move(done)};
+        if (!write_worker_.push(std::move(pending), true)) refuse(std::move(pending.done), "urgent writes");
     }
 
     void cork() override { write_worker_.cork(); }
@@ -236,6 +245,7 @@ private:
                     group[i].done(whole ? std::move(outcomes[i]) : whole);
             }
         );
+        writer_->idle();
     }
 
     InstanceLock lock_;

@@ -47,6 +47,10 @@ public:
     virtual void cork() = 0;
     virtual void uncork() = 0;
 
+    /// A write that somebody waits for and that holds without what is still queued: it overtakes the queue and
+    /// is committed in a group of such writes only; no cork holds it. Keep it small. @thread any
+    virtual void submit_urgent(Job job, Done done) = 0;
+
     /// submit() as an awaitable.
     boost::asio::awaitable<result<void>> write(Job job);
 

@@ -146,6 +146,43 @@ TEST_F(Runner, DoesNotPerformWhatCouldNotBeRecorded) {
     EXPECT_FALSE(fs::exists(file));
 }
 
+TEST_F(Runner, HoldsAnEffectBackUntilTheIntentIsStored) {
+    load_sample();
+    const std::string file = world.folder / "x.txt";
+    bool stored = false, there_before = true;
+    asio::steady_timer commit{world.context};
+    world.ledger.on_intent = [&]() -> asio::awaitable<result<void>> {
+        // The strategy has run up to its effect by now; a commit that takes its time.
+        commit.expires_after(std::chrono::milliseconds{100});
+        co_await commit.async_wait(asio::use_awaitable);
+        there_before = fs::exists(file) || !world.ledger.effects.empty();
+        stored = true;
+        co_return result<void>{};
+    };
+    const StrategyReply r = world.execute(
+        with(world.call("sample", {"file:" + world.folder.path + "/**"}), {{"do", "write"}, {"path", file}})
+    );
+    EXPECT_EQ(r.outcome, Outcome::succeeded) << r.text;
+    EXPECT_TRUE(stored);
+    EXPECT_FALSE(there_before);
+    EXPECT_TRUE(fs::exists(file));
+}
+
+TEST_F(Runner, PerformsNothingForAnIntentThatCouldNotBeStored) {
+    load_sample();
+    const std::string file = world.folder / "x.txt";
+    world.ledger.on_intent = []() -> asio::awaitable<result<void>> {
+        co_return fail(errc::unavailable, "the disk is full");
+    };
+    const StrategyReply r = world.execute(
+        with(world.call("sample", {"file:" + world.folder.path + "/**"}), {{"do", "write"}, {"path", file}})
+    );
+    EXPECT_NE(r.outcome, Outcome::succeeded);
+    EXPECT_NE(r.text.find("the disk is full"), std::string::npos) << r.text;
+    EXPECT_FALSE(fs::exists(file));
+    EXPECT_TRUE(world.ledger.effects.empty());
+}
+
 TEST_F(Runner, DeniesWhatIsNotGranted) {
     load_sample();
     const StrategyReply r = world.execute(with(world.call("sample", {"exec:/bin/*"}), {{"do", "denied"}}));

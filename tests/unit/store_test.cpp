@@ -7,6 +7,7 @@
 #include "store/queries.hpp"
 
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 
 #include <gtest/gtest.h>
@@ -25,7 +26,7 @@ protected:
         char name[] = "/tmp/heal-store-XXXXXX";
         folder = ::mkdtemp(name);
         db = open_sqlite(folder + "/x.db", false).value();
-        ASSERT_EQ(migrate(*db, clock).value(), 3);
+        ASSERT_EQ(migrate(*db, clock).value(), static_cast<int>(migrations_for(Dialect::sqlite).size()));
     }
     void TearDown() override {
         db.reset();
@@ -168,6 +169,78 @@ TEST_F(StoreTest, AnAttemptIsWrittenBeforeAndItsEffectsCanBeFoundForUndo) {
     EXPECT_EQ(sql::load_attempts(*db, in.id).value()[0].state, "succeeded") << "a final state is final";
 }
 
+TEST_F(StoreTest, AnIntentIsInTheTablesOnceAlsoWhenACrashCameBetween) {
+    const auto in = incident(sample());
+    sql::Intent intent;
+    intent.attempt = attempt(in);
+    intent.attempt.request =
+        json::serialize(json::object{{"request", json::object{{"incident", to_json(in)}}}});
+    intent.opened_at = in.opened_at;
+    intent.decision = "{}";
+    intent.actor = "heald";
+    ASSERT_TRUE(sql::write_intent(*db, intent));
+    EXPECT_TRUE(sql::load_attempts(*db, in.id).value().empty()) << "one row is all that an action waits for";
+    // Killed here. The next start:
+    EXPECT_EQ(sql::settle_intents(*db).value(), 1);
+    const auto rows = sql::load_attempts(*db, in.id).value();
+    ASSERT_EQ(rows.size(), 1U);
+    EXPECT_EQ(rows[0].state, "started");
+    EXPECT_EQ(rows[0].started_at, intent.attempt.started_at);
+    const auto open_events = sql::load_open_events(*db).value();
+    ASSERT_EQ(open_events.size(), 1U) << "its event too";
+    EXPECT_EQ(open_events[0].state, EventState::healing);
+    EXPECT_EQ(open_events[0].incident.record.message, in.record.message);
+    EXPECT_EQ(open_events[0].incident.count, 0U) << "lines count where they are stored";
+    ASSERT_TRUE(sql::hear_for_event(*db, in.id, 3, "bug", clock.wall()));
+    EXPECT_EQ(sql::load_open_events(*db).value()[0].incident.count, 3U);
+    EXPECT_EQ(sql::settle_intents(*db).value(), 0);
+    ASSERT_TRUE(sql::settle_intent(*db, intent)) << "settled: nothing more to do";
+    EXPECT_EQ(sql::load_attempts(*db, in.id).value().size(), 1U);
+    EXPECT_EQ(sql::verify_audit(*db).value().rows, 1);
+}
+
+TEST_F(StoreTest, AnIntentThatOvertookTheEndOfTheEventBeforeItBelongsToThatEventAfterACrash) {
+    const auto before = incident(sample()), next = incident(sample());
+    ASSERT_TRUE(sql::insert_event(*db, before, clock.wall()));
+    sql::Intent intent;
+    intent.attempt = attempt(next);
+    intent.attempt.request =
+        json::serialize(json::object{{"request", json::object{{"incident", to_json(next)}}}});
+    ASSERT_TRUE(sql::write_intent(*db, intent));  // the end of `before` was still queued when heald was killed
+    EXPECT_EQ(sql::settle_intents(*db).value(), 1);
+    EXPECT_EQ(sql::load_attempts(*db, before.id).value().size(), 1U);
+    EXPECT_EQ(sql::load_open_events(*db).value().size(), 1U);
+}
+
+TEST_F(StoreTest, AnIntentThatCouldNotBeWrittenLeavesNoAttempt) {
+    const auto in = incident(sample());
+    sql::Intent intent;
+    intent.attempt = attempt(in);
+    ASSERT_TRUE(sql::settle_intent(*db, intent));
+    EXPECT_TRUE(sql::load_attempts(*db, in.id).value().empty());
+}
+
+TEST_F(StoreTest, TheLogHasRoomAheadAndACopyOfItAtAnyMomentHoldsWhatWasCommitted) {
+    const auto log_size = [&] { return std::filesystem::file_size(folder + "/x.db-wal"); };
+    db->idle();
+    const auto before = log_size();
+    EXPECT_GE(before, 4U << 20U);
+    ASSERT_TRUE(sql::save_engine_state(*db, "k", "v", clock.wall()));
+    EXPECT_EQ(log_size(), before) << "a commit does not make it grow";
+    // As after a power cut: both files as they are, nothing closed.
+    for (const char* end : {"", "-wal"})
+        std::filesystem::copy_file(folder + "/x.db" + end, folder + "/y.db" + end);
+    auto copy = open_sqlite(folder + "/y.db", false).value();
+    EXPECT_EQ(sql::load_engine_state(*copy, "k").value(), "v");
+    // And it is moved into the file before it grows without end.
+    for (int i = 0; i < 1500; ++i) {
+        ASSERT_TRUE(sql::save_engine_state(*db, "k" + std::to_string(i), std::string(8000, 'x'), clock.wall())
+        );
+        db->idle();
+    }
+    EXPECT_LT(log_size(), 24U << 20U);
+}
+
 TEST_F(StoreTest, OneOpenEventPerErrorAndEnvironment) {
     const auto r = sample();
     const auto first = incident(r);
@@ -298,6 +371,27 @@ TEST_F(GroupCommitTest, CorkedWritesShareOneCommitAndAFailingOneFailsAlone) {
     auto check = open_sqlite(folder + "/x.db", true).value();
     EXPECT_TRUE(sql::load_engine_state(*check, "a").value());
     EXPECT_FALSE(sql::load_engine_state(*check, "b").value());
+}
+
+TEST_F(GroupCommitTest, AnUrgentWriteOvertakesTheQueueAndNoCorkHoldsIt) {
+    std::vector<std::string> done;
+    const auto job = [](Database&) -> result<void> { return {}; };
+    const auto note = [&](const char* name) {
+        return
+            [&done, name](result<void> outcome) { done.push_back(name + std::string{outcome ? "+" : "-"}); };
+    };
+    store->cork();
+    store->submit(job, note("rows"));
+    store->submit_urgent(job, note("intent"));
+    auto work = boost::asio::make_work_guard(io);
+    while (done.empty()) io.run_one_for(5s);
+    EXPECT_EQ(done, std::vector<std::string>{"intent+"}) << "the cork is still in";
+    store->uncork();
+    store->stop();
+    work.reset();
+    io.run();
+    EXPECT_EQ(done, (std::vector<std::string>{"intent+", "rows+"}));
+    EXPECT_EQ(store->figures().commits, 2U);
 }
 
 TEST_F(GroupCommitTest, RefusesBeyondItsBoundAndAfterStop) {
