@@ -1,44 +1,38 @@
-// A fixed array in pages that the system gives as zeros: what is never used takes no memory. Internal to this
-// folder.
+// A fixed array of zeros that takes memory only where it is used: so large a block comes from the system in
+// fresh pages. Internal to this folder.
 #pragma once
 
-#include <sys/mman.h>
-
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
 #include <new>
 #include <type_traits>
-#include <utility>
 
 namespace heal::fingerprint {
 
-/// `count` objects whose all-zero state is valid; aligned to a page.
+/// `count` objects whose all-zero state is valid, each on its own cache line when 64 bytes large.
 template <class T>
 class ZeroPages {
     static_assert(std::is_trivially_destructible_v<T> && std::is_trivially_copyable_v<T>);
 
 public:
-    explicit ZeroPages(std::size_t count) : count_(count) {
-        void* p =
-            ::mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (p == MAP_FAILED) throw std::bad_alloc{};
-        data_ = static_cast<T*>(p);
-    }
-    ~ZeroPages() {
-        if (data_ != nullptr) ::munmap(data_, count_ * sizeof(T));
-    }
-    ZeroPages(ZeroPages&& other) noexcept
-        : data_(std::exchange(other.data_, nullptr)), count_(other.count_) {}
-    ZeroPages& operator=(ZeroPages&& other) noexcept {
-        std::swap(data_, other.data_);
-        std::swap(count_, other.count_);
-        return *this;
+    explicit ZeroPages(std::size_t count) : block_(std::calloc(count * sizeof(T) + line, 1)) {
+        if (block_ == nullptr) throw std::bad_alloc{};
+        std::size_t room = count * sizeof(T) + line;
+        void* p = block_.get();
+        data_ = static_cast<T*>(std::align(line, count * sizeof(T), p, room));
     }
 
     T* data() noexcept { return data_; }
 
 private:
+    static constexpr std::size_t line = 64;
+    struct Free {
+        void operator()(void* p) const noexcept { std::free(p); }
+    };
+    std::unique_ptr<void, Free> block_;
     T* data_ = nullptr;
-    std::size_t count_;
 };
 
 }  // namespace heal::fingerprint
