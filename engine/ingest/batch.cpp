@@ -6,6 +6,7 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <unordered_map>
 
@@ -74,11 +75,17 @@ void set_text(std::string& ret, std::string_view text, std::size_t max) {
 }  // namespace
 
 struct BatchBuilder::State {
+    // 88 bytes and its text: with the two index entries less than 300 bytes per known fingerprint (bench).
     struct Known {
-        fingerprint::Fingerprint print;
-        std::uint64_t generation = 0;  // of the batch `delta` points into
+        std::array<char, 32> digest{};  // binary; hex when it is handed out
+        std::string text;               // pattern, then signature
+        std::uint32_t pattern_size = 0;
         std::uint32_t delta = 0;
-        bool fresh = true;  // met for the first time in this batch
+        std::uint64_t generation = 0;  // of the batch `delta` points into
+        bool fresh = true;             // met for the first time in this batch
+
+        std::string_view pattern() const { return std::string_view{text}.substr(0, pattern_size); }
+        std::string_view signature() const { return std::string_view{text}.substr(pattern_size); }
     };
 
     explicit State(const Clock& c) : clock(c) {}
@@ -90,7 +97,7 @@ struct BatchBuilder::State {
     bool time_read = false;
     std::uint64_t generation = 1;
     std::unordered_map<std::uint64_t, Known*> texts;  // service, environment, pattern and stack, hashed
-    std::unordered_map<std::string, std::unique_ptr<Known>> prints;  // environment + digest
+    std::unordered_map<std::uint64_t, std::unique_ptr<Known>> prints;  // environment and digest, hashed
     std::size_t bytes_known = 0;
     std::string message_scratch, stack_scratch;
     std::shared_ptr<const fingerprint::Rules> current_rules, no_rules;
@@ -138,7 +145,7 @@ struct BatchBuilder::State {
             bytes_known = 0;
             for (auto i = prints.begin(); i != prints.end();) {
                 if (i->second->generation == generation) {
-                    bytes_known += size_of(i->second->print);
+                    bytes_known += size_of(*i->second);
                     ++i;
                 } else {
                     i = prints.erase(i);
@@ -146,19 +153,41 @@ struct BatchBuilder::State {
             }
         }
         auto print = compute(service, component, message, stack);
-        auto& slot = prints[std::string{environment} + ':' + print.digest];
+        const auto digest = from_hex(print.digest);
+        auto at = hash({digest.data(), digest.size()}, hash(environment, 1));
+        // Two digests under one hash are kept apart.
+        for (auto i = prints.find(at); i != prints.end() && i->second->digest != digest; i = prints.find(at))
+            ++at;
+        auto& slot = prints[at];
         if (!slot) {
-            bytes_known += size_of(print);
             slot = std::make_unique<Known>();
-            slot->print = std::move(print);
+            slot->digest = digest;
+            slot->pattern_size = static_cast<std::uint32_t>(print.pattern.size());
+            slot->text.reserve(print.pattern.size() + print.signature.size());
+            slot->text.append(print.pattern).append(print.signature);
+            bytes_known += size_of(*slot);
         }
         texts.emplace(key, slot.get());
         return *slot;
     }
 
-    static std::size_t size_of(const fingerprint::Fingerprint& print) {
-        return sizeof(Known) + print.pattern.size() + print.signature.size() + 200;
+    static std::array<char, 32> from_hex(std::string_view hex) {
+        const auto digit = [](char c) { return c <= '9' ? c - '0' : c - 'a' + 10; };
+        std::array<char, 32> ret{};
+        for (std::size_t i = 0; i < 32 && i * 2 + 1 < hex.size(); ++i)
+            ret[i] = static_cast<char>(digit(hex[i * 2]) * 16 + digit(hex[i * 2 + 1]));
+        return ret;
     }
+    static std::string to_hex(const std::array<char, 32>& digest) {
+        std::string ret;
+        for (const char c : digest) {
+            ret += "0123456789abcdef"[static_cast<unsigned char>(c) >> 4U];
+            ret += "0123456789abcdef"[static_cast<unsigned char>(c) & 15U];
+        }
+        return ret;
+    }
+
+    static std::size_t size_of(const Known& known) { return sizeof(Known) + known.text.size() + 112; }
 };
 
 BatchBuilder::BatchBuilder(const Clock& clock) : state_(std::make_unique<State>(clock)) {}
@@ -228,10 +257,10 @@ void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults)
         known.generation = s.generation;
         known.delta = static_cast<std::uint32_t>(s.batch.deltas.size());
         Delta& made = s.batch.deltas.emplace_back();
-        made.fingerprint = known.print.id;
-        made.digest = known.print.digest;
-        made.pattern = known.print.pattern;
-        made.signature = known.print.signature;
+        made.digest = State::to_hex(known.digest);
+        made.fingerprint = made.digest.substr(0, 16);
+        made.pattern = known.pattern();
+        made.signature = known.signature();
         set_text(made.service_name, service, max_name_bytes);
         set_text(made.environment, environment, max_name_bytes);
         made.first = made.last = time;
