@@ -32,7 +32,7 @@ constexpr std::uint32_t any(S... s) {
 constexpr std::array<std::uint32_t, 11> followers{
     any(analyzed, fix_suggested, fixed, rejected, closed),            // detected
     any(fix_suggested, fixed, rejected, closed),                      // analyzed
-    any(analyzed, fix_suggested, approved, fixed, rejected, closed),  // fix_suggested
+    any(analyzed, approved, fixed, rejected, closed),                 // fix_suggested
     any(fix_suggested, applying, rejected, closed),                   // approved
     any(testing, failed),                                             // applying
     any(fixed, failed),                                               // testing
