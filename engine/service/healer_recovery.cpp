@@ -1,0 +1,101 @@
+#include "base/log.hpp"
+#include "service/healer_impl.hpp"
+
+#include <algorithm>
+#include <map>
+
+namespace heal {
+
+using namespace std::chrono_literals;
+
+asio::awaitable<result<void>> HealerImpl::recover() {
+    std::vector<sql::OpenEvent> open_events;
+    std::map<std::string, std::vector<sql::AttemptRow>> attempts;
+    const Time now = s_.clock.wall();
+    HEAL_CO_TRY(co_await s_.store.write([&](Database& db) -> result<void> {
+        auto history = sql::load_history(db, now - Duration{1h});
+        if (!history) return history.error();
+        for (auto& fact : *history) history_.started(std::move(fact));
+        auto outcomes = sql::load_outcomes(db, 50'000);
+        if (!outcomes) return outcomes.error();
+        for (const auto& o : *outcomes)
+            book_.record(o.strategy, o.fingerprint, o.service, o.verified == "succeeded", o.at);
+        auto holding = sql::load_holding(db);
+        if (!holding) return holding.error();
+        for (auto& h : *holding) held_[key_of(h.fingerprint, h.environment)] = std::move(h);
+        auto given_up = sql::load_recently_given_up(db, now - longest_quiet);
+        if (!given_up) return given_up.error();
+        for (const auto& q : *given_up) keep_quiet(key_of(q.fingerprint, q.environment), q.closed_at);
+        auto events = sql::load_open_events(db);
+        if (!events) return events.error();
+        open_events = std::move(*events);
+        for (const auto& e : open_events) {
+            auto rows = sql::load_attempts(db, e.incident.id);
+            if (!rows) return rows.error();
+            attempts[e.incident.id] = std::move(*rows);
+        }
+        return {};
+    }));
+    history_loaded_ = true;
+    for (auto& e : open_events) {
+        auto run = std::make_shared<Run>(s_.io, std::move(e.incident));
+        run->resumed = true;
+        run->earlier = std::move(attempts[run->incident.id]);
+        const auto* service = s_.service(run->incident.service_name, run->incident.environment);
+        const json::object facts = service ? service->facts : json::object{};
+        // The trigger fired before the restart; it need not fire again.
+        run->unranked =
+            s_.strategies.fitting(run->incident, facts, [](Duration) { return ~std::uint64_t{0}; });
+        log::info("taking up event {} of {} where it stood", run->incident.id, run->incident.service_name);
+        start(std::move(run));
+    }
+    co_return result<void>{};
+}
+
+/// Where an incident stood before the restart; what was tried then is not tried again.
+HealingInput HealerImpl::resume_input(Run& run) {
+    HealingInput in = input::Begin{};
+    for (const auto& row : run.earlier) {
+        if (row.dry_run) continue;
+        ++run.attempts;
+        auto it = std::find_if(run.unranked.begin(), run.unranked.end(), [&](const Candidate& c) {
+            return c.info.name == row.strategy;
+        });
+        if (it == run.unranked.end()) {
+            Candidate gone;
+            gone.info.name = row.strategy;
+            gone.info.version = row.version;
+            gone.info.build = row.build;
+            gone.info.idempotent = row.idempotent;
+            gone.priority = row.priority;
+            run.unranked.push_back(std::move(gone));
+            it = run.unranked.end() - 1;
+        }
+        const bool unfinished = row.state == "started" || row.state == "executed" ||
+                                (row.state == "unknown" && row.verified.empty());
+        const bool undoing = row.rolled_back == "running";
+        if (unfinished || undoing) {
+            run.attempt = row.id;
+            run.call = call_from(row.id, row.request);
+            it->note.clear();
+            if (row.state == "started" && !row.idempotent) {
+                // It will not run again: what it did is unknown, and it holds its target no longer.
+                const Time now = s_.clock.wall();
+                history_.ended(row.id, now);
+                submit("cut-off attempt", [id = row.id, now](Database& db) {
+                    return sql::end_attempt(db, id, "unknown", "heald was stopped while it ran", "{}", now);
+                });
+            }
+            in = input::Resume{
+                static_cast<std::size_t>(it - run.unranked.begin()),
+                row.state == "executed" ? Outcome::succeeded : Outcome::unknown,
+                "heald was stopped while it ran",
+                undoing};
+        } else {
+            it->note = "tried before the restart";
+        }
+    }
+    return in;
+}
+
+}  // namespace heal
