@@ -232,22 +232,23 @@ public:
         answer.self = work.report->self;
         for (const auto& e : work.report->errors)
             answer.errors.push_back(json::object{{"line", e.line}, {"text", to_valid_utf8(e.text)}});
-        for (auto& batch : work.batches) {
+        for (std::size_t i = 0; i < work.batches.size(); ++i) {
+            auto& batch = work.batches[i];
             batch.source = "http";
-            batch.batch_key = key.empty() ? "" : "http:" + key;
-            const bool claim = !key.empty();
+            // One request may need several batches; each has a key of its own, the same at every delivery.
+            if (!key.empty()) batch.batch_key = fmt::format("http:{}#{}", key, i);
             auto outcome =
                 co_await asio::async_initiate<const asio::use_awaitable_t<>, void(result<Hearing::Accepted>)>(
                     [&](auto handler) {
                         auto done = std::make_shared<decltype(handler)>(std::move(handler));
-                        hearing_->accept(std::move(batch), claim, [done](result<Hearing::Accepted> r) {
+                        hearing_->accept(std::move(batch), false, [done](result<Hearing::Accepted> r) {
                             std::move (*done)(std::move(r));
                         });
                     },
                     asio::use_awaitable
                 );
             if (!outcome) co_return outcome.error();
-            answer.duplicate = outcome->duplicate;
+            answer.duplicate = outcome->duplicate && (i == 0 || answer.duplicate);
         }
         co_return answer;
     }

@@ -15,25 +15,19 @@ namespace heal {
 
 using namespace std::chrono_literals;
 
-bool HealerImpl::is_open(const std::string& fingerprint, const std::string& environment) const {
-    return runs_.contains(key_of(fingerprint, environment));
-}
-
-void HealerImpl::occurred(
+std::string HealerImpl::occurred(
     const std::string& fingerprint, const std::string& environment, std::uint64_t count, Time at
 ) {
     const auto it = runs_.find(key_of(fingerprint, environment));
-    if (it == runs_.end()) return;
+    if (it == runs_.end()) return {};
     auto& run = *it->second;
     run.incident.count += count;
     run.incident.last_at = std::max(run.incident.last_at, at);
-    submit("occurrences", [id = run.incident.id, count, now = s_.clock.wall()](Database& db) {
-        return sql::add_event_occurrences(db, id, count, now);
-    });
     std::erase_if(run.inbox, [](const HealingInput& i) {
         return std::holds_alternative<input::Recurred>(i);
     });
     put(run, input::Recurred{at});
+    return run.incident.id;
 }
 
 bool HealerImpl::recurred_after_healing(
@@ -81,12 +75,9 @@ bool HealerImpl::is_quiet(const std::string& fingerprint, const std::string& env
     return it != quiet_.end() && it->second.until > s_.clock.wall();
 }
 
-void HealerImpl::open(
-    Incident incident, std::vector<Candidate> candidates, std::shared_ptr<std::string> bug_id
-) {
+void HealerImpl::open(Incident incident, std::vector<Candidate> candidates) {
     if (stopping_) return;
     auto run = std::make_shared<Run>(s_.io, std::move(incident));
-    run->bug_id = std::move(bug_id);
     run->unranked = std::move(candidates);
     s_.feed.publish(
         "incident",
@@ -99,7 +90,10 @@ void HealerImpl::open(
          {"message", to_valid_utf8(title_of(run->incident.record))},
          {"first_event_at", to_rfc3339(run->incident.first_at)}}
     );
-    submit("event", store_event(*run));
+    s_.store.submit(store_event(*run), [run](result<void> outcome) {
+        run->stored = outcome.has_value();
+        if (!outcome) log::error("not stored (event): {}", outcome.error().text);
+    });
     start(std::move(run));
 }
 
@@ -206,11 +200,8 @@ void HealerImpl::keep_quiet(const std::string& key, Time from) {
 }
 
 Store::Job HealerImpl::store_event(const Run& run) {
-    return [incident = run.incident, bug = run.bug_id, now = run.incident.opened_at](Database& db
-           ) -> result<void> {
-        HEAL_TRY(sql::insert_event(db, incident, now));
-        if (bug && !bug->empty()) HEAL_TRY(sql::link_event_bug(db, incident.id, *bug));
-        return {};
+    return [incident = run.incident](Database& db) {
+        return sql::insert_event(db, incident, incident.opened_at);
     };
 }
 
@@ -368,9 +359,12 @@ void HealerImpl::finish(Run& run, const order::Finish& o) {
     );
     submit(
         "end of event",
-        [event = store_event(run), id = run.incident.id, end, decision = decision_json(run), now](Database& db
-        ) -> result<void> {
-            HEAL_TRY(event(db));
+        [event = run.stored ? Store::Job{} : store_event(run),
+         id = run.incident.id,
+         end,
+         decision = decision_json(run),
+         now](Database& db) -> result<void> {
+            if (event) HEAL_TRY(event(db));
             HEAL_TRY(sql::set_event_decision(db, id, decision, now));
             HEAL_TRY(sql::finish_event(db, id, end, now));
             return sql::append_audit(

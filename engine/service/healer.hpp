@@ -43,10 +43,9 @@ class Healer {
 public:
     virtual ~Healer() = default;
 
-    /// Is an incident of this error open?
-    virtual bool is_open(const std::string& fingerprint, const std::string& environment) const = 0;
-    /// It occurred again while open. `at`: its own time where that is trustworthy.
-    virtual void occurred(
+    /// It occurred. Returns the event that is open for it, or "" when none is. The caller adds the count to
+    /// the event's row with the lines that it stands for. `at`: its own time where that is trustworthy.
+    virtual std::string occurred(
         const std::string& fingerprint, const std::string& environment, std::uint64_t count, Time at
     ) = 0;
     /// Occurred while nothing is open: turns a healed event within its hold window into did_not_hold. True
@@ -57,10 +56,8 @@ public:
     /// True while a fingerprint that could not be healed is left alone (doubling from the cooldown up to an
     /// hour).
     virtual bool is_quiet(const std::string& fingerprint, const std::string& environment) const = 0;
-    /// Opens an incident. `bug_id` is filled by the job that runs before in the same store queue.
-    virtual void open(
-        Incident incident, std::vector<Candidate> candidates, std::shared_ptr<std::string> bug_id
-    ) = 0;
+    /// Opens an incident. Its row is queued with a count of 0; the caller adds the count with the lines.
+    virtual void open(Incident incident, std::vector<Candidate> candidates) = 0;
 
     /// After a start: takes up every open incident where it stood (D4).
     virtual boost::asio::awaitable<result<void>> recover() = 0;

@@ -187,15 +187,13 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, 
          {"dry_run", run.dry_run}}
     );
     Store::Job job = [row,
-                      event = store_event(run),
+                      event = run.stored ? Store::Job{} : store_event(run),
                       decision = decision_json(run),
                       actor = run.approver.empty() ? std::string{"heald"} : run.approver,
                       now](Database& db) -> result<void> {
-        HEAL_TRY(event(db));  // a no-op unless the batch it came with was not stored
+        if (event) HEAL_TRY(event(db));
         HEAL_TRY(sql::insert_attempt(db, row));
-        HEAL_TRY(sql::move_event(db, row.event, EventState::healing, "", now));
-        HEAL_TRY(sql::set_event_decision(db, row.event, decision, now));
-        if (!row.dry_run) HEAL_TRY(sql::set_event_action_at(db, row.event, now));
+        HEAL_TRY(sql::begin_healing(db, row.event, decision, !row.dry_run, now));
         const json::object detail{
             {"event", row.event},
             {"strategy", row.strategy},

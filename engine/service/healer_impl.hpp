@@ -11,9 +11,7 @@ class HealerImpl final : public Healer {
 public:
     explicit HealerImpl(Shared& shared) : s_(shared) {}
 
-    bool is_open(const std::string& fingerprint, const std::string& environment) const override;
-
-    void occurred(
+    std::string occurred(
         const std::string& fingerprint, const std::string& environment, std::uint64_t count, Time at
     ) override;
 
@@ -22,8 +20,7 @@ public:
 
     bool is_quiet(const std::string& fingerprint, const std::string& environment) const override;
 
-    void open(Incident incident, std::vector<Candidate> candidates, std::shared_ptr<std::string> bug_id)
-        override;
+    void open(Incident incident, std::vector<Candidate> candidates) override;
 
     asio::awaitable<result<void>> recover() override;
 

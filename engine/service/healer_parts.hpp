@@ -99,12 +99,12 @@ struct Run {
     std::deque<HealingInput> inbox;
     asio::steady_timer wake;
     std::optional<Duration> due;  ///< steady time of the machine's wait
-    std::shared_ptr<std::string> bug_id;
     std::vector<Candidate> unranked;
     std::string attempt, approver;
     StrategyCall call;
     std::shared_ptr<Execution> execution;
     bool dry_run = false, executing = false, resumed = false;
+    bool stored = true;  ///< false: its row could not be written, the next write tries again
     unsigned attempts = 0;
     json::array verdicts;
     Evidence evidence;

@@ -23,10 +23,9 @@ std::string kind_of(const std::string& source) { return source.substr(0, source.
 
 /// What one delta leads to, decided before the commit that makes it durable.
 struct Hearing::Decided {
-    std::size_t delta = 0;
     Severity severity = Severity::p2_minor;
     std::string bug_rule;  ///< why a bug would open; "" only counts an existing one
-    std::shared_ptr<std::string> bug_id = std::make_shared<std::string>();
+    std::string event;     ///< the open event that it belongs to; "" for none
     std::vector<std::string> log_ids;
 };
 
@@ -45,17 +44,17 @@ Hearing::State& Hearing::state_of(const std::string& fingerprint) {
     return states_.emplace(fingerprint, State{SlidingCount{}, std::prev(ages_.end())}).first->second;
 }
 
-void Hearing::decide(const Batch& batch, std::vector<Decided>& ret) {
-    for (std::size_t i = 0; i < batch.deltas.size(); ++i) {
-        const auto& delta = batch.deltas[i];
+bool Hearing::decide(const Batch& batch, bool again, std::vector<Decided>& ret) {
+    bool urgent = false;
+    for (const auto& delta : batch.deltas) {
+        const std::uint64_t fresh = again ? 0 : delta.count;
         const auto& sample = delta.samples.back();
         const auto alias = aliases_.find(delta.fingerprint);
         const std::string& fingerprint = alias == aliases_.end() ? delta.fingerprint : alias->second;
         auto& state = state_of(fingerprint);
-        state.hour.add(batch.received, delta.count);
+        state.hour.add(batch.received, fresh);
         const auto per_hour = state.hour.count(batch.received);
         Decided d;
-        d.delta = i;
         d.severity = severity_of(sample, per_hour);
         const bool is_error = sample.level >= Level::error || sample.level == Level::unknown;
         d.bug_rule = opens_at_once(sample);
@@ -63,9 +62,8 @@ void Hearing::decide(const Batch& batch, std::vector<Decided>& ret) {
         for (std::size_t k = 0; k < delta.samples.size(); ++k) d.log_ids.push_back(new_id(s_.clock));
 
         const Time at = trusted_time(delta.last, batch.received);
-        if (healer_.is_open(fingerprint, delta.environment)) {
-            healer_.occurred(fingerprint, delta.environment, delta.count, at);
-        } else {
+        d.event = healer_.occurred(fingerprint, delta.environment, fresh, at);
+        if (d.event.empty()) {
             const bool came_back = healer_.recurred_after_healing(fingerprint, delta.environment, at);
             Incident incident;
             incident.fingerprint = fingerprint;
@@ -93,12 +91,15 @@ void Hearing::decide(const Batch& batch, std::vector<Decided>& ret) {
                     incident.trigger = came_back            ? "did not hold"
                                        : candidates.empty() ? d.bug_rule
                                                             : "strategy threshold";
-                    healer_.open(std::move(incident), std::move(candidates), d.bug_id);
+                    d.event = incident.id;
+                    urgent = urgent || !candidates.empty();
+                    healer_.open(std::move(incident), std::move(candidates));
                 }
             }
         }
         ret.push_back(std::move(d));
     }
+    return urgent;
 }
 
 void Hearing::set_aliases(std::vector<sql::FingerprintDecision> decisions) {
@@ -116,128 +117,161 @@ void Hearing::set_aliases(std::vector<sql::FingerprintDecision> decisions) {
     }
 }
 
-void Hearing::accept(Batch batch, bool claim, Done done) {
+void Hearing::accept(Batch batch, bool again, Done done) {
     ++pending_;
     auto shared = std::make_shared<Batch>(std::move(batch));
-    auto decided = std::make_shared<std::vector<Decided>>();
-    auto accepted = std::make_shared<Accepted>();
-    const std::string kind = kind_of(shared->source);
-
-    auto store_job = [this, shared, decided, accepted, claim](Database& db) -> result<void> {
-        if (claim && !shared->batch_key.empty()) {
-            auto fresh = sql::claim_batch(db, shared->batch_key, shared->records, shared->received);
-            if (!fresh) return fresh.error();
-            if (!*fresh) {
-                accepted->duplicate = true;
-                return {};
-            }
-        }
-        std::uint64_t collided = 0;
-        for (std::size_t i = 0; i < shared->deltas.size(); ++i) {
-            const auto& delta = shared->deltas[i];
-            const auto& newest = delta.samples.back();
-            // With a key the decisions follow the store's word, so that the rows are written without them.
-            const Decided* d = i < decided->size() ? &(*decided)[i] : nullptr;
-            const Severity severity = d ? d->severity : severity_of(newest, delta.count);
-            auto added = sql::add_occurrences(
-                db,
-                {&newest,
-                 delta.signature,
-                 fingerprint::mechanism_version,
-                 delta.count,
-                 delta.first,
-                 delta.last,
-                 severity}
-            );
-            if (!added && added.error().code == errc::conflict) {
-                // A crafted or unlucky collision: kept apart, counted, never healed as the other.
-                ++collided;
-                continue;
-            }
-            if (!added) return added.error();
-            std::string last_id;
-            for (std::size_t k = 0; k < delta.samples.size(); ++k) {
-                const std::string id = d ? d->log_ids[k] : new_id(s_.clock);
-                const bool last = k + 1 == delta.samples.size();
-                const std::uint64_t represents = last ? delta.count - (delta.samples.size() - 1) : 1;
-                HEAL_TRY(sql::insert_log_entry(db, id, delta.samples[k], represents));
-                last_id = id;
-            }
-            auto bug = sql::open_or_count_bug(
-                db,
-                s_.clock,
-                newest,
-                severity,
-                d ? d->bug_rule : opens_at_once(newest),
-                delta.count,
-                shared->received,
-                last_id
-            );
-            if (!bug) return bug.error();
-            if (*bug && d) *d->bug_id = (*bug)->id;
-            if (*bug && (*bug)->opened) s_.metrics.add("heald_bugs_opened_total");
-        }
-        for (const auto& o : shared->offsets) {
-            if (o.inode == 0)
-                HEAL_TRY(sql::forget_offset(db, o.source));
-            else
-                HEAL_TRY(sql::save_offset(
-                    db, {o.source, o.device, o.inode, o.offset, o.head_hash}, shared->received
-                ));
-        }
-        if (collided > 0)
-            s_.metrics.add("heald_fingerprint_collisions_total", {}, static_cast<double>(collided));
-        const auto& b = *shared;
-        return sql::add_totals(
-            db,
-            b.source,
-            {b.lines, b.records, b.below_level, b.malformed, b.truncated, b.self, b.joined, b.bytes}
-        );
-    };
-
-    auto finished = [this, shared, accepted, kind, claim, done = std::move(done)](result<void> outcome) {
+    auto finished = [this, shared, done = std::move(done)](result<Accepted> outcome) {
         --pending_;
         s_.metrics.set("heald_queue_depth", {}, static_cast<double>(pending_));
-        const char* word = !outcome ? "failed" : accepted->duplicate ? "duplicate" : "stored";
-        s_.metrics.add("heald_ingest_batches_total", {{"source", kind}, {"outcome", word}});
-        if (outcome && !accepted->duplicate) {
-            const auto& b = *shared;
-            const std::pair<const char*, std::uint64_t> rows[] = {
-                {"stored", b.records},
-                {"below_level", b.below_level},
-                {"malformed", b.malformed},
-                {"self", b.self},
-                {"joined", b.joined}};
-            for (const auto& [name, n] : rows) {
-                if (n > 0)
-                    s_.metrics.add(
-                        "heald_ingest_records_total",
-                        {{"source", kind}, {"outcome", name}},
-                        static_cast<double>(n)
-                    );
-            }
-            if (b.truncated > 0)
-                s_.metrics.add(
-                    "heald_ingest_truncated_total", {{"source", kind}}, static_cast<double>(b.truncated)
-                );
-            if (claim) {
-                const Corked corked{s_.store};
-                std::vector<Decided> later;
-                decide(b, later);
-            }
-        }
-        if (!outcome)
-            done(outcome.error());
-        else
-            done(*accepted);
+        count(*shared, !outcome ? "failed" : outcome->duplicate ? "duplicate" : "stored");
+        done(std::move(outcome));
     };
+    if (shared->batch_key.empty()) return store_batch(shared, again, std::move(finished));
 
+    // A repeated delivery must neither count nor decide again; one that comes while the first is on its way
+    // shares its outcome.
+    const std::string key = shared->batch_key;
+    if (const auto it = arriving_.find(key); it != arriving_.end()) {
+        it->second.push_back(std::move(finished));
+        return;
+    }
+    arriving_[key];
+    auto arrived = [this, key, finished = std::move(finished)](result<Accepted> outcome) {
+        auto waiting = std::move(arriving_[key]);
+        arriving_.erase(key);
+        result<Accepted> repeated = outcome;
+        if (repeated) repeated->duplicate = true;
+        finished(std::move(outcome));
+        for (const auto& one : waiting) one(repeated);
+    };
+    auto known = std::make_shared<bool>(false);
+    s_.store.submit(
+        [known, key](Database& db) -> result<void> {
+            auto found = sql::batch_known(db, key);
+            if (!found) return found.error();
+            *known = *found;
+            return {};
+        },
+        [this, shared, again, known, arrived = std::move(arrived)](result<void> asked) {
+            if (!asked) return arrived(asked.error());
+            if (*known) return arrived(Accepted{true});
+            store_batch(shared, again, arrived);
+        }
+    );
+}
+
+void Hearing::store_batch(std::shared_ptr<Batch> batch, bool again, Done done) {
+    auto decided = std::make_shared<std::vector<Decided>>();
+    auto accepted = std::make_shared<Accepted>();
     // Held together while the incidents opened here have their first turn (co_spawn runs it inline on this
-    // thread), so that one commit carries the lines, the incident and the intent of its first attempt.
+    // thread). An intent that came of it is committed first and alone: it is small, and somebody waits for it
+    // (docs/adr/0010-intent-first.md). The rows of the batch follow in the next commit.
     const Corked corked{s_.store};
-    s_.store.submit(std::move(store_job), std::move(finished));
-    // The rows come first in the queue; what is decided while they wait refers to them.
-    if (!claim) decide(*shared, *decided);
+    if (decide(*batch, again, *decided)) s_.store.cut();
+    s_.store.submit(
+        [this, batch, decided, accepted](Database& db) { return store_rows(db, *batch, *decided, *accepted); },
+        [accepted, done = std::move(done)](result<void> outcome) {
+            if (!outcome)
+                done(outcome.error());
+            else
+                done(*accepted);
+        }
+    );
+}
+
+result<void> Hearing::store_rows(
+    Database& db, const Batch& batch, const std::vector<Decided>& decided, Accepted& ret_accepted
+) {
+    if (!batch.batch_key.empty()) {
+        auto fresh = sql::claim_batch(db, batch.batch_key, batch.records, batch.received);
+        if (!fresh) return fresh.error();
+        if (!*fresh) {
+            ret_accepted.duplicate = true;
+            return {};
+        }
+    }
+    std::uint64_t collided = 0;
+    for (std::size_t i = 0; i < batch.deltas.size(); ++i) {
+        const auto& delta = batch.deltas[i];
+        const auto& d = decided[i];
+        const auto& newest = delta.samples.back();
+        auto added = sql::add_occurrences(
+            db,
+            {&newest,
+             delta.signature,
+             fingerprint::mechanism_version,
+             delta.count,
+             delta.first,
+             delta.last,
+             d.severity}
+        );
+        if (!added && added.error().code == errc::conflict) {
+            // A crafted or unlucky collision: kept apart, counted, never healed as the other.
+            ++collided;
+            continue;
+        }
+        if (!added) return added.error();
+        for (std::size_t k = 0; k < delta.samples.size(); ++k) {
+            const bool last = k + 1 == delta.samples.size();
+            const std::uint64_t represents = last ? delta.count - (delta.samples.size() - 1) : 1;
+            HEAL_TRY(sql::insert_log_entry(db, d.log_ids[k], delta.samples[k], represents));
+        }
+        auto bug = sql::open_or_count_bug(
+            db, s_.clock, newest, d.severity, d.bug_rule, delta.count, batch.received, d.log_ids.back()
+        );
+        if (!bug) return bug.error();
+        if (*bug && (*bug)->opened) s_.metrics.add("heald_bugs_opened_total");
+        if (!d.event.empty()) {
+            const std::string bug_id = *bug ? (*bug)->id : std::string{};
+            HEAL_TRY(sql::hear_for_event(db, d.event, delta.count, bug_id, batch.received));
+        }
+    }
+    for (const auto& o : batch.offsets) {
+        if (o.inode == 0)
+            HEAL_TRY(sql::forget_offset(db, o.source));
+        else
+            HEAL_TRY(
+                sql::save_offset(db, {o.source, o.device, o.inode, o.offset, o.head_hash}, batch.received)
+            );
+    }
+    if (collided > 0)
+        s_.metrics.add("heald_fingerprint_collisions_total", {}, static_cast<double>(collided));
+    return sql::add_totals(
+        db,
+        batch.source,
+        {batch.lines,
+         batch.records,
+         batch.below_level,
+         batch.malformed,
+         batch.truncated,
+         batch.self,
+         batch.joined,
+         batch.bytes}
+    );
+}
+
+void Hearing::count(const Batch& batch, const char* outcome) {
+    const std::string kind = kind_of(batch.source);
+    s_.metrics.add("heald_ingest_batches_total", {{"source", kind}, {"outcome", outcome}});
+    if (std::string_view{outcome} != "stored") return;
+    const std::pair<const char*, std::uint64_t> rows[] = {
+        {"stored", batch.records},
+        {"below_level", batch.below_level},
+        {"malformed", batch.malformed},
+        {"self", batch.self},
+        {"joined", batch.joined}};
+    for (const auto& [name, n] : rows) {
+        if (n > 0)
+            s_.metrics.add(
+                "heald_ingest_records_total",
+                {{"source", kind}, {"outcome", name}},
+                static_cast<double>(n)
+            );
+    }
+    if (batch.truncated > 0)
+        s_.metrics.add(
+            "heald_ingest_truncated_total", {{"source", kind}}, static_cast<double>(batch.truncated)
+        );
 }
 
 boost::asio::awaitable<result<void>> Hearing::recover() {

@@ -25,10 +25,10 @@ public:
     /// False: too many batches wait; nothing was taken.
     bool has_room() const { return pending_ < s_.settings->queue_batches; }
 
-    /// Takes one batch. `done` runs after its commit (acknowledge only then). `claim`: the batch has a key of
-    /// its sender, and a repeated one must not count again; decisions then wait for the store's word.
-    /// errc::overloaded, errc::unavailable.
-    void accept(Batch batch, bool claim, Done done);
+    /// Takes one batch. `done` runs after its commit (acknowledge only then). One with a key that was taken
+    /// before does not count again. `again`: the same batch was offered before and could not be stored; its
+    /// lines are in the windows already. errc::overloaded, errc::unavailable.
+    void accept(Batch batch, bool again, Done done);
 
     /// Merges that people decided: the fine id keeps its own counts, triggers and incidents go by the
     /// canonical one.
@@ -50,13 +50,20 @@ private:
     struct Decided;
 
     State& state_of(const std::string& fingerprint);
-    void decide(const Batch& batch, std::vector<Decided>& ret);
+    /// What each delta leads to. True: an incident was opened that something can be done about.
+    bool decide(const Batch& batch, bool again, std::vector<Decided>& ret);
+    void store_batch(std::shared_ptr<Batch> batch, bool again, Done done);
+    result<void> store_rows(
+        Database& db, const Batch& batch, const std::vector<Decided>& decided, Accepted& ret_accepted
+    );
+    void count(const Batch& batch, const char* outcome);
 
     Shared& s_;
     Healer& healer_;
     std::unordered_map<std::string, State> states_;
     std::list<std::string> ages_;  // least recently heard first
     std::unordered_map<std::string, std::string> aliases_;
+    std::unordered_map<std::string, std::vector<Done>> arriving_;  // by batch key: who waits for its outcome
     std::size_t pending_ = 0;
 };
 

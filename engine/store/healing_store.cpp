@@ -83,6 +83,8 @@ constexpr Statement upsert_totals{
     "truncated = ingest_totals.truncated + excluded.truncated, self = ingest_totals.self + excluded.self, "
     "bytes = ingest_totals.bytes + excluded.bytes, joined = ingest_totals.joined + excluded.joined"};
 
+constexpr Statement select_batch{
+    "select ingest_batches", "SELECT 1 FROM ingest_batches WHERE batch_key = $1"};
 constexpr Statement insert_batch{
     "insert ingest_batches",
     "INSERT INTO ingest_batches (batch_key, received_at, records) VALUES ($1, $2, $3) ON CONFLICT "
@@ -120,20 +122,21 @@ constexpr Statement insert_event_row{
     "INSERT INTO self_heal_events (id, fingerprint, service_name, environment, target, severity, "
     "trigger_name, state, resolution, reason, "
     "occurrence_count, first_event_at, opened_at, claimed_at, updated_at, healed_by, incident, decision) "
-    "VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', '', '', $8, $9, $10, $10, $10, '', $11, '{}') ON CONFLICT "
+    "VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', '', '', 0, $8, $9, $9, $9, '', $10, '{}') ON CONFLICT "
     "(id) DO NOTHING"};
-constexpr Statement count_event{
+constexpr Statement hear_event{
     "count self_heal_events",
-    "UPDATE self_heal_events SET occurrence_count = occurrence_count + $2, updated_at = $3 WHERE id = $1"};
+    "UPDATE self_heal_events SET occurrence_count = occurrence_count + $2, bug_id = COALESCE(bug_id, $3), "
+    "updated_at = $4 WHERE id = $1"};
 constexpr Statement move_event_row{
     "move self_heal_events",
     "UPDATE self_heal_events SET state = $2, reason = $3, updated_at = $4 WHERE id = $1"};
 constexpr Statement decide_event{
     "decide self_heal_events", "UPDATE self_heal_events SET decision = $2, updated_at = $3 WHERE id = $1"};
-constexpr Statement act_event{
-    "act self_heal_events", "UPDATE self_heal_events SET action_at = COALESCE(action_at, $2) WHERE id = $1"};
-constexpr Statement bug_event{
-    "bug of self_heal_events", "UPDATE self_heal_events SET bug_id = $2 WHERE id = $1"};
+constexpr Statement heal_event{
+    "heal self_heal_events",
+    "UPDATE self_heal_events SET state = 'healing', reason = '', decision = $2, action_at = "
+    "COALESCE(action_at, $3), updated_at = $4 WHERE id = $1"};
 constexpr Statement end_event{
     "end self_heal_events",
     "UPDATE self_heal_events SET state = $2, reason = $3, resolution = $4, healed_by = $5, healed_at = "
@@ -371,6 +374,12 @@ result<void> add_totals(Database& db, const std::string& source, const Totals& t
     ));
 }
 
+result<bool> batch_known(Database& db, const std::string& key) {
+    bool known = false;
+    HEAL_TRY(db.query(select_batch, {string_view{key}}, [&](const Row&) { known = true; }));
+    return known;
+}
+
 result<bool> claim_batch(Database& db, const std::string& key, std::uint64_t records, Time now) {
     auto changed = db.run(insert_batch, {string_view{key}, now.us, number(records)});
     if (!changed) return changed.error();
@@ -516,15 +525,17 @@ result<void> insert_event(Database& db, const Incident& in, Time now) {
          string_view{clean(in.target)},
          string_view{to_string(in.severity)},
          string_view{in.trigger},
-         number(in.count),
          in.first_at.us,
          now.us,
          string_view{json::serialize(to_json(in))}}
     ));
 }
 
-result<void> add_event_occurrences(Database& db, const std::string& event, std::uint64_t count, Time now) {
-    return done(db.run(count_event, {string_view{event}, number(count), now.us}));
+result<void> hear_for_event(
+    Database& db, const std::string& event, std::uint64_t count, const std::string& bug_id, Time now
+) {
+    const Value bug = bug_id.empty() ? Value{nullptr} : Value{string_view{bug_id}};
+    return done(db.run(hear_event, {string_view{event}, number(count), bug, now.us}));
 }
 
 result<void> move_event(
@@ -542,12 +553,11 @@ result<void> set_event_decision(
     return done(db.run(decide_event, {string_view{event}, string_view{decision_json}, now.us}));
 }
 
-result<void> set_event_action_at(Database& db, const std::string& event, Time at) {
-    return done(db.run(act_event, {string_view{event}, at.us}));
-}
-
-result<void> link_event_bug(Database& db, const std::string& event, const std::string& bug_id) {
-    return done(db.run(bug_event, {string_view{event}, string_view{bug_id}}));
+result<void> begin_healing(
+    Database& db, const std::string& event, const std::string& decision_json, bool acts, Time now
+) {
+    const Value acted = acts ? Value{now.us} : Value{nullptr};
+    return done(db.run(heal_event, {string_view{event}, string_view{decision_json}, acted, now.us}));
 }
 
 result<void> finish_event(Database& db, const std::string& event, const EventEnd& end, Time now) {

@@ -50,6 +50,7 @@ struct Totals {
 };
 result<void> add_totals(Database& db, const std::string& source, const Totals& totals);
 
+result<bool> batch_known(Database& db, const std::string& key);
 /// False: the key is known, the batch was taken before and must not count again.
 result<bool> claim_batch(Database& db, const std::string& key, std::uint64_t records, Time now);
 
@@ -111,16 +112,23 @@ result<std::optional<BugRef>> open_or_count_bug(
 // --- incidents
 // -----------------------------------------------------------------------------------------------------
 
+/// With a count of 0: lines are counted where they are stored (hear_for_event).
 result<void> insert_event(Database& db, const Incident& incident, Time now);
-result<void> add_event_occurrences(Database& db, const std::string& event, std::uint64_t count, Time now);
+/// `count` more lines belong to the event; `bug_id` is linked unless it has a bug. Nothing when there is no
+/// such event.
+result<void> hear_for_event(
+    Database& db, const std::string& event, std::uint64_t count, const std::string& bug_id, Time now
+);
 result<void> move_event(
     Database& db, const std::string& event, EventState state, const std::string& reason, Time now
 );
 result<void> set_event_decision(
     Database& db, const std::string& event, const std::string& decision_json, Time now
 );
-result<void> set_event_action_at(Database& db, const std::string& event, Time at);
-result<void> link_event_bug(Database& db, const std::string& event, const std::string& bug_id);
+/// State 'healing' with the decision behind it; `acts`: the time of the first action is now.
+result<void> begin_healing(
+    Database& db, const std::string& event, const std::string& decision_json, bool acts, Time now
+);
 
 struct EventEnd {
     EventState state = EventState::escalated;

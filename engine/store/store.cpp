@@ -24,6 +24,7 @@ namespace {
 struct Pending {
     Store::Job job;
     Store::Done done;
+    bool starts_group = false;
 };
 
 /// A queue with a thread behind it. The thread takes all that waits.
@@ -43,6 +44,7 @@ public:
         {
             const std::lock_guard lock{mutex_};
             if (stopping_ || queue_.size() >= max_) return false;
+            pending.starts_group = std::exchange(cut_, false);
             queue_.push_back(std::move(pending));
             if (corks_ > 0) return true;
         }
@@ -59,6 +61,10 @@ public:
             if (--corks_ > 0) return;
         }
         wake_.notify_one();
+    }
+    void cut() {
+        const std::lock_guard lock{mutex_};
+        cut_ = !queue_.empty();
     }
     std::size_t size() const {
         const std::lock_guard lock{mutex_};
@@ -84,6 +90,7 @@ private:
                 // 512: a group's transaction stays in the low milliseconds, so that no intent waits long
                 // behind ingest.
                 while (!queue_.empty() && taken.size() < 512) {
+                    if (queue_.front().starts_group && !taken.empty()) break;
                     taken.push_back(std::move(queue_.front()));
                     queue_.pop_front();
                 }
@@ -96,7 +103,7 @@ private:
     std::condition_variable wake_;
     std::deque<Pending> queue_;
     std::size_t max_;
-    bool stopping_ = false;
+    bool stopping_ = false, cut_ = false;
     int corks_ = 0;
     std::function<void(std::vector<Pending>)> run_;
     std::thread thread_;
@@ -159,6 +166,7 @@ public:
 
     void cork() override { write_worker_.cork(); }
     void uncork() override { write_worker_.uncork(); }
+    void cut() override { write_worker_.cut(); }
 
     StoreFigures figures() const override {
         const std::lock_guard lock{mutex_};

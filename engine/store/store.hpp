@@ -47,6 +47,10 @@ public:
     virtual void cork() = 0;
     virtual void uncork() = 0;
 
+    /// What is submitted from now on goes into a later commit than what was before: a small, urgent one is
+    /// not held up by the rows behind it. Nothing when the queue is empty. @thread the executor's
+    virtual void cut() = 0;
+
     /// submit() as an awaitable.
     boost::asio::awaitable<result<void>> write(Job job);
 
