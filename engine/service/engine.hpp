@@ -24,6 +24,8 @@ struct IngestAnswer {
     json::array errors;  ///< {"line", "text"}, the first 20
 };
 
+class Brain;
+
 class Engine {
 public:
     virtual ~Engine() = default;
@@ -69,6 +71,10 @@ public:
     ) = 0;
     /// The kill switch; survives restarts.
     virtual boost::asio::awaitable<result<void>> pause(bool on, std::string reason, std::string actor) = 0;
+
+    /// Holds, guards, why: what people ask of the decisions. Null until the store is
+    /// open.
+    virtual Brain* brain() = 0;
 
     virtual json::object status() const = 0;
     /// "" when ready, else why not.

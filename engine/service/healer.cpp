@@ -41,6 +41,12 @@ bool HealerImpl::recurred_after_healing(
     const Time now = s_.clock.wall();
     book_.correct(held.healed_by, held.fingerprint, held.service, now);
     excluded_[key_of(fingerprint, environment)] = held.healed_by;
+    for (const auto& fact : history_.facts()) {
+        if (fact.event == held.id && fact.result == FactResult::succeeded) {
+            history_.judged(fact.attempt, FactResult::relapsed);
+            break;
+        }
+    }
     s_.feed.publish(
         "end",
         {{"event", held.id},
@@ -79,6 +85,7 @@ void HealerImpl::open(Incident incident, std::vector<Candidate> candidates) {
     if (stopping_) return;
     auto run = std::make_shared<Run>(s_.io, std::move(incident));
     run->unranked = std::move(candidates);
+    episode_opened(run->incident);
     s_.feed.publish(
         "incident",
         {{"event", run->incident.id},
@@ -126,9 +133,29 @@ void HealerImpl::set_paused(std::optional<bool> paused, std::string reason) {
     }
 }
 
+void HealerImpl::holds_changed() {
+    const Time now = s_.clock.wall();
+    for (const auto& [key, run] : runs_) {
+        const bool stopped =
+            !s_.holds || std::any_of(s_.holds->begin(), s_.holds->end(), [&](const Hold& hold) {
+                return hold.kind == HoldKind::pause &&
+                       concerns(hold, run->incident.service_name, run->call.strategy, now);
+            });
+        if (stopped && run->executing) s_.runner.cancel(run->attempt);
+    }
+}
+
+/// Only what the inventory names counts for a storm: a log line can make up any other name.
+void HealerImpl::episode_opened(const Incident& incident) {
+    episodes_.opened(incident.target, incident.opened_at);
+    if (s_.service(incident.service_name, incident.environment))
+        storm_.opened(incident.target, incident.opened_at, s_.settings->limits.storm);
+}
+
 void HealerImpl::housekeeping() {
     const Time now = s_.clock.wall();
-    history_.forget_before(now - Duration{1h} - s_.settings->limits.cooldown);
+    history_.forget_before(now - history_kept);
+    episodes_.forget_before(now - history_kept);
     std::erase_if(quiet_, [&](const auto& item) { return item.second.until + longest_quiet < now; });
     for (auto it = held_.begin(); it != held_.end();) {
         if (it->second.hold_until > now) {
@@ -261,7 +288,11 @@ asio::awaitable<void> HealerImpl::drive(RunPtr run) {
 }
 
 asio::awaitable<std::optional<HealingInput>> HealerImpl::perform(Run& run, const HealingOrder& order) {
-    if (const auto* o = std::get_if<order::Consider>(&order)) co_return consider(run, *o);
+    if (const auto* o = std::get_if<order::Consider>(&order)) {
+        if (must_look_around(run)) co_await look_around(run);
+        co_return consider(run, *o);
+    }
+    if (std::holds_alternative<order::Look>(order)) co_return co_await look(run);
     if (const auto* o = std::get_if<order::WriteIntent>(&order))
         co_return co_await write_intent(run, o->index);
     if (const auto* o = std::get_if<order::Execute>(&order)) co_return co_await execute(run, o->index);
@@ -283,6 +314,12 @@ void HealerImpl::verified(Run& run, const order::Verified& o) {
             c.info.name, run.incident.fingerprint, run.incident.service_name, o.verdict == "succeeded", now
         );
     }
+    history_.judged(
+        run.attempt,
+        o.verdict == "succeeded" ? FactResult::succeeded
+        : o.verdict == "failed"  ? FactResult::failed
+                                 : FactResult::none
+    );
     const auto key = key_of(run.incident.fingerprint, run.incident.environment);
     if (o.verdict == "failed")
         excluded_[key] = c.info.name;
@@ -344,9 +381,12 @@ void HealerImpl::finish(Run& run, const order::Finish& o) {
             {},
             static_cast<double>((*end.healed_at - run.incident.opened_at).count()) / 1e6
         );
+    } else if (o.state == EventState::closed) {
+        end.resolution = "self_resolved";
     } else if (o.state == EventState::escalated || o.state == EventState::suppressed) {
         keep_quiet(key, now);
     }
+    episodes_.closed(run.incident.target, end.healed_at.value_or(now));
     s_.metrics.add("heald_incidents_total", {{"state", to_string(o.state)}});
     s_.feed.publish(
         "end",

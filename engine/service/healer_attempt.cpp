@@ -172,7 +172,11 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, 
              run.incident.target,
              c.info.name,
              now,
-             {}}
+             {},
+             run.incident.service_name,
+             c.info.risk,
+             FactResult::none,
+             c.info.build}
         );
     }
     s_.feed.publish(
@@ -187,12 +191,14 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, 
          {"dry_run", run.dry_run}}
     );
     Store::Job job = [row,
+                      risk = c.info.risk,
                       event = run.stored ? Store::Job{} : store_event(run),
                       decision = decision_json(run),
                       actor = run.approver.empty() ? std::string{"heald"} : run.approver,
                       now](Database& db) -> result<void> {
         if (event) HEAL_TRY(event(db));
         HEAL_TRY(sql::insert_attempt(db, row));
+        if (risk != Risk::safe) HEAL_TRY(sql::set_attempt_risk(db, row.id, risk));
         HEAL_TRY(sql::begin_healing(db, row.event, decision, !row.dry_run, now));
         const json::object detail{
             {"event", row.event},

@@ -1,5 +1,7 @@
 #include "service/healer_impl.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 
@@ -65,37 +67,168 @@ std::string HealerImpl::decision_json(const Run& run) const {
     return json::serialize(json::object{{"candidates", std::move(candidates)}, {"verdicts", run.verdicts}});
 }
 
+namespace {
+
+/// Repeated looks at the same obstacle (a lock, a pause) are one entry with the newest time.
+void note_verdicts(
+    Run& run, const Candidate& candidate, const GuardResult& outcome, bool approved, Time now
+) {
+    json::array stopped, overridden;
+    for (const auto& v : outcome.verdicts) {
+        if (v.overridden)
+            overridden.push_back(json::object{{"guard", to_string(v.guard)}, {"reason", v.reason}});
+        if (v.passed) continue;
+        json::object item{{"guard", to_string(v.guard)}, {"reason", v.reason}};
+        if (v.input_missing) item["input_missing"] = true;
+        if (v.needs_approval) item["needs_approval"] = true;
+        if (v.retry_at) item["retry_at"] = to_rfc3339(*v.retry_at);
+        stopped.push_back(std::move(item));
+    }
+    json::object entry{
+        {"strategy", candidate.info.name},
+        {"at", to_rfc3339(now)},
+        {"allowed", outcome.allowed()},
+        {"approved", approved},
+        {"asked", outcome.verdicts.size()},
+        {"decided_by", outcome.allowed() ? "" : to_string(outcome.last().guard)},
+        {"stopped", std::move(stopped)}};
+    if (!overridden.empty()) entry["overridden"] = std::move(overridden);
+    std::int64_t times = 1;
+    if (!run.verdicts.empty()) {
+        const auto& last = run.verdicts.back().get_object();
+        if (string_at(last, "strategy") == candidate.info.name &&
+            string_at(last, "decided_by") == string_at(entry, "decided_by") && !outcome.allowed()) {
+            times = int_at(last, "times", 1) + 1;
+            run.verdicts.pop_back();
+        }
+    }
+    entry["times"] = times;
+    run.verdicts.push_back(std::move(entry));
+    if (run.verdicts.size() > 50) run.verdicts.erase(run.verdicts.begin());
+}
+
+}  // namespace
+
+bool HealerImpl::must_look_around(const Run& run) const {
+    const auto* service = s_.service(run.incident.service_name, run.incident.environment);
+    if (!service) return false;
+    if (!service->depends_on.empty()) return true;
+    return std::any_of(s_.settings->groups.begin(), s_.settings->groups.end(), [&](const GroupSettings& g) {
+        return std::find(g.services.begin(), g.services.end(), service->name) != g.services.end();
+    });
+}
+
+asio::awaitable<void> HealerImpl::look_around(Run& run) {
+    const auto settings = s_.settings;
+    const auto* own = s_.service(run.incident.service_name, run.incident.environment);
+    // One look at each service that matters; those without a probe are known by their incidents alone.
+    std::map<std::string, std::pair<std::size_t, std::size_t>> spans;
+    std::vector<ProbeSettings> probes;
+    const auto want = [&](const std::string& name) {
+        if (spans.contains(name)) return;
+        const auto* service = s_.service(name, run.incident.environment);
+        const std::size_t first = probes.size();
+        if (service) probes.insert(probes.end(), service->probes.begin(), service->probes.end());
+        spans[name] = {first, probes.size()};
+    };
+    if (own) {
+        for (const auto& name : own->depends_on) want(name);
+        for (const auto& group : settings->groups) {
+            if (std::find(group.services.begin(), group.services.end(), own->name) == group.services.end())
+                continue;
+            for (const auto& name : group.services) want(name);
+        }
+    }
+    const Evidence evidence = co_await s_.prober.check(probes);
+    const auto state = [&](const std::string& name) -> std::pair<bool, std::string> {
+        const auto [first, last] = spans.at(name);
+        for (std::size_t i = first; i < last; ++i) {
+            const auto& item = evidence.items.at(i).get_object();
+            if (!bool_at(item, "ok"))
+                return {false, fmt::format("{}: {}", string_at(item, "source"), string_at(item, "text"))};
+        }
+        if (first < last) return {true, {}};
+        for (const auto& [key, other] : runs_) {
+            if (other->incident.target == name) return {false, "it has an open incident"};
+        }
+        return {true, {}};
+    };
+    std::vector<DependencyHealth> dependencies;
+    std::vector<GroupHealth> groups;
+    if (own) {
+        for (const auto& name : own->depends_on) {
+            const auto [up, text] = state(name);
+            dependencies.push_back({name, up, text});
+        }
+        for (const auto& group : settings->groups) {
+            if (std::find(group.services.begin(), group.services.end(), own->name) == group.services.end())
+                continue;
+            GroupHealth health{
+                group.name, static_cast<unsigned>(group.services.size()), group.minimum(), 0, 0};
+            for (const auto& name : group.services) {
+                if (name == own->name) continue;
+                const bool acting =
+                    std::any_of(history_.facts().begin(), history_.facts().end(), [&](const AttemptFact& f) {
+                        return !f.ended && f.target == name;
+                    });
+                health.acting += acting;
+                health.healthy += !acting && state(name).first;
+            }
+            groups.push_back(std::move(health));
+        }
+    }
+    run.dependencies = std::move(dependencies);
+    run.groups = std::move(groups);
+}
+
+asio::awaitable<std::optional<HealingInput>> HealerImpl::look(Run& run) {
+    const Evidence evidence = co_await s_.prober.check(run.probes);
+    const bool others =
+        std::any_of(history_.facts().rbegin(), history_.facts().rend(), [&](const AttemptFact& f) {
+            return f.target == run.incident.target && f.event != run.incident.id && f.ended &&
+                   *f.ended >= run.incident.opened_at;
+        });
+    co_return input::Looked{evidence, others};
+}
+
 HealingInput HealerImpl::consider(Run& run, const order::Consider& o) {
     const auto& candidate = run.machine->candidates()[o.index];
+    std::vector<std::string> grants;
+    for (const auto& declared : candidate.info.capabilities) {
+        for (auto& grant : expand_capability(declared, run.target)) grants.push_back(std::move(grant));
+    }
     GuardInput in;
     in.incident = &run.incident;
     in.candidate = &candidate;
     in.limits = &s_.settings->limits;
     in.history = history_loaded_ ? &history_ : nullptr;
+    in.episodes = history_loaded_ ? &episodes_ : nullptr;
+    in.storm = history_loaded_ ? &storm_ : nullptr;
+    in.holds = s_.holds ? &*s_.holds : nullptr;
+    in.windows = &s_.settings->windows;
     in.approved = o.approved;
+    in.break_glass = o.approved && run.break_glass;
     in.paused = paused_;
     in.pause_reason = pause_reason_;
+    if (must_look_around(run)) {
+        in.groups = run.groups;
+        in.dependencies = run.dependencies;
+    } else {
+        in.groups.emplace();
+        in.dependencies.emplace();
+    }
+    in.grants = std::move(grants);
+    in.forbidden = &s_.settings->forbidden;
     in.max_auto_risk = s_.settings->max_auto_risk;
     in.attempts_of_incident = run.attempts;
     in.now = s_.clock.wall();
     const auto outcome = evaluate_guards(in);
     counters_.count(outcome);
-    json::array items;
-    for (const auto& v : outcome.verdicts) {
-        items.push_back(json::object{
-            {"guard", to_string(v.guard)}, {"passed", v.passed}, {"reason", v.reason}});
-    }
-    run.verdicts.push_back(json::object{
-        {"strategy", candidate.info.name},
-        {"at", to_rfc3339(in.now)},
-        {"approved", o.approved},
-        {"verdicts", std::move(items)}});
-    if (run.verdicts.size() > 50) run.verdicts.erase(run.verdicts.begin());
+    note_verdicts(run, candidate, outcome, o.approved, in.now);
     if (!o.approved) run.approver.clear();  // an approval is for one strategy, not for those after it
     const auto& last = outcome.last();
-    const bool temporary = last.guard == GuardId::kill_switch || last.guard == GuardId::target_lock;
     return input::Guarded{
-        outcome.allowed(), last.needs_approval, last.retry_at, temporary && !last.passed, last.reason};
+        outcome.allowed(), last.needs_approval, last.retry_at, last.temporary && !last.passed, last.reason};
 }
 
 }  // namespace heal

@@ -32,6 +32,7 @@ public:
 
     void set_paused(std::optional<bool> paused, std::string reason) override;
 
+    void holds_changed() override;
     void strategies_changed() override { quiet_.clear(); }
     std::size_t open_count() const override { return runs_.size(); }
     const GuardCounters& guard_counters() const override { return counters_; }
@@ -71,6 +72,7 @@ private:
     /// Assesses those that want to be asked, moves the confidence by what was learned, ranks.
     asio::awaitable<void> rank_candidates(Run& run);
 
+    void restore_episodes(const std::vector<sql::EpisodeRow>& rows);
     /// Where an incident stood before the restart; what was tried then is not tried again.
     HealingInput resume_input(Run& run);
 
@@ -89,7 +91,13 @@ private:
 
     asio::awaitable<std::optional<HealingInput>> perform(Run& run, const HealingOrder& order);
 
+    /// Looks at what it depends on and at its groups, where the inventory names any.
+    asio::awaitable<void> look_around(Run& run);
+    bool must_look_around(const Run& run) const;
     HealingInput consider(Run& run, const order::Consider& o);
+    /// Is the target healthy again although nothing was done for this incident?
+    asio::awaitable<std::optional<HealingInput>> look(Run& run);
+    void episode_opened(const Incident& incident);
 
     asio::awaitable<std::optional<HealingInput>> write_intent(Run& run, std::size_t index);
 
@@ -113,6 +121,8 @@ private:
     std::map<std::string, Quiet> quiet_;
     std::map<std::string, std::string> excluded_;
     History history_;
+    Episodes episodes_;
+    StormWatch storm_;
     bool history_loaded_ = false;
     OutcomeBook book_;
     GuardCounters counters_;

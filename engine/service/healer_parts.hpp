@@ -3,6 +3,7 @@
 #pragma once
 
 #include "service/healer.hpp"
+#include "store/brain_store.hpp"
 
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -26,6 +27,9 @@ inline std::string key_of(const std::string& fingerprint, const std::string& env
 
 /// Longest time a fingerprint that could not be healed is left alone.
 inline constexpr Duration longest_quiet = std::chrono::hours{1};
+
+/// How far back guards look: a day for the budget and the breaker, and what a clock may be wrong.
+inline constexpr Duration history_kept = std::chrono::hours{26};
 
 /// The whole call as text, so that a restart can repeat it exactly, and back.
 std::string to_text(const StrategyCall& call);
@@ -104,9 +108,12 @@ struct Run {
     StrategyCall call;
     std::shared_ptr<Execution> execution;
     bool dry_run = false, executing = false, resumed = false;
-    bool stored = true;  ///< false: its row could not be written, the next write tries again
+    bool break_glass = false;  ///< the approver overrides what protects against haste
+    bool stored = true;        ///< false: its row could not be written, the next write tries again
     unsigned attempts = 0;
     json::array verdicts;
+    std::optional<std::vector<GroupHealth>> groups;             ///< as last looked at
+    std::optional<std::vector<DependencyHealth>> dependencies;  ///< likewise
     Evidence evidence;
     std::vector<sql::AttemptRow> earlier;  ///< of before a restart
 };

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 namespace heal {
 
@@ -13,9 +14,20 @@ asio::awaitable<result<void>> HealerImpl::recover() {
     std::map<std::string, std::vector<sql::AttemptRow>> attempts;
     const Time now = s_.clock.wall();
     HEAL_CO_TRY(co_await s_.store.write([&](Database& db) -> result<void> {
-        auto history = sql::load_history(db, now - Duration{1h});
+        auto history = sql::load_facts(db, now - history_kept);
         if (!history) return history.error();
         for (auto& fact : *history) history_.started(std::move(fact));
+        auto episodes = sql::load_episodes(db, now - history_kept);
+        if (!episodes) return episodes.error();
+        restore_episodes(*episodes);
+        auto verified = sql::load_verified_attempts(db, now - history_kept);
+        if (!verified) return verified.error();
+        for (const auto& v : *verified) {
+            if (v.failed)
+                excluded_[key_of(v.fingerprint, v.environment)] = v.strategy;
+            else
+                excluded_.erase(key_of(v.fingerprint, v.environment));
+        }
         auto outcomes = sql::load_outcomes(db, 50'000);
         if (!outcomes) return outcomes.error();
         for (const auto& o : *outcomes)
@@ -50,6 +62,27 @@ asio::awaitable<result<void>> HealerImpl::recover() {
         start(std::move(run));
     }
     co_return result<void>{};
+}
+
+/// Openings and ends in the order in which they happened, as if they had been seen.
+void HealerImpl::restore_episodes(const std::vector<sql::EpisodeRow>& rows) {
+    std::vector<std::pair<Time, const sql::EpisodeRow*>> moments;
+    for (const auto& row : rows) {
+        moments.emplace_back(row.opened, &row);
+        if (row.closed) moments.emplace_back(std::max(row.opened, *row.closed), &row);
+    }
+    std::stable_sort(moments.begin(), moments.end(), [](const auto& a, const auto& b) {
+        return a.first < b.first;
+    });
+    std::set<const sql::EpisodeRow*> open;
+    for (const auto& [at, row] : moments) {
+        if (open.insert(row).second) {
+            episodes_.opened(row->target, at);
+            if (s_.service(row->service, row->environment))
+                storm_.opened(row->target, at, s_.settings->limits.storm);
+        } else
+            episodes_.closed(row->target, at);
+    }
 }
 
 /// Where an incident stood before the restart; what was tried then is not tried again.
