@@ -37,6 +37,7 @@ struct Drill {
         in.windows = &windows;
         in.forbidden = &forbidden;
         in.paused = false;
+        in.health.emplace();
         in.groups.emplace();
         in.dependencies.emplace();
         in.grants.emplace();
@@ -93,6 +94,10 @@ void provoke(GuardId guard, Drill& d) {
             return;
         case GuardId::change_freeze:
             d.hold(HoldKind::freeze);
+            return;
+        case GuardId::evidence:
+            d.in.health = TargetHealth{1, 0, {}};
+            d.limits.healthy_acts = 0;
             return;
         case GuardId::target_lock:
             d.history.started(
@@ -201,6 +206,9 @@ bool blind(GuardId guard, Drill& d) {
         case GuardId::circuit_breaker:
         case GuardId::repetition:
             d.in.history = nullptr;
+            return true;
+        case GuardId::evidence:
+            d.in.health.reset();
             return true;
         case GuardId::blast_radius:
             d.in.groups.reset();

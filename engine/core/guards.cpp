@@ -22,6 +22,7 @@ struct About {
 constexpr std::array<About, guard_count> about = {{
     {"kill_switch", "a person stopped healing: everywhere, for a service or for a strategy"},
     {"maintenance", "somebody works on the service, in a window that ends by itself"},
+    {"evidence", "a target whose probes all pass is not disturbed for what a line says"},
     {"target_lock", "never two actions on one target at once"},
     {"cooldown", "an error that was just acted on gets time to go away"},
     {"attempts", "one incident does not try everything there is"},
@@ -45,6 +46,8 @@ constexpr std::array<About, guard_count> about = {{
 constexpr Duration longest_breaker = 24h;
 // Where no one can know when the reason goes away; short beside what it costs to be late.
 constexpr Duration look_again = 2s;
+// So many lines about a target that seems healthy are worth a person's look.
+constexpr std::uint64_t many_lines = 10;
 
 Verdict pass(GuardId guard) {
     Verdict v;
@@ -248,6 +251,31 @@ Verdict evaluate(GuardId guard, const GuardInput& in) {
         }
         case GuardId::maintenance:
             return held(guard, in, HoldKind::maintenance, "maintenance");
+        case GuardId::evidence: {
+            if (candidate.info.risk == Risk::safe || in.approved) return pass(guard);
+            if (!in.health) return missing(guard, "the target could not be looked at");
+            const bool healthy = in.health->positive > 0 && in.health->negative == 0;
+            if (in.health->negative > 0 && in.now - in.health->ill_since.value_or(in.now) < limits.confirm) {
+                // A process that is being replaced is gone for a moment too.
+                const Time sure = in.health->ill_since.value_or(in.now) + limits.confirm;
+                return deny(
+                    guard,
+                    fmt::format("'{}' looks ill; it must for {} ms", incident.target, limits.confirm.count()),
+                    sure
+                );
+            }
+            if (!healthy || (limits.healthy_acts > 0 && incident.count >= limits.healthy_acts))
+                return pass(guard);
+            auto verdict =
+                deny(guard, fmt::format("all {} probes of '{}' pass", in.health->positive, incident.target));
+            verdict.temporary = true;
+            if (incident.count >= many_lines) {
+                verdict.needs_approval = true;
+                verdict.reason += fmt::format(", though it was said {} times", incident.count);
+                verdict.retry_at = in.now + look_again;
+            }
+            return verdict;
+        }
         case GuardId::target_lock:
             if (!in.history) return missing(guard, "the history of attempts could not be read");
             for (const auto& fact : in.history->facts()) {

@@ -31,6 +31,10 @@ struct Limits {
         86'400'000};  ///< without a failure for so long, older ones are forgotten
     std::chrono::milliseconds repeat_after{
         3'600'000};  ///< what failed last on an error may be tried again though nothing is new; 0: at once
+    std::chrono::milliseconds confirm{
+        500};  ///< a target must look ill for so long before it is disturbed; 0: one look is enough
+    unsigned healthy_acts =
+        0;  ///< occurrences after which a healthy target may be disturbed; 0: never by itself
     StormLimits storm;
 };
 
@@ -50,6 +54,12 @@ struct DependencyHealth {
     std::string text;  ///< why not
 };
 
+/// What the target's own probes say just now; both 0: it has none.
+struct TargetHealth {
+    unsigned positive = 0, negative = 0;
+    std::optional<Time> ill_since;  ///< beginning of the first of the looks in a row that found it ill
+};
+
 struct GuardInput {
     const Incident* incident = nullptr;
     const Candidate* candidate = nullptr;
@@ -61,6 +71,7 @@ struct GuardInput {
     const std::vector<WindowRule>* windows = nullptr;  ///< of the configuration; null: could not be read
     std::optional<bool> paused;                        ///< kill switch for all; nullopt: could not be read
     std::string pause_reason;
+    std::optional<TargetHealth> health;                         ///< nullopt: not looked at
     std::optional<std::vector<GroupHealth>> groups;             ///< it belongs to; nullopt: not looked at
     std::optional<std::vector<DependencyHealth>> dependencies;  ///< nullopt: not looked at
     std::optional<std::vector<std::string>> grants;  ///< capabilities it would get; nullopt: not known
@@ -78,6 +89,7 @@ struct GuardInput {
 enum class GuardId : std::uint8_t {
     kill_switch,
     maintenance,
+    evidence,
     target_lock,
     cooldown,
     attempts,
@@ -97,7 +109,7 @@ enum class GuardId : std::uint8_t {
     autonomy,
     change_freeze
 };
-inline constexpr std::size_t guard_count = 20;
+inline constexpr std::size_t guard_count = 21;
 const char* to_string(GuardId guard) noexcept;
 /// One sentence: what it protects from.
 const char* purpose(GuardId guard) noexcept;

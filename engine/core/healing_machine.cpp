@@ -71,6 +71,7 @@ HealingMachine::Orders HealingMachine::next(Time now) {
     }
     if (const auto i = find(Fate::needs_approval); i < fates_.size()) {
         phase_ = Phase::asking;
+        if (!waiting_since_) waiting_since_ = now;
         state_ = EventState::awaiting_approval;
         order::Move asks{
             state_, fmt::format("'{}' waits for approval: {}", candidates_[i].info.name, reasons_[i])};

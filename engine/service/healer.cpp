@@ -289,7 +289,7 @@ asio::awaitable<void> HealerImpl::drive(RunPtr run) {
 
 asio::awaitable<std::optional<HealingInput>> HealerImpl::perform(Run& run, const HealingOrder& order) {
     if (const auto* o = std::get_if<order::Consider>(&order)) {
-        if (must_look_around(run)) co_await look_around(run);
+        if (must_look_around(run, run.machine->candidates()[o->index])) co_await look_around(run);
         co_return consider(run, *o);
     }
     if (std::holds_alternative<order::Look>(order)) co_return co_await look(run);

@@ -1,3 +1,4 @@
+#include "base/id.hpp"
 #include "service/healer_impl.hpp"
 
 #include <fmt/format.h>
@@ -109,7 +110,8 @@ void note_verdicts(
 
 }  // namespace
 
-bool HealerImpl::must_look_around(const Run& run) const {
+bool HealerImpl::must_look_around(const Run& run, const Candidate& candidate) const {
+    if (!run.probes.empty() && candidate.info.risk != Risk::safe) return true;
     const auto* service = s_.service(run.incident.service_name, run.incident.environment);
     if (!service) return false;
     if (!service->depends_on.empty()) return true;
@@ -131,7 +133,9 @@ asio::awaitable<void> HealerImpl::look_around(Run& run) {
         if (service) probes.insert(probes.end(), service->probes.begin(), service->probes.end());
         spans[name] = {first, probes.size()};
     };
+    const bool own_health = own && !run.probes.empty();
     if (own) {
+        if (own_health) want(own->name);
         for (const auto& name : own->depends_on) want(name);
         for (const auto& group : settings->groups) {
             if (std::find(group.services.begin(), group.services.end(), own->name) == group.services.end())
@@ -139,6 +143,7 @@ asio::awaitable<void> HealerImpl::look_around(Run& run) {
             for (const auto& name : group.services) want(name);
         }
     }
+    const Time began = s_.clock.wall();
     const Evidence evidence = co_await s_.prober.check(probes);
     const auto state = [&](const std::string& name) -> std::pair<bool, std::string> {
         const auto [first, last] = spans.at(name);
@@ -177,8 +182,53 @@ asio::awaitable<void> HealerImpl::look_around(Run& run) {
             groups.push_back(std::move(health));
         }
     }
+    TargetHealth health;
+    if (own_health) {
+        const auto [first, last] = spans.at(own->name);
+        for (std::size_t i = first; i < last; ++i)
+            (bool_at(evidence.items.at(i).get_object(), "ok") ? health.positive : health.negative) += 1;
+    }
+    if (health.negative == 0)
+        run.ill_since.reset();
+    else if (!run.ill_since)
+        run.ill_since = began;
+    health.ill_since = run.ill_since;
+    run.health = health;
+    for (const auto& d : dependencies) {
+        if (!d.up) open_dependency(run, d);
+    }
     run.dependencies = std::move(dependencies);
     run.groups = std::move(groups);
+}
+
+void HealerImpl::open_dependency(const Run& run, const DependencyHealth& dependency) {
+    const auto* service = s_.service(dependency.name, run.incident.environment);
+    const bool known = std::any_of(runs_.begin(), runs_.end(), [&](const auto& other) {
+        return other.second->incident.target == dependency.name;
+    });
+    if (!service || known || stopping_) return;
+    Incident in;
+    in.fingerprint = sha256_hex("dependency down\x1f" + dependency.name).substr(0, 16);
+    in.environment = run.incident.environment;
+    if (is_quiet(in.fingerprint, in.environment)) return;
+    in.id = new_id(s_.clock);
+    in.service_name = in.target = dependency.name;
+    in.severity = run.incident.severity;
+    in.trigger = "dependency down";
+    in.opened_at = in.first_at = in.last_at = s_.clock.wall();
+    in.count = 1;
+    in.record.service_name = dependency.name;
+    in.record.environment = in.environment;
+    in.record.fingerprint = in.fingerprint;
+    in.record.level = Level::error;
+    in.record.message = fmt::format(
+        "'{}' is down, seen from '{}': {}", dependency.name, run.incident.service_name, dependency.text
+    );
+    in.record.source = "heald:dependency";
+    in.record.time = in.record.received = in.opened_at;
+    in.pattern = in.record.pattern = in.trigger;
+    auto candidates = s_.strategies.fitting(in, service->facts, [](Duration) { return std::uint64_t{1}; });
+    open(std::move(in), std::move(candidates));
 }
 
 asio::awaitable<std::optional<HealingInput>> HealerImpl::look(Run& run) {
@@ -210,10 +260,12 @@ HealingInput HealerImpl::consider(Run& run, const order::Consider& o) {
     in.break_glass = o.approved && run.break_glass;
     in.paused = paused_;
     in.pause_reason = pause_reason_;
-    if (must_look_around(run)) {
+    if (must_look_around(run, candidate)) {
+        in.health = run.health;
         in.groups = run.groups;
         in.dependencies = run.dependencies;
     } else {
+        in.health.emplace();
         in.groups.emplace();
         in.dependencies.emplace();
     }

@@ -93,7 +93,9 @@ private:
 
     /// Looks at what it depends on and at its groups, where the inventory names any.
     asio::awaitable<void> look_around(Run& run);
-    bool must_look_around(const Run& run) const;
+    /// What it depends on is down: that is an incident of its own, and the one to heal.
+    void open_dependency(const Run& run, const DependencyHealth& dependency);
+    bool must_look_around(const Run& run, const Candidate& candidate) const;
     HealingInput consider(Run& run, const order::Consider& o);
     /// Is the target healthy again although nothing was done for this incident?
     asio::awaitable<std::optional<HealingInput>> look(Run& run);

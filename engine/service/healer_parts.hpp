@@ -112,6 +112,8 @@ struct Run {
     bool stored = true;        ///< false: its row could not be written, the next write tries again
     unsigned attempts = 0;
     json::array verdicts;
+    std::optional<Time> ill_since;                              ///< see TargetHealth
+    std::optional<TargetHealth> health;                         ///< of its own probes, as last looked at
     std::optional<std::vector<GroupHealth>> groups;             ///< as last looked at
     std::optional<std::vector<DependencyHealth>> dependencies;  ///< likewise
     Evidence evidence;

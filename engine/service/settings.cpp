@@ -476,6 +476,8 @@ void read_limits(Mapping& in, Limits& limits) {
     in.integer("breaker_failures", limits.breaker_failures, 0, 1000);
     in.duration("breaker_pause", limits.breaker_pause, 1s, 24h);
     in.duration("stable_for", limits.stable_for, 1min, 24h);
+    in.duration("confirm", limits.confirm, 0ms, 10min);
+    in.integer("healthy_acts", limits.healthy_acts, 0, 1'000'000);
     in.duration("repeat_after", limits.repeat_after, 0ms, 24h);
     in.integer("storm_targets", limits.storm.targets, 0, 100'000);
     in.duration("storm_window", limits.storm.window, 1s, 1h);

@@ -17,6 +17,7 @@ BINARY = ROOT / "build/release/bin/guards_mutants"
 NAMED = {
     "kill_switch": "Guards.TheKillSwitchStopsAllOrOneServiceOrOneStrategy",
     "maintenance": "Guards.MaintenanceEndsByItself",
+    "evidence": "Guards.AHealthyTargetIsNotDisturbedForWhatALineSays",
     "target_lock": "Guards.OnlyOneActsOnATarget",
     "cooldown": "Guards.CooldownTellsWhenItEnds",
     "attempts": "Guards.AnIncidentHasOnlySoManyAttempts",

@@ -136,11 +136,13 @@ def test_nothing_is_done_while_a_dependency_is_down(tmp_path, sites):
     done = tmp_path / "done"
     sites["db"].ok = sites["cart"].ok = False
     with Heald({**OPEN, "services": [service("db", sites), service("cart", sites, depends_on=["db"])]}) as h:
-        h.script("touch.lua", touch_script("touch", done))
+        h.script("touch.lua", touch_script("touch", done, matches='{ service = "cart" }'))
         h.loaded("touch")
         h.log_error("cannot reach the database")
         held = wait_for("it waits", lambda: [e for e in h.events() if "is down" in e["reason"]])[0]
         assert "'db'" in held["reason"] and not lines(done)
+        below = h.ended("db")[0]
+        assert below["trigger_name"] == "dependency down" and "seen from 'cart'" in below["incident"]["message"]
         sites["db"].ok = True
         wait_for("it acts once the dependency is up", lambda: lines(done), 10)
         guards = {g["guard"]: g for g in h.get("/api/v1/guards")["guards"]}
@@ -213,7 +215,7 @@ def test_the_site_forbids_a_capability_and_the_drill_passes(tmp_path, sites):
         h.log_error("broken")
         assert "the site forbids" in h.ended()[0]["reason"] and not lines(done)
         code, out, _ = healctl(h, "drill")
-        assert code == 0 and out.count(" ok ") + out.count(" off ") == 20 and "FAILED" not in out
+        assert code == 0 and out.count(" ok ") + out.count(" off ") == 21 and "FAILED" not in out
         assert "capability" in healctl(h, "guard", "list")[1]
 
 

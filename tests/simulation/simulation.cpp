@@ -189,6 +189,10 @@ private:
             in.holds = chance(0.02) ? nullptr : &holds_;
             in.windows = &windows_;
             in.forbidden = &forbidden_;
+            if (!chance(0.02)) in.health.emplace();
+            if (in.health && chance(0.2)) in.health->positive = 1;
+            if (in.health && chance(0.2))
+                in.health->negative = 1, in.health->ill_since = now_ - Duration{pick(0, 1'000'000)};
             if (!chance(0.02)) in.groups.emplace();
             if (in.groups && chance(0.1))
                 in.groups->push_back({"g", 3, 2, static_cast<unsigned>(pick(0, 2)), 0});

@@ -31,6 +31,7 @@ struct Case {
         in.windows = &windows;
         in.forbidden = &forbidden;
         in.paused = false;
+        in.health.emplace();
         in.groups.emplace();
         in.dependencies.emplace();
         in.grants = std::vector<std::string>{"exec:/usr/bin/systemctl"};
@@ -163,6 +164,32 @@ TEST(Guards, AChangeFreezeLetsOnlyWhatIsSafePass) {
     c.in.break_glass = true;
     EXPECT_EQ(c.tripped(), "");
     EXPECT_TRUE(evaluate_guards(c.in).verdicts.back().overridden);
+}
+
+TEST(Guards, AHealthyTargetIsNotDisturbedForWhatALineSays) {
+    Case c;
+    c.who.info.risk = Risk::disruptive;
+    EXPECT_EQ(c.tripped(), "") << "without probes the line is all there is";
+    c.in.health = TargetHealth{2, 0, {}};
+    EXPECT_EQ(c.tripped(), "evidence");
+    EXPECT_TRUE(c.verdict().temporary);
+    EXPECT_FALSE(c.verdict().needs_approval);
+    c.incident.count = 10;
+    EXPECT_TRUE(c.verdict().needs_approval) << "said again and again: a person should look";
+    c.limits.healthy_acts = 10;
+    EXPECT_EQ(c.tripped(), "");
+    c.limits.healthy_acts = 0;
+    c.in.health = TargetHealth{1, 1, t0 - 100ms};
+    EXPECT_EQ(c.tripped(), "evidence") << "a process that is replaced is gone for a moment too";
+    EXPECT_EQ(c.verdict().retry_at, t0 + 400ms);
+    c.in.health = TargetHealth{1, 1, t0 - 500ms};
+    EXPECT_EQ(c.tripped(), "");
+    c.in.health = TargetHealth{2, 0, {}};
+    c.who.info.risk = Risk::safe;
+    EXPECT_EQ(c.tripped(), "");
+    c.who.info.risk = Risk::disruptive;
+    c.in.health.reset();
+    EXPECT_TRUE(c.verdict().input_missing);
 }
 
 TEST(Guards, OnlyOneActsOnATarget) {
