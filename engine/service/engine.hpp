@@ -76,6 +76,11 @@ public:
     /// open.
     virtual Brain* brain() = 0;
 
+    /// `what`: run (resumes when it has ended), pause or resume. Audited. errc::not_found, errc::conflict.
+    virtual boost::asio::awaitable<result<json::object>> job(
+        std::string name, std::string what, std::string actor
+    ) = 0;
+
     virtual json::object status() const = 0;
     /// "" when ready, else why not.
     virtual std::string not_ready() const = 0;

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 namespace heal {
 
@@ -97,10 +98,7 @@ void HealerImpl::open(Incident incident, std::vector<Candidate> candidates) {
          {"message", to_valid_utf8(title_of(run->incident.record))},
          {"first_event_at", to_rfc3339(run->incident.first_at)}}
     );
-    s_.store.submit(store_event(*run), [run](result<void> outcome) {
-        run->stored = outcome.has_value();
-        if (!outcome) log::error("not stored (event): {}", outcome.error().text);
-    });
+    submit("event", store_event(*run));
     start(std::move(run));
 }
 
@@ -154,6 +152,16 @@ void HealerImpl::episode_opened(const Incident& incident) {
 
 void HealerImpl::housekeeping() {
     const Time now = s_.clock.wall();
+    if (std::exchange(unsettled_, false)) {
+        s_.store.submit(
+            [](Database& db) -> result<void> {
+                auto settled = sql::settle_intents(db);
+                if (!settled) return settled.error();
+                return {};
+            },
+            [this](result<void> outcome) { unsettled_ = unsettled_ || !outcome; }
+        );
+    }
     history_.forget_before(now - history_kept);
     episodes_.forget_before(now - history_kept);
     std::erase_if(quiet_, [&](const auto& item) { return item.second.until + longest_quiet < now; });
@@ -191,8 +199,9 @@ asio::awaitable<void> HealerImpl::stop(std::chrono::milliseconds grace) {
     }
 }
 
+/// What became of an incident is stored, however long the store is away.
 void HealerImpl::submit(const char* what, Store::Job job) {
-    s_.store.submit(std::move(job), [what](result<void> outcome) {
+    s_.store.keep(std::move(job), [what](result<void> outcome) {
         if (!outcome) log::error("not stored ({}): {}", what, outcome.error().text);
     });
 }
@@ -399,12 +408,9 @@ void HealerImpl::finish(Run& run, const order::Finish& o) {
     );
     submit(
         "end of event",
-        [event = run.stored ? Store::Job{} : store_event(run),
-         id = run.incident.id,
-         end,
-         decision = decision_json(run),
-         now](Database& db) -> result<void> {
-            if (event) HEAL_TRY(event(db));
+        [event = store_event(run), id = run.incident.id, end, decision = decision_json(run), now](Database& db
+        ) -> result<void> {
+            HEAL_TRY(event(db));  // a no-op unless it could not be stored before
             HEAL_TRY(sql::set_event_decision(db, id, decision, now));
             HEAL_TRY(sql::finish_event(db, id, end, now));
             return sql::append_audit(

@@ -81,7 +81,7 @@ void AttemptLedger::end(EffectResult r) {
          {"error", to_valid_utf8(r.error)},
          {"duration_us", r.duration.count()}}
     );
-    shared_.store.submit(
+    shared_.store.keep(
         [attempt = attempt_, r = std::move(r), state, undoes](Database& db) -> result<void> {
             HEAL_TRY(sql::end_action(
                 db, attempt, r.phase, r.step, state, json::serialize(r.result), r.error, r.duration.count()
@@ -146,7 +146,8 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, 
     run.dry_run = s_.settings->dry_run || c.autonomy == Autonomy::shadow;
     run.call = make_call(run, c, run.attempt, c.info.timeout, run.dry_run);
     const Time now = s_.clock.wall();
-    sql::AttemptRow row;
+    auto intent = std::make_shared<sql::Intent>();
+    auto& row = intent->attempt;
     row.id = run.attempt;
     row.event = run.incident.id;
     row.fingerprint = run.incident.fingerprint;
@@ -163,6 +164,22 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, 
     row.dry_run = run.dry_run;
     row.request = to_text(run.call);
     row.started_at = now;
+    intent->opened_at = run.incident.opened_at;
+    intent->decision = decision_json(run);
+    intent->actor = run.approver.empty() ? std::string{"heald"} : run.approver;
+    // Its short form overtakes everything; the tables follow in order with the batch that it came with.
+    auto written = std::make_shared<IntentGate>(s_.io);
+    s_.store.submit_urgent(
+        [intent](Database& db) { return sql::write_intent(db, *intent); },
+        [written](result<void> outcome) { written->settle(std::move(outcome)); }
+    );
+    s_.store.submit(
+        [intent, risk = c.info.risk](Database& db) -> result<void> {
+            HEAL_TRY(sql::settle_intent(db, *intent));
+            return risk == Risk::safe ? result<void>{} : sql::set_attempt_risk(db, intent->attempt.id, risk);
+        },
+        [this](result<void> outcome) { unsettled_ = unsettled_ || !outcome; }
+    );
     ++run.attempts;
     if (!run.dry_run) {
         history_.started(
@@ -190,30 +207,10 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, 
          {"confidence", c.confidence},
          {"dry_run", run.dry_run}}
     );
-    Store::Job job = [row,
-                      risk = c.info.risk,
-                      event = run.stored ? Store::Job{} : store_event(run),
-                      decision = decision_json(run),
-                      actor = run.approver.empty() ? std::string{"heald"} : run.approver,
-                      now](Database& db) -> result<void> {
-        if (event) HEAL_TRY(event(db));
-        HEAL_TRY(sql::insert_attempt(db, row));
-        if (risk != Risk::safe) HEAL_TRY(sql::set_attempt_risk(db, row.id, risk));
-        HEAL_TRY(sql::begin_healing(db, row.event, decision, !row.dry_run, now));
-        const json::object detail{
-            {"event", row.event},
-            {"strategy", row.strategy},
-            {"build", row.build},
-            {"target", row.target},
-            {"dry_run", row.dry_run}};
-        return sql::append_audit(db, now, actor, "attempt.start", row.id, json::serialize(detail));
-    };
     // The strategy is called while the commit runs: it can change nothing by itself, and its effects wait
     // for the intent (docs/adr/0009-call-while-committing.md).
-    auto intent = std::make_shared<Intent>(s_.io);
-    s_.store.submit(std::move(job), [intent](result<void> outcome) { intent->settle(std::move(outcome)); });
-    start_execution(run, intent);
-    const auto stored = co_await intent->wait();
+    start_execution(run, written);
+    const auto stored = co_await written->wait();
     if (stored && !stopping_) co_return input::IntentStored{};
     s_.runner.cancel(run.attempt);
     co_await run.execution->wait();
@@ -224,7 +221,7 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, 
     co_return input::IntentFailed{stored.error().text};
 }
 
-void HealerImpl::start_execution(Run& run, std::shared_ptr<Intent> intent) {
+void HealerImpl::start_execution(Run& run, std::shared_ptr<IntentGate> intent) {
     run.execution = std::make_shared<Execution>(s_.io);
     run.execution->started = s_.clock.steady();
     run.executing = true;
@@ -359,8 +356,7 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::undo(Run& run, std::siz
     AttemptLedger ledger{s_, run.attempt, run.incident.id};
     run.executing = true;
     StrategyReply reply{Outcome::succeeded, 0, {}, {}, false, false, {}};
-    if (c.info.has_rollback) reply = co_await s_.runner.rollback(run.call, ledger);
-    if (reply.outcome == Outcome::succeeded && !rows->empty()) {
+    if (!rows->empty()) {
         std::vector<Effect> effects;
         for (const auto& row : *rows) {
             Effect effect;
@@ -378,6 +374,9 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::undo(Run& run, std::siz
         }
         reply = co_await s_.runner.undo(run.call, std::move(effects), ledger);
     }
+    // The author's part comes after: it sees the world as it was, and can make a service take it in again.
+    if (c.info.has_rollback && reply.outcome == Outcome::succeeded)
+        reply = co_await s_.runner.rollback(run.call, ledger);
     run.executing = false;
     const bool ok = reply.outcome == Outcome::succeeded;
     submit(

@@ -103,7 +103,7 @@ private:
 
     asio::awaitable<std::optional<HealingInput>> write_intent(Run& run, std::size_t index);
 
-    void start_execution(Run& run, std::shared_ptr<Intent> intent);
+    void start_execution(Run& run, std::shared_ptr<IntentGate> intent);
 
     asio::awaitable<std::optional<HealingInput>> execute(Run& run, std::size_t index);
 
@@ -130,7 +130,7 @@ private:
     GuardCounters counters_;
     std::optional<bool> paused_;
     std::string pause_reason_;
-    bool stopping_ = false;
+    bool stopping_ = false, unsettled_ = false;
 };
 
 }  // namespace heal

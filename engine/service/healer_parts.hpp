@@ -37,8 +37,8 @@ StrategyCall call_from(const std::string& attempt, const std::string& text);
 
 /// Whether the intent of an attempt is stored. Its strategy is called while the commit runs; its effects wait
 /// for this.
-struct Intent {
-    explicit Intent(asio::io_context& io) : wake(io, asio::steady_timer::time_point::max()) {}
+struct IntentGate {
+    explicit IntentGate(asio::io_context& io) : wake(io, asio::steady_timer::time_point::max()) {}
     void settle(result<void> result) {
         stored = std::move(result);
         wake.cancel();
@@ -57,7 +57,7 @@ class AttemptLedger final : public EffectLedger {
 public:
     /// @param intent  null: stored long ago
     AttemptLedger(
-        Shared& shared, std::string attempt, std::string event, std::shared_ptr<Intent> intent = nullptr
+        Shared& shared, std::string attempt, std::string event, std::shared_ptr<IntentGate> intent = nullptr
     )
         : shared_(shared),
           attempt_(std::move(attempt)),
@@ -75,7 +75,7 @@ public:
 private:
     Shared& shared_;
     std::string attempt_, event_;
-    std::shared_ptr<Intent> intent_;
+    std::shared_ptr<IntentGate> intent_;
     std::map<std::pair<std::string, std::int64_t>, std::int64_t> undoes_;
     std::map<std::pair<std::string, std::int64_t>, std::string> summaries_;
 };

@@ -12,32 +12,28 @@ using namespace std::chrono_literals;
 asio::awaitable<result<void>> HealerImpl::recover() {
     std::vector<sql::OpenEvent> open_events;
     std::map<std::string, std::vector<sql::AttemptRow>> attempts;
+    std::vector<AttemptFact> history;
+    std::vector<sql::EpisodeRow> episodes;
+    std::vector<sql::VerifiedAttempt> verified;
+    std::vector<sql::OutcomeRow> outcomes;
+    std::vector<sql::HeldEvent> holding;
+    std::vector<sql::QuietEvent> given_up;
     const Time now = s_.clock.wall();
+    const auto take = [](auto&& loaded, auto& ret) -> result<void> {
+        if (!loaded) return loaded.error();
+        ret = std::move(*loaded);
+        return {};
+    };
+    // A job may run twice (store.hpp): it only reads; what it read is used below.
     HEAL_CO_TRY(co_await s_.store.write([&](Database& db) -> result<void> {
-        auto history = sql::load_facts(db, now - history_kept);
-        if (!history) return history.error();
-        for (auto& fact : *history) history_.started(std::move(fact));
-        auto episodes = sql::load_episodes(db, now - history_kept);
-        if (!episodes) return episodes.error();
-        restore_episodes(*episodes);
-        auto verified = sql::load_verified_attempts(db, now - history_kept);
-        if (!verified) return verified.error();
-        for (const auto& v : *verified) {
-            if (v.failed)
-                excluded_[key_of(v.fingerprint, v.environment)] = v.strategy;
-            else
-                excluded_.erase(key_of(v.fingerprint, v.environment));
-        }
-        auto outcomes = sql::load_outcomes(db, 50'000);
-        if (!outcomes) return outcomes.error();
-        for (const auto& o : *outcomes)
-            book_.record(o.strategy, o.fingerprint, o.service, o.verified == "succeeded", o.at);
-        auto holding = sql::load_holding(db);
-        if (!holding) return holding.error();
-        for (auto& h : *holding) held_[key_of(h.fingerprint, h.environment)] = std::move(h);
-        auto given_up = sql::load_recently_given_up(db, now - longest_quiet);
-        if (!given_up) return given_up.error();
-        for (const auto& q : *given_up) keep_quiet(key_of(q.fingerprint, q.environment), q.closed_at);
+        auto settled = sql::settle_intents(db);
+        if (!settled) return settled.error();
+        HEAL_TRY(take(sql::load_facts(db, now - history_kept), history));
+        HEAL_TRY(take(sql::load_episodes(db, now - history_kept), episodes));
+        HEAL_TRY(take(sql::load_verified_attempts(db, now - history_kept), verified));
+        HEAL_TRY(take(sql::load_outcomes(db, 50'000), outcomes));
+        HEAL_TRY(take(sql::load_holding(db), holding));
+        HEAL_TRY(take(sql::load_recently_given_up(db, now - longest_quiet), given_up));
         auto events = sql::load_open_events(db);
         if (!events) return events.error();
         open_events = std::move(*events);
@@ -48,6 +44,18 @@ asio::awaitable<result<void>> HealerImpl::recover() {
         }
         return {};
     }));
+    for (auto& fact : history) history_.started(std::move(fact));
+    restore_episodes(episodes);
+    for (const auto& v : verified) {
+        if (v.failed)
+            excluded_[key_of(v.fingerprint, v.environment)] = v.strategy;
+        else
+            excluded_.erase(key_of(v.fingerprint, v.environment));
+    }
+    for (const auto& o : outcomes)
+        book_.record(o.strategy, o.fingerprint, o.service, o.verified == "succeeded", o.at);
+    for (auto& h : holding) held_[key_of(h.fingerprint, h.environment)] = std::move(h);
+    for (const auto& q : given_up) keep_quiet(key_of(q.fingerprint, q.environment), q.closed_at);
     history_loaded_ = true;
     for (auto& e : open_events) {
         auto run = std::make_shared<Run>(s_.io, std::move(e.incident));

@@ -44,8 +44,7 @@ Hearing::State& Hearing::state_of(const std::string& fingerprint) {
     return states_.emplace(fingerprint, State{SlidingCount{}, std::prev(ages_.end())}).first->second;
 }
 
-bool Hearing::decide(const Batch& batch, bool again, std::vector<Decided>& ret) {
-    bool urgent = false;
+void Hearing::decide(const Batch& batch, bool again, std::vector<Decided>& ret) {
     for (const auto& delta : batch.deltas) {
         const std::uint64_t fresh = again ? 0 : delta.count;
         const auto& sample = delta.samples.back();
@@ -92,14 +91,12 @@ bool Hearing::decide(const Batch& batch, bool again, std::vector<Decided>& ret) 
                                        : candidates.empty() ? d.bug_rule
                                                             : "strategy threshold";
                     d.event = incident.id;
-                    urgent = urgent || !candidates.empty();
                     healer_.open(std::move(incident), std::move(candidates));
                 }
             }
         }
         ret.push_back(std::move(d));
     }
-    return urgent;
 }
 
 void Hearing::set_aliases(std::vector<sql::FingerprintDecision> decisions) {
@@ -164,12 +161,13 @@ void Hearing::store_batch(std::shared_ptr<Batch> batch, bool again, Done done) {
     auto decided = std::make_shared<std::vector<Decided>>();
     auto accepted = std::make_shared<Accepted>();
     // Held together while the incidents opened here have their first turn (co_spawn runs it inline on this
-    // thread). An intent that came of it is committed first and alone: it is small, and somebody waits for it
-    // (docs/adr/0010-intent-first.md). The rows of the batch follow in the next commit.
+    // thread). An intent that comes of it overtakes the rows of the batch (docs/adr/0010-intent-first.md).
     const Corked corked{s_.store};
-    if (decide(*batch, again, *decided)) s_.store.cut();
+    decide(*batch, again, *decided);
     s_.store.submit(
-        [this, batch, decided, accepted](Database& db) { return store_rows(db, *batch, *decided, *accepted); },
+        [this, batch, decided, accepted](Database& db) {
+            return store_rows(db, *batch, *decided, *accepted);
+        },
         [accepted, done = std::move(done)](result<void> outcome) {
             if (!outcome)
                 done(outcome.error());
@@ -234,8 +232,7 @@ result<void> Hearing::store_rows(
                 sql::save_offset(db, {o.source, o.device, o.inode, o.offset, o.head_hash}, batch.received)
             );
     }
-    if (collided > 0)
-        s_.metrics.add("heald_fingerprint_collisions_total", {}, static_cast<double>(collided));
+    if (collided > 0) s_.metrics.add("heald_fingerprint_collisions_total", {}, static_cast<double>(collided));
     return sql::add_totals(
         db,
         batch.source,
@@ -263,9 +260,7 @@ void Hearing::count(const Batch& batch, const char* outcome) {
     for (const auto& [name, n] : rows) {
         if (n > 0)
             s_.metrics.add(
-                "heald_ingest_records_total",
-                {{"source", kind}, {"outcome", name}},
-                static_cast<double>(n)
+                "heald_ingest_records_total", {{"source", kind}, {"outcome", name}}, static_cast<double>(n)
             );
     }
     if (batch.truncated > 0)

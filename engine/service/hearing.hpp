@@ -50,8 +50,8 @@ private:
     struct Decided;
 
     State& state_of(const std::string& fingerprint);
-    /// What each delta leads to. True: an incident was opened that something can be done about.
-    bool decide(const Batch& batch, bool again, std::vector<Decided>& ret);
+    /// What each delta leads to; opens incidents.
+    void decide(const Batch& batch, bool again, std::vector<Decided>& ret);
     void store_batch(std::shared_ptr<Batch> batch, bool again, Done done);
     result<void> store_rows(
         Database& db, const Batch& batch, const std::vector<Decided>& decided, Accepted& ret_accepted

@@ -172,7 +172,21 @@ struct AttemptRow {
     Time started_at;
     std::optional<Time> ended_at;
 };
-/// The intent (D4): after its commit, and not before, the attempt may act.
+/// An intent (D4): after the commit of write_intent, and not before, the attempt may act.
+struct Intent {
+    AttemptRow attempt;    ///< its request holds the incident, whose row is written unless it is there
+    Time opened_at;        ///< of the incident
+    std::string decision;  ///< JSON, for the event
+    std::string actor;     ///< for the audit log
+};
+/// The short form: one row in a table of its own on SQLite, where the pages touched are the time of a commit;
+/// the whole on PostgreSQL, where other nodes must see it.
+result<void> write_intent(Database& db, const Intent& intent);
+/// Spreads a written intent over event, attempt and audit log; nothing when it was not written.
+result<void> settle_intent(Database& db, const Intent& intent);
+/// Intents that a crash left unsettled; settles them. Returns how many.
+result<std::int64_t> settle_intents(Database& db);
+
 result<void> insert_attempt(Database& db, const AttemptRow& row);
 /// state: 'executed' for an outcome that verification decides, or a final outcome.
 result<void> end_attempt(

@@ -1,9 +1,13 @@
 #include "store/database.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sqlite3.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <unordered_map>
 #include <vector>
 
@@ -57,11 +61,42 @@ private:
     sqlite3_stmt* statement_;
 };
 
+/// Pages in the write-ahead log from which on it is moved into the database file: 16 MiB, which one idle
+/// moment writes in some 10 ms.
+constexpr int checkpoint_pages = 4000;
+/// A frame of the log: a page and its header (sqlite.org/fileformat2.html#walformat).
+constexpr std::int64_t frame_bytes = 4096 + 24;
+constexpr std::int64_t log_step = 4 << 20;
+constexpr std::uint64_t least_free_bytes = 256U << 20U;
+
 class SqliteDatabase final : public Database {
 public:
     SqliteDatabase(DatabaseHandle db, std::string path) : db_(std::move(db)), path_(std::move(path)) {}
 
     Dialect dialect() const override { return Dialect::sqlite; }
+
+    /// Takes the log's checkpoints out of the commits and into idle().
+    void watch_log() {
+        ::sqlite3_wal_hook(
+            db_.get(),
+            [](void* self, sqlite3*, const char*, int pages) {
+                static_cast<SqliteDatabase*>(self)->log_pages_ = pages;
+                return SQLITE_OK;
+            },
+            this
+        );
+        idle();
+    }
+
+    void idle() noexcept override {
+        if (log_pages_ >= checkpoint_pages)
+            ::sqlite3_wal_checkpoint_v2(db_.get(), nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+        // A sync of a log that grows writes the file's size too: about twice the time of one that is
+        // overwritten (measured: 0.55 against 0.35 ms on an idle machine). So there are always zeros ahead;
+        // to SQLite they are the end of the log.
+        const std::int64_t used = std::min(log_pages_, checkpoint_pages) * frame_bytes;
+        if (log_bytes_ - used < log_step / 4) extend_log();
+    }
 
     using Database::run;
     result<std::int64_t> run(
@@ -142,8 +177,36 @@ private:
         return fail(code_of(rc), fmt::format("store {}: {}: {}", path_, name, ::sqlite3_errmsg(db_.get())));
     }
 
+    void extend_log() noexcept {
+        // The log belongs to this thread; SQLite's locks lie on another file, so that this descriptor's close
+        // releases none.
+        const int fd = ::open((path_ + "-wal").c_str(), O_WRONLY | O_CLOEXEC);
+        struct stat info {};
+        struct statvfs disk {};
+        if (fd >= 0 && ::fstat(fd, &info) == 0) {
+            log_bytes_ = info.st_size;
+            const std::int64_t wanted =
+                std::min<std::int64_t>(log_bytes_ + log_step, (checkpoint_pages + 64) * frame_bytes);
+            if (log_bytes_ >= wanted || ::fstatvfs(fd, &disk) != 0 ||
+                std::uint64_t{disk.f_bavail} * disk.f_frsize < least_free_bytes) {
+                log_bytes_ = std::max(log_bytes_, checkpoint_pages * frame_bytes);  // never again
+            } else {
+                static constexpr char zeros[1 << 16] = {};
+                while (log_bytes_ < wanted) {
+                    const auto n = ::pwrite(fd, zeros, sizeof zeros, log_bytes_);
+                    if (n <= 0) break;
+                    log_bytes_ += n;
+                }
+                ::fdatasync(fd);
+            }
+        }
+        if (fd >= 0) ::close(fd);
+    }
+
     DatabaseHandle db_;
     std::string path_;
+    int log_pages_ = 0;
+    std::int64_t log_bytes_ = 0;
     struct Prepared {
         StatementHandle handle;
         std::vector<int> index;
@@ -171,13 +234,14 @@ result<std::unique_ptr<Database>> open_sqlite(const std::string& path, bool read
     ::sqlite3_busy_timeout(raw, 5000);
     ::sqlite3_db_config(raw, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
     auto database = std::make_unique<SqliteDatabase>(std::move(handle), path);
+    // auto_vacuum takes effect in a new file only: what retention frees goes back to the disk piece by piece.
     // FULL: fsync of the WAL at each commit (sqlite.org/wal.html); the writer checkpoints, readers never do.
     HEAL_TRY(database->script(
         read_only ? "PRAGMA query_only=1; PRAGMA cache_size=-2000;"
-                  : "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA "
-                    "cache_size=-4000; "
-                    "PRAGMA wal_autocheckpoint=4000; PRAGMA journal_size_limit=67108864;"
+                  : "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; "
+                    "PRAGMA foreign_keys=ON; PRAGMA cache_size=-4000; PRAGMA journal_size_limit=67108864;"
     ));
+    if (!read_only) database->watch_log();
     return std::unique_ptr<Database>{std::move(database)};
 }
 

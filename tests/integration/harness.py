@@ -64,6 +64,7 @@ class Heald:
         threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
         wait_for("heald is ready; its log: " + "".join(self.log[-20:]), lambda: self.port or self.process.poll() is not None, timeout)
         if self.port is None:
+            time.sleep(0.3)  # its last words
             raise AssertionError("heald did not start:\n" + "".join(self.log[-30:]))
         return self
 

@@ -66,6 +66,36 @@ def test_a_repeated_delivery_with_a_key_counts_once(heald):
     assert rows[0]["occurrence_count"] == 1
 
 
+def test_a_delivery_with_a_key_that_fills_several_batches_counts_whole_and_once(heald):
+    kinds = [f"{a}{b}{c}" for a in "qwrtzpsdfghjklxcvbnm" for b in "aeiouy" for c in "qwrtzpsdfghjklxcvbnmaeiouyQWRTZPSDFG"]
+    assert len(kinds) > 4096, "more kinds than one batch takes"
+    body = "\n".join(f'{{"service":"many","log_level":"error","message":"no handler for {k} found"}}' for k in kinds)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: post(heald, body, **{"Idempotency-Key": "k-many"}), range(4)))
+    assert {a.status for a in answers} == {202} and sum(not a.json.get("duplicate") for a in answers) == 1
+    before = heald.get("/api/v1/ingest")["records"]
+    stored = count = 0
+    next_ = ""
+    while True:
+        page = heald.get(f"/api/v1/fingerprints?service_name=many&limit=1000{next_}")
+        stored += len(page["items"])
+        count += sum(f["occurrence_count"] for f in page["items"])
+        if not page["next"]:
+            break
+        next_ = f"&before={page['next']}"
+    assert count == len(kinds), f"{stored} kinds"
+    post(heald, body, **{"Idempotency-Key": "k-many"})
+    assert heald.get("/api/v1/ingest")["records"] == before
+
+
+def test_an_incident_knows_its_count_and_its_bug(heald):
+    for _ in range(3):
+        post(heald, '{"service":"linked","log_level":"fatal","message":"linked and counted"}', **{"Idempotency-Key": f"l-{_}"})
+    event = wait_for("an event", lambda: heald.events("&service_name=linked"))[0]
+    bug = wait_for("its bug", lambda: heald.event(event["id"])["bug_id"])
+    assert heald.get(f"/api/v1/system/bugs/{bug}")["occurrence_count"] == 3
+
+
 def test_counts_stay_exact_under_concurrent_senders(heald):
     line = '{"service":"storm","log_level":"error","message":"storm"}\n'
     with concurrent.futures.ThreadPoolExecutor(8) as pool:

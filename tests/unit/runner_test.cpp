@@ -146,6 +146,43 @@ TEST_F(Runner, DoesNotPerformWhatCouldNotBeRecorded) {
     EXPECT_FALSE(fs::exists(file));
 }
 
+TEST_F(Runner, HoldsAnEffectBackUntilTheIntentIsStored) {
+    load_sample();
+    const std::string file = world.folder / "x.txt";
+    bool stored = false, there_before = true;
+    asio::steady_timer commit{world.context};
+    world.ledger.on_intent = [&]() -> asio::awaitable<result<void>> {
+        // The strategy has run up to its effect by now; a commit that takes its time.
+        commit.expires_after(std::chrono::milliseconds{100});
+        co_await commit.async_wait(asio::use_awaitable);
+        there_before = fs::exists(file) || !world.ledger.effects.empty();
+        stored = true;
+        co_return result<void>{};
+    };
+    const StrategyReply r = world.execute(
+        with(world.call("sample", {"file:" + world.folder.path + "/**"}), {{"do", "write"}, {"path", file}})
+    );
+    EXPECT_EQ(r.outcome, Outcome::succeeded) << r.text;
+    EXPECT_TRUE(stored);
+    EXPECT_FALSE(there_before);
+    EXPECT_TRUE(fs::exists(file));
+}
+
+TEST_F(Runner, PerformsNothingForAnIntentThatCouldNotBeStored) {
+    load_sample();
+    const std::string file = world.folder / "x.txt";
+    world.ledger.on_intent = []() -> asio::awaitable<result<void>> {
+        co_return fail(errc::unavailable, "the disk is full");
+    };
+    const StrategyReply r = world.execute(
+        with(world.call("sample", {"file:" + world.folder.path + "/**"}), {{"do", "write"}, {"path", file}})
+    );
+    EXPECT_NE(r.outcome, Outcome::succeeded);
+    EXPECT_NE(r.text.find("the disk is full"), std::string::npos) << r.text;
+    EXPECT_FALSE(fs::exists(file));
+    EXPECT_TRUE(world.ledger.effects.empty());
+}
+
 TEST_F(Runner, DeniesWhatIsNotGranted) {
     load_sample();
     const StrategyReply r = world.execute(with(world.call("sample", {"exec:/bin/*"}), {{"do", "denied"}}));
@@ -268,6 +305,29 @@ TEST_F(Runner, RestoresTheWorldAlsoWhenTheUndoingIsKilledInItsMiddleAndRunAgain)
         }
         EXPECT_EQ(state_of(area), before) << "killed at " << killed_at;
     }
+}
+
+TEST_F(Runner, GivesAHostAControlGroupWhereItMayAndTakesItAway) {
+    load_sample();
+    ASSERT_EQ(world.assess(world.call("sample")).outcome, Outcome::succeeded);
+    const std::string name = "heald-host-" + std::to_string(::getpid()) + "-";
+    std::string group;
+    for (const auto& one : fs::directory_iterator("/proc")) {
+        const std::string pid = one.path().filename();
+        if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
+        const std::string where = read("/proc/" + pid + "/cgroup");
+        if (const auto at = where.find(name); at != std::string::npos) {
+            const auto from = where.rfind("::/", at) + 3;
+            group = where.substr(from, where.find('\n', at) - from);
+        }
+    }
+    if (group.empty()) GTEST_SKIP() << "no cgroup v2 may be written here";
+    std::string place;
+    for (const char* tree : {"/sys/fs/cgroup/", "/sys/fs/cgroup/unified/"}) {
+        if (fs::exists(tree + group)) place = tree + group;
+    }
+    world.run(world.plugins->runner().stop());
+    EXPECT_FALSE(place.empty() || fs::exists(place)) << place;
 }
 
 TEST_F(Runner, TurnsAThrowIntoAFailureAndACrashIntoUnknown) {

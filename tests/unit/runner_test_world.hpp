@@ -60,6 +60,12 @@ inline void drop_in(const std::string& from, const std::string& to) {
 
 class Ledger final : public EffectLedger {
 public:
+    asio::awaitable<result<void>> intent_durable() override {
+        lines.push_back("asked whether the intent is stored");
+        if (on_intent) co_return co_await on_intent();
+        lines.pop_back();
+        co_return result<void>{};
+    }
     asio::awaitable<result<void>> begin(Effect effect) override {
         lines.push_back("begin " + effect.kind);
         if (effect.changes_world && effect.undoable) durable.push_back(effect.kind);
@@ -80,6 +86,7 @@ public:
     std::vector<EffectResult> results;
     std::string refuse_kind;
     std::function<void(const Effect&)> on_begin;
+    std::function<asio::awaitable<result<void>>()> on_intent;
 };
 
 class World {
