@@ -1,4 +1,5 @@
 """From the error to the verified end, with real children, files, probes and processes."""
+import copy
 import http.server
 import pathlib
 import subprocess
@@ -35,7 +36,7 @@ def service(site=None, **facts):
     entry = {"name": "cart", **facts}
     if site:
         entry["probes"] = [{"http": site.url, "timeout": "500ms"}]
-    return {**OPEN, "services": [entry]}
+    return copy.deepcopy({**OPEN, "services": [entry]})
 
 
 def lines(path):
