@@ -288,7 +288,7 @@ Scanner::Known Scanner::known(std::string_view message, DigitWatch* line, bool w
     return known;
 }
 
-Key Scanner::key(std::string_view message) { return known(message, nullptr, false).key; }
+Key Scanner::key(std::string_view message, DigitWatch* watch) { return known(message, watch, false).key; }
 
 std::uint64_t Scanner::id(std::string_view message) { return known(message, nullptr, true).id; }
 

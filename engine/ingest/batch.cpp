@@ -125,17 +125,33 @@ struct BatchBuilder::State {
         return current_rules->apply({service, component, message, stack}).fingerprint;
     }
 
+    // The last record of a delta, when it was counted by its shape.
+    struct Pending {
+        std::string line;
+        Time outer;
+        std::shared_ptr<LineAgain> again;  // null: none
+    };
+    std::vector<Pending> pending;  // by delta; longer than the deltas, its strings are used again
+
+    Time sane(Time time) {
+        const Time received = now();
+        return time.us != 0 && time >= received - oldest_event && time <= received + newest_event ? time
+                                                                                                  : received;
+    }
+
     Known& known(
         std::string_view service,
         std::string_view environment,
         std::string_view component,
         std::string_view message,
-        std::string_view stack
+        std::string_view stack,
+        fingerprint::DigitWatch* watch,
+        std::uint64_t& key
     ) {
         // Only rules look at the component and at the words of a message; without them all messages of one
         // pattern are one, and the scanner knows most of them by their shape.
-        std::uint64_t key = hash(environment, hash(service, 0));
-        key = current_rules ? hash(message, hash(component, key)) : hash(scanner.key(message), key);
+        key = hash(environment, hash(service, 0));
+        key = current_rules ? hash(message, hash(component, key)) : hash(scanner.key(message, watch), key);
         if (!stack.empty()) key = hash(stack, key);
         if (const auto found = texts.find(key); found != texts.end()) return *found->second;
         if (texts.size() >= known_texts || bytes_known > known_bytes) {
@@ -187,6 +203,39 @@ struct BatchBuilder::State {
         return ret;
     }
 
+    void fill(
+        LogRecord& sample,
+        const Delta& delta,
+        const RecordView& record,
+        const DecodeDefaults& defaults,
+        std::string_view clean_message,
+        Level level
+    ) {
+        sample.time = sane(record.time);
+        sample.received = now();
+        sample.service_name = delta.service_name;
+        sample.environment = delta.environment;
+        set_text(sample.release, record.release, max_name_bytes);
+        set_text(
+            sample.host, record.host.empty() ? std::string_view{defaults.host} : record.host, max_name_bytes
+        );
+        set_text(
+            sample.component, record.component.empty() ? record.logger : record.component, max_name_bytes
+        );
+        sample.level = level;
+        sample.message.assign(clean_message);
+        set_text(sample.error_type, record.error_type, max_name_bytes);
+        set_text(sample.request_id, record.request_id, max_name_bytes);
+        set_text(sample.workspace_id, record.workspace_id, max_name_bytes);
+        set_text(sample.trace_id, record.trace_id, max_name_bytes);
+        sample.http_status = record.http_status;
+        sample.context = record.context != nullptr ? record.context->context() : std::string{};
+        sample.source = defaults.source;
+        sample.fingerprint = delta.fingerprint;
+        sample.digest = delta.digest;
+        sample.pattern = delta.pattern;
+    }
+
     static std::size_t size_of(const Known& known) { return sizeof(Known) + known.text.size() + 112; }
 };
 
@@ -207,7 +256,10 @@ bool BatchBuilder::has_lines() const { return state_->batch.lines > 0; }
 const Batch& BatchBuilder::peek() const { return state_->batch; }
 Time BatchBuilder::received() const { return state_->now(); }
 
-void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults) {
+BatchBuilder::Added BatchBuilder::add(
+    const RecordView& record, const DecodeDefaults& defaults, fingerprint::DigitWatch* watch
+) {
+    Added added;
     State& s = *state_;
     const auto service = !record.service.empty()             ? record.service.substr(0, max_name_bytes)
                          : !defaults.service.empty()         ? std::string_view{defaults.service}
@@ -215,12 +267,14 @@ void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults)
                                                              : std::string_view{"unknown"};
     if (service == "heald" || record.logger == "heald") {
         ++s.batch.self;
-        return;
+        added.what = Added::What::self;
+        return added;
     }
     const Level level = level_of(record, defaults);
     if (level < defaults.min_level) {
         ++s.batch.below_level;
-        return;
+        added.what = Added::What::below_level;
+        return added;
     }
     const auto environment = !record.environment.empty() ? record.environment.substr(0, max_name_bytes)
                                                          : std::string_view{defaults.environment};
@@ -239,18 +293,18 @@ void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults)
     const auto clean_stack = clean(stack, s.stack_scratch);
 
     s.use(defaults.rules);
-    auto* found = &s.known(service, environment, record.component, clean_message, clean_stack);
+    auto* found =
+        &s.known(service, environment, record.component, clean_message, clean_stack, watch, added.key);
     // A little room above: what a line decoder still holds when the batch is full.
     const bool fold = found->generation != s.generation && s.batch.deltas.size() >= max_deltas + 64;
     if (fold) {
-        found = &s.known(service, environment, {}, other_errors, {});
+        std::uint64_t key = 0;
+        found = &s.known(service, environment, {}, other_errors, {}, nullptr, key);
         ++s.batch.folded;
     }
     auto& known = *found;
-    const Time received = s.now();
-    const bool time_is_sane = record.time.us != 0 && record.time >= received - oldest_event &&
-                              record.time <= received + newest_event;
-    const Time time = time_is_sane ? record.time : received;
+    added.repeatable = !fold && !cut && !s.current_rules && record.stack_trace.empty();
+    const Time time = s.sane(record.time);
 
     if (known.generation != s.generation) {
         known.fresh = known.generation == 0;
@@ -275,33 +329,67 @@ void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults)
 
     const std::size_t keep = known.fresh ? 4 : 2;
     if (delta.samples.size() < keep) delta.samples.emplace_back();
+    if (known.delta < s.pending.size()) s.pending[known.delta].again.reset();
     LogRecord& sample = delta.samples.back();
-    sample.time = time;
-    sample.received = received;
-    sample.service_name = delta.service_name;
-    sample.environment = delta.environment;
-    set_text(sample.release, record.release, max_name_bytes);
-    set_text(
-        sample.host, record.host.empty() ? std::string_view{defaults.host} : record.host, max_name_bytes
+    s.fill(sample, delta, record, defaults, fold ? std::string_view{other_errors} : clean_message, level);
+    if (fold) {
+        sample.error_type.clear();
+        sample.stack_trace.clear();
+    } else {
+        sample.stack_trace.assign(clean_stack);
+    }
+    return added;
+}
+
+bool BatchBuilder::repeat(
+    std::uint64_t key, Level level, Time time, std::string_view line, Time outer, LineAgain& again
+) {
+    State& s = *state_;
+    const auto found = s.texts.find(key);
+    if (found == s.texts.end()) return false;
+    const State::Known& known = *found->second;
+    if (known.generation != s.generation) return false;
+    Delta& delta = s.batch.deltas[known.delta];
+    // The first samples are made as they come.
+    if (delta.samples.size() < (known.fresh ? 4U : 2U)) return false;
+    time = s.sane(time);
+    ++delta.count;
+    ++s.batch.records;
+    delta.level = std::max(delta.level, level);
+    delta.first = std::min(delta.first, time);
+    delta.last = std::max(delta.last, time);
+    if (s.pending.size() <= known.delta) s.pending.resize(known.delta + 64);
+    State::Pending& pending = s.pending[known.delta];
+    pending.line.assign(line);
+    pending.outer = outer;
+    if (pending.again.get() != &again) pending.again = again.share();
+    return true;
+}
+
+void BatchBuilder::put_last_sample(
+    std::uint32_t delta, const RecordView& record, const DecodeDefaults& defaults
+) {
+    State& s = *state_;
+    const auto message = cut_utf8(record.message, max_message_bytes);
+    if (!is_plain_ascii(message)) set_text(s.message_scratch, message, message.size());
+    Delta& d = s.batch.deltas[delta];
+    s.fill(
+        d.samples.back(),
+        d,
+        record,
+        defaults,
+        is_plain_ascii(message) ? message : std::string_view{s.message_scratch},
+        level_of(record, defaults)
     );
-    set_text(sample.component, record.component.empty() ? record.logger : record.component, max_name_bytes);
-    sample.level = level;
-    sample.message.assign(fold ? other_errors : clean_message);
-    set_text(sample.error_type, fold ? std::string_view{} : record.error_type, max_name_bytes);
-    sample.stack_trace.assign(fold ? std::string_view{} : clean_stack);
-    set_text(sample.request_id, record.request_id, max_name_bytes);
-    set_text(sample.workspace_id, record.workspace_id, max_name_bytes);
-    set_text(sample.trace_id, record.trace_id, max_name_bytes);
-    sample.http_status = record.http_status;
-    sample.context = record.context != nullptr ? record.context->context() : std::string{};
-    sample.source = defaults.source;
-    sample.fingerprint = delta.fingerprint;
-    sample.digest = delta.digest;
-    sample.pattern = delta.pattern;
+    d.samples.back().stack_trace.clear();
 }
 
 Batch BatchBuilder::take() {
     State& s = *state_;
+    for (std::uint32_t i = 0; i < s.pending.size() && i < s.batch.deltas.size(); ++i) {
+        const auto again = std::move(s.pending[i].again);
+        if (again) again->read_again(s.pending[i].line, s.pending[i].outer, *this, i);
+    }
     Batch ret = std::move(s.batch);
     if (!s.time_read) ret.received = s.clock.wall();
     s.batch = Batch{};

@@ -80,11 +80,28 @@ std::int64_t days_from_civil(int y, int m, int d) {
     return static_cast<std::int64_t>(era) * 146097 + doe - 719468;
 }
 
+// localtime_r takes a lock of the C library; offsets change on whole quarters of an hour.
 std::int64_t local_offset_us(Time at) {
+    thread_local std::int64_t known_quarter = -1, known_offset = 0;
+    const std::int64_t quarter = at.us / 900'000'000;
+    if (quarter == known_quarter) return known_offset;
     const std::time_t seconds = at.us / 1'000'000;
     std::tm parts{};
-    return ::localtime_r(&seconds, &parts) != nullptr ? static_cast<std::int64_t>(parts.tm_gmtoff) * 1'000'000
-                                                      : 0;
+    known_offset = ::localtime_r(&seconds, &parts) != nullptr
+                       ? static_cast<std::int64_t>(parts.tm_gmtoff) * 1'000'000
+                       : 0;
+    known_quarter = quarter;
+    return known_offset;
+}
+
+// The year in which a day of the epoch lies (the inverse of days_from_civil).
+int year_of(std::int64_t days) {
+    days += 719468;
+    const std::int64_t era = (days >= 0 ? days : days - 146096) / 146097;
+    const auto doe = static_cast<int>(days - era * 146097);
+    const int yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
+    const int doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    return static_cast<int>(era) * 400 + yoe + (doy >= 306 ? 1 : 0);
 }
 
 // A little cursor; every step that does not fit makes it bad for good.
@@ -395,10 +412,7 @@ bool parse_log_time(std::string_view text, Time received, Time& ret) {
         return Time{days_from_civil(y, month, day) * 86'400'000'000LL + time_of_day - zone};
     };
     if (!has_year) {
-        const std::time_t seconds = received.us / 1'000'000;
-        std::tm now{};
-        if (::gmtime_r(&seconds, &now) == nullptr) return false;
-        year = now.tm_year + 1900;
+        year = year_of(received.us / 86'400'000'000LL - (received.us < 0 ? 1 : 0));
         if (at(year) > received + Duration{86'400'000'000LL}) --year;
     }
     ret = at(year);
