@@ -183,6 +183,7 @@ std::uint64_t number_of(std::string_view hex) noexcept {
 
 constexpr std::size_t cache_sets = 1 << 13;  // 4 ways each: 32 Ki patterns, 1 MB
 constexpr std::size_t ways = 4;
+constexpr std::size_t shape_sets = 1 << 14;  // 65 536 shapes, 4 MB at most
 
 }  // namespace
 
@@ -227,7 +228,7 @@ Scanner::Scanner(std::string service, std::uint64_t seed_low, std::uint64_t seed
       seed_high_(seed_high),
       slots_(std::make_unique<Slots>()),
       shape_(std::make_unique<ShapeHash>(seed_low ^ 0x5851F42D4C957F2DULL, seed_high)),
-      memo_(std::make_unique<ShapeMemo>()),
+      memo_(std::make_unique<ShapeMemo>(shape_sets)),
       reader_(std::make_unique<LineReader>()) {}
 
 Scanner::~Scanner() = default;

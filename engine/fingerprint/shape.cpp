@@ -118,7 +118,7 @@ void ShapeMemo::put(
     std::uint64_t id
 ) noexcept {
     if (watch.refused()) return;
-    Entry* const set = entries_.data() + (shape.low & (sets - 1)) * ways;
+    Entry* const set = entries_.data() + (shape.low & mask_) * ways;
     Entry* place = nullptr;
     for (std::size_t i = 0; i < ways && place == nullptr; ++i) {
         if (!set[i].used) place = set + i;

@@ -85,7 +85,6 @@ private:
 /// 536 entries, nothing per line. One per thread.
 class ShapeMemo {
 public:
-    static constexpr std::size_t sets = 1 << 14;
     static constexpr std::size_t ways = 4;
 
     struct Entry {
@@ -98,12 +97,13 @@ public:
     };
     static_assert(sizeof(Entry) == 64);
 
-    ShapeMemo() : entries_(sets * ways) {}
+    /// @param sets  of four entries; a power of two
+    explicit ShapeMemo(std::size_t sets) : mask_(sets - 1), entries_(sets * ways) {}
 
     /// The entry for a text of this shape; null when none is known. Its digits are noted in `outer` when the
     /// text is a part of what that watches.
     Entry* find(const Shape& shape, std::string_view text, DigitWatch* outer) noexcept {
-        Entry* const set = entries_.data() + (shape.low & (sets - 1)) * ways;
+        Entry* const set = entries_.data() + (shape.low & mask_) * ways;
         for (std::size_t i = 0; i < ways; ++i) {
             Entry& e = set[i];
             if (e.shape != shape || !e.used) continue;
@@ -128,6 +128,7 @@ public:
     ) noexcept;
 
 private:
+    std::size_t mask_;
     ZeroPages<Entry> entries_;
     std::uint32_t hand_ = 0;
 };

@@ -161,7 +161,10 @@ struct LineDecoder::State final : LineAgain, std::enable_shared_from_this<LineDe
         }
     };
     struct Shapes {
-        Shapes() : hash(seed(), seed()) {}
+        Shapes() : hash(seed(), seed()), memo(sets) {}
+        // 4096 shapes, 256 KiB for each file that is followed, and none before it has shown some lines.
+        static constexpr std::size_t sets = 1 << 10;
+        static constexpr std::uint64_t first_line = 256;
         static std::uint64_t seed() {
             std::uint64_t word = 0;
             if (::getrandom(&word, sizeof word, 0) != static_cast<ssize_t>(sizeof word))
@@ -171,11 +174,13 @@ struct LineDecoder::State final : LineAgain, std::enable_shared_from_this<LineDe
         fingerprint::ShapeHash hash;
         fingerprint::ShapeMemo memo;
     };
-    std::unique_ptr<Shapes> shapes = std::make_unique<Shapes>();
-    bool lazy = false;         // the open group is one line of a known shape that was not looked at
-    Outcome outcome;           // of that line
-    bool candidate = false;    // the open group is one line whose shape is not known
-    fingerprint::Shape shape;  // of the open group's line when it is a candidate
+    std::unique_ptr<Shapes> shapes;
+    bool remembers = true;
+    std::uint64_t plain_lines = 0;  // before there are shapes
+    bool lazy = false;              // the open group is one line of a known shape that was not looked at
+    Outcome outcome;                // of that line
+    bool candidate = false;         // the open group is one line whose shape is not known
+    fingerprint::Shape shape;       // of the open group's line when it is a candidate
     fingerprint::Shape next_shape;
     bool is_new_shape = false;
     std::unique_ptr<State> side;                     // reads lines again, away from the open group
@@ -184,7 +189,7 @@ struct LineDecoder::State final : LineAgain, std::enable_shared_from_this<LineDe
     void read_again(std::string_view line, Time outer, BatchBuilder& builder, std::uint32_t delta) override {
         if (!side) {
             side = std::make_unique<State>(defaults, join);
-            side->shapes.reset();
+            side->remembers = false;
         }
         side->capture = [&](const RecordView& record) { builder.put_last_sample(delta, record, defaults); };
         side->begin(line, line.size(), 1, false, Duration{0}, outer);
@@ -258,7 +263,8 @@ struct LineDecoder::State final : LineAgain, std::enable_shared_from_this<LineDe
         for (char& c : plain_scratch) {
             if (is_digit(c)) c = '5';
         }
-        if (http_status_in_text(plain_scratch) != 0) return;
+        // A status makes an error of a line that names no level.
+        if (head_level == Level::unknown && http_status_in_text(plain_scratch) != 0) return;
         // The service is named by the line.
         if (defaults.service.empty()) watch.saw(program());
         what.time_at = static_cast<std::uint32_t>(time.data() - head.data());
@@ -671,6 +677,7 @@ struct LineDecoder::State final : LineAgain, std::enable_shared_from_this<LineDe
             return;
         }
         bool fresh_shape = false;
+        if (!shapes && remembers && ++plain_lines > Shapes::first_line) shapes = std::make_unique<Shapes>();
         if (shapes && !wrapped && !cut && physical == 1 && !only_json && line[0] != '{' &&
             line.size() <= fingerprint::ShapeHash::max_text) {
             if (take_known(line, raw_bytes, now, outer, builder)) {
@@ -864,7 +871,8 @@ void LineDecoder::line(
 }
 
 void LineDecoder::remember_shapes(bool on) {
-    if (on != (state_->shapes != nullptr)) state_->shapes = on ? std::make_unique<State::Shapes>() : nullptr;
+    state_->remembers = on;
+    if (!on) state_->shapes.reset();
 }
 
 void LineDecoder::pause(Duration, BatchBuilder& builder) {
