@@ -109,14 +109,15 @@ private:
     }
 
     // A word without a digit: text, unless syntax and context say that it is a value.
-    void word(std::string_view w) noexcept {
+    void word(std::string_view w, bool joined = false) noexcept {
         const std::uint64_t h = folded_hash(w);
-        if (label_ && glue_ == ':' && w.find('_') != std::string_view::npos) {
-            label_ = false;
+        if (glue_ == ':' && !label_.empty() && w.find('_') != std::string_view::npos &&
+            is_field_label(label_)) {
+            label_ = {};
             value(Rule::position, w);
             return;
         }
-        label_ = is_field_label(w);
+        label_ = w;
         if (glue_ == ' ' && is_user_name(w, h)) {
             value(Rule::position, w);
             return;
@@ -125,7 +126,7 @@ private:
             value(Rule::number, w);
             return;
         }
-        if (stands_for_value(w)) {
+        if (stands_for_value(w, joined)) {
             value(Rule::position, w);
             after_position_ = true;
             return;
@@ -201,7 +202,7 @@ private:
     }
 
     /// Places where a word is a value whatever word it is.
-    bool stands_for_value(std::string_view w) const noexcept {
+    bool stands_for_value(std::string_view w, bool joined) const noexcept {
         static constexpr std::uint64_t for_ = word_hash("for"), from = word_hash("from");
         const std::size_t p = end_of(w);
         const char next = p < s_.size() ? s_[p] : '\0';
@@ -235,7 +236,7 @@ private:
         // cron's `(root) CMD (…)`
         if (glue_ == '(' && next == ')' && w.data() == s_.data() + 1) return true;
         // `umount of data-volume`, `using ehci_pci`: a made-up name that no message has as text
-        if (glue_ == ' ' && previous_ != no_word && is_made_up(w) && is_preposition(previous_) &&
+        if (joined && glue_ == ' ' && previous_ != no_word && is_made_up(w) && is_preposition(previous_) &&
             !is_known_word(folded_hash(w)))
             return true;
         // `for deploy from 10.0.0.9`
@@ -986,7 +987,7 @@ private:
                 return;
             }
         }
-        word(t);
+        word(t, true);
     }
 
     /// eth0, wlan1: the kind of device is text, its number is not. Length of the stem, or 0.
@@ -1025,7 +1026,8 @@ private:
                   before_previous_ = no_word;  ///< folded hashes of the words to the left
     char glue_ = ' ';                          ///< last mark since the previous word
     bool container_ = false;                   ///< the word to the left names a collection
-    bool key_before_ = false, text_key_ = false, after_position_ = false, label_ = false;
+    bool key_before_ = false, text_key_ = false, after_position_ = false;
+    std::string_view label_;       ///< the last word
     bool previous_lower_ = false;  ///< the word to the left begins in lower case
     bool listed_ = false;          ///< a value, and perhaps a comma since
     bool after_number_ = false;    ///< a value with a number in it, and perhaps blanks or a comma since
@@ -1034,7 +1036,8 @@ private:
 
 template <class Sink>
 bool Scan<Sink>::is_position(std::string_view w, std::uint64_t h) const noexcept {
-    return model_says_value(before_previous_, previous_, glue_, w, h, closes_phrase(w));
+    const Verdict verdict = model_verdict(before_previous_, previous_, glue_, w, h);
+    return verdict.value || (verdict.if_closed && closes_phrase(w));
 }
 
 }  // namespace heal::fingerprint
