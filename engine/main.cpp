@@ -4,6 +4,8 @@
 #include "service/engine.hpp"
 #include "service/notify.hpp"
 #include "service/settings.hpp"
+#include "store/migrator.hpp"
+#include "store/store.hpp"
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
@@ -74,6 +76,60 @@ int check(const std::string& config) {
     return 0;
 }
 
+/// heald migrate: 0 done or up to date, 1 refused, 3 with --status when something is missing.
+int migrate(const Settings& s, bool only_status, bool dry_run) {
+    const auto store = store_settings(s);
+    const auto refuse = [](const Error& error) {
+        fmt::print(stderr, "{}\n", error.text);
+        return 1;
+    };
+    const bool fresh = store.url.empty() && !SystemFiles{}.exists(store.path);
+    std::unique_ptr<Database> database;
+    if (!fresh || !(only_status || dry_run)) {
+        auto opened = open_database(store, only_status || dry_run);
+        if (!opened) return refuse(opened.error());
+        database = std::move(*opened);
+    }
+    int missing = 0;
+    if (only_status || dry_run) {
+        std::vector<MigrationState> states;
+        if (database) {
+            auto found = migration_status(*database);
+            if (!found) return refuse(found.error());
+            states = std::move(*found);
+        } else {
+            for (const auto& m : migrations_for(Dialect::sqlite))
+                states.push_back({m.version, std::string{m.name}, false, {}});
+        }
+        const auto dialect = store.url.empty() ? Dialect::sqlite : Dialect::postgres;
+        for (const auto& state : states) {
+            missing += !state.applied;
+            if (only_status) {
+                fmt::print(
+                    "{:<32} {}\n",
+                    state.name,
+                    state.applied ? "applied " + to_rfc3339(state.applied_at) : "missing"
+                );
+            } else if (!state.applied) {
+                for (const auto& m : migrations_for(dialect)) {
+                    if (m.version != state.version) continue;
+                    fmt::print(
+                        "would apply {} ({} statements)\n", state.name, split_statements(m.sql).size()
+                    );
+                }
+            }
+        }
+        if (dry_run && missing == 0) fmt::print("nothing to do\n");
+        return only_status && missing > 0 ? 3 : 0;
+    }
+    auto lock = InstanceLock::take(store.path);
+    if (!lock) return refuse(lock.error());
+    auto count = migrate_store(*database, store, SystemClock{});
+    if (!count) return refuse(count.error());
+    fmt::print("{} applied\n", *count);
+    return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -82,6 +138,15 @@ int main(int argc, char** argv) {
     CLI::App app{"heald: hears errors, heals them, proves it. Runs without any configuration.", "heald"};
     app.add_option("-c,--config", config, "YAML file; default /etc/heald/heald.yaml when it is there");
     app.add_flag("--check", only_check, "check the configuration and exit: 0 valid, 1 not");
+    auto* migrating = app.add_subcommand(
+        "migrate", "bring the store to the schema of this heald, which also its start does"
+    );
+    bool only_status = false, dry_run = false;
+    migrating->fallthrough();
+    migrating->add_flag(
+        "--status", only_status, "list what is applied and what is missing; exit 3 when something is"
+    );
+    migrating->add_flag("--dry-run", dry_run, "say what would be applied");
     app.set_version_flag("-V,--version", "heald " HEAL_VERSION);
     try {
         app.parse(argc, argv);
@@ -100,6 +165,7 @@ int main(int argc, char** argv) {
         return 1;
     }
     const auto& s = *loaded.settings;
+    if (migrating->parsed()) return migrate(s, only_status, dry_run);
     log::set_up(
         "heald",
         s.log_level,

@@ -2,20 +2,33 @@
 """Checks the invariants of heald over its store, the ledger that actions write themselves, and its counters. Prints one line each
 and exits 1 when one is broken. Run it on a store that no heald is writing to.
 
-  check_invariants.py --store STATE/heald.db [--ledger FILE] [--expect N] [--idempotent NAME ...]
+  check_invariants.py --store STATE/heald.db|postgresql://… [--ledger FILE] [--expect N] [--idempotent NAME ...]
     ledger  lines "ATTEMPT_ID …", one per start of an action
     expect  records that were acknowledged; none may be missing and none counted twice
 """
 import argparse
 import hashlib
+import json
 import pathlib
 import sqlite3
+import subprocess
 import sys
 
 
+def postgresql_rows(url, sql):
+    done = subprocess.run(["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", url, "-c", f"SELECT row_to_json(t) FROM ({sql}) t"],
+                          capture_output=True, text=True, check=True)
+    # Columns without a name share one; a list of pairs keeps them all.
+    return [tuple(value for _, value in json.loads(line, object_pairs_hook=list)) for line in done.stdout.splitlines()]
+
+
 def check(store, ledger=None, expect=None, idempotent=()):
-    db = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
-    rows = lambda sql, *args: db.execute(sql, args).fetchall()
+    on_postgresql = str(store).startswith("postgresql:")
+    if on_postgresql:
+        rows = lambda sql: postgresql_rows(str(store), sql)
+    else:
+        db = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
+        rows = lambda sql: db.execute(sql).fetchall()
     found = []
 
     def verdict(name, text, broken):
@@ -24,8 +37,8 @@ def check(store, ledger=None, expect=None, idempotent=()):
     # I1: what was taken in is stored or counted, exactly.
     stored = rows("SELECT COALESCE(SUM(occurrence_count), 0) FROM error_fingerprints")[0][0]
     taken = rows("SELECT COALESCE(SUM(records), 0), COALESCE(SUM(lines), 0), COALESCE(SUM(records + below_level + malformed + self + joined), 0) FROM ingest_totals")[0]
-    hours = rows("SELECT COALESCE(SUM(count), 0) FROM fingerprint_counts WHERE resolution = 'hour'")[0][0]
-    verdict("I1", f"{stored} occurrences stored, {taken[0]} records taken, {hours} in hourly counts", not stored == taken[0] == hours)
+    hours = rows("SELECT COALESCE(SUM(count), 0) FROM fingerprint_counts WHERE resolution = 'day'")[0][0]
+    verdict("I1", f"{stored} occurrences stored, {taken[0]} records taken, {hours} in daily counts", not stored == taken[0] == hours)
     verdict("I1", f"{taken[1]} lines = {taken[2]} accounted for", taken[1] != taken[2])
     represented = rows("SELECT COALESCE(SUM(represents), 0) FROM log_entries")[0][0]
     verdict("I1", f"samples stand for {represented}", represented != stored)
@@ -70,7 +83,8 @@ def check(store, ledger=None, expect=None, idempotent=()):
     unproven = rows("SELECT COUNT(*) FROM self_heal_events e WHERE e.state IN ('healed', 'held') AND NOT EXISTS (SELECT 1 FROM healing_results r "
                     "WHERE r.event_id = e.id AND r.verified = 'succeeded')")[0][0]
     verdict("I18", f"{unproven} healed incidents without a verified attempt", unproven > 0)
-    verdict("store", "integrity_check", rows("PRAGMA integrity_check")[0][0] != "ok")
+    if not on_postgresql:
+        verdict("store", "integrity_check", rows("PRAGMA integrity_check")[0][0] != "ok")
     return found
 
 

@@ -1,5 +1,7 @@
 #include "base/files.hpp"
 
+#include "base/faults.hpp"
+
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -62,7 +64,7 @@ result<void> SystemFiles::write_atomic(const std::string& path, std::string_view
             }
             content.remove_prefix(static_cast<std::size_t>(n));
         }
-        if (::fsync(out.fd) != 0) {
+        if (faults::pass("fsync.before") || ::fsync(out.fd) != 0) {
             const int error = errno;
             ::unlink(temporary.c_str());
             return fail_errno(fmt::format("cannot sync {}", temporary), error);
@@ -73,6 +75,7 @@ result<void> SystemFiles::write_atomic(const std::string& path, std::string_view
         ::unlink(temporary.c_str());
         return fail_errno(fmt::format("cannot rename {} to {}", temporary, path), error);
     }
+    faults::pass("fsync.renamed");
     const auto folder = std::filesystem::path{path}.parent_path();
     const Descriptor parent{
         ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};

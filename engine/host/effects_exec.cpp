@@ -214,6 +214,63 @@ void drain(int fd, std::string& out, bool& open) {
     }
 }
 
+/// Variables that make a program load or run other code than its own: a grant to run one program must not be
+/// a grant to run any. A name that ends with '*' stands for all that begin so.
+constexpr std::array<std::string_view, 34> code_variables = {"LD_*",
+                                                             "DYLD_*",
+                                                             "GLIBC_TUNABLES",
+                                                             "GCONV_PATH",
+                                                             "MALLOC_*",
+                                                             "PATH",
+                                                             "IFS",
+                                                             "ENV",
+                                                             "BASH_ENV",
+                                                             "BASH_FUNC_*",
+                                                             "SHELLOPTS",
+                                                             "BASHOPTS",
+                                                             "PS4",
+                                                             "PROMPT_COMMAND",
+                                                             "PYTHON*",
+                                                             "PERL*",
+                                                             "RUBY*",
+                                                             "GEM_*",
+                                                             "NODE_*",
+                                                             "JAVA_*",
+                                                             "JDK_JAVA_*",
+                                                             "_JAVA_OPTIONS",
+                                                             "CLASSPATH",
+                                                             "PHP*",
+                                                             "LUA_*",
+                                                             "GIT_*",
+                                                             "PSQL*",
+                                                             "PAGER",
+                                                             "EDITOR",
+                                                             "VISUAL",
+                                                             "LESS*",
+                                                             "MANPAGER",
+                                                             "SYSTEMD_PAGER",
+                                                             "OPENSSL_*"};
+
+bool brings_code(std::string_view name) {
+    return std::any_of(code_variables.begin(), code_variables.end(), [&](std::string_view known) {
+        return known.back() == '*' ? name.substr(0, known.size() - 1) == known.substr(0, known.size() - 1)
+                                   : name == known;
+    });
+}
+
+result<std::map<std::string, std::string>> environment_in(Context& context, const FieldReader& in) {
+    auto env = string_map(context.request.parameters, "env", in.path());
+    if (!env) return env;
+    for (const auto& [name, value] : *env) {
+        if (brings_code(name) && !context.request.grants.named("env", name))
+            return denied(
+                fmt::format("to set {} ({}.env), which can make programs run other code", name, in.path()),
+                "env:" + name
+            );
+    }
+    return env;
+}
+
 result<Command> command_of(Context& context, const FieldReader& in, std::string_view key) {
     const json::object& p = context.request.parameters;
     Command command;
@@ -227,7 +284,7 @@ result<Command> command_of(Context& context, const FieldReader& in, std::string_
     auto user = in.string_or("user", "");
     if (!user) return std::move(user).error();
     command.user = std::move(*user);
-    auto env = string_map(p, "env", in.path());
+    auto env = environment_in(context, in);
     if (!env) return std::move(env).error();
     command.env = std::move(*env);
     auto timeout = in.int_or("timeout_ms", 0, 0, 3'600'000);
@@ -360,7 +417,7 @@ result<Plan> plan_sql(Context& context, const FieldReader& in) {
     if (!statement) return std::move(statement).error();
     auto read_only = in.bool_or("read_only", false);
     if (!read_only) return std::move(read_only).error();
-    auto env = string_map(context.request.parameters, "env", in.path());
+    auto env = environment_in(context, in);
     if (!env) return std::move(env).error();
     if (*client != "psql" && *client != "sqlite3")
         return fail(errc::invalid_input, "sql.client: must be psql or sqlite3");
@@ -373,15 +430,27 @@ result<Plan> plan_sql(Context& context, const FieldReader& in) {
     }
     Command command;
     command.env = std::move(*env);
-    command.input = *statement + "\n";
-    // -X and -batch: no start-up files; the statement comes by stdin, so nothing in it can be taken for an
-    // option.
+    // Both clients have commands of their own that run programs and open files ("\\!", ".shell"): psql sends
+    // the text of -c to the server as it is unless it begins with a backslash; sqlite3 has a mode without
+    // them, and without ATTACH, which would lead out of the grant. No start-up files.
     if (*client == "psql") {
         command.argv = {
-            "/usr/bin/psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-w", "-d", *database};
+            "/usr/bin/psql",
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-w",
+            "-d",
+            *database,
+            "-c",
+            "\n" + *statement};
         if (*read_only) command.env["PGOPTIONS"] = "-c default_transaction_read_only=on";
     } else {
-        command.argv = {"/usr/bin/sqlite3", "-batch", "-bail", "-init", "/dev/null"};
+        command.input = *statement + "\n";
+        command.argv = {"/usr/bin/sqlite3", "-batch", "-bail", "-safe", "-init", "/dev/null"};
         if (*read_only) command.argv.emplace_back("-readonly");
         command.argv.push_back(*database);
     }

@@ -2,6 +2,7 @@
 
 #include "service/fingerprints.hpp"
 #include "store/healing_store.hpp"
+#include "store/maintenance.hpp"
 
 #include <fmt/format.h>
 
@@ -306,6 +307,19 @@ awaitable<Response> resume(Engine& engine, Request request) {
     co_return outcome ? json_response(json::object{{"paused", false}}) : problem(outcome.error());
 }
 
+awaitable<Response> list_jobs(Engine& engine, Request) {
+    std::function<result<json::object>(Database&)> job = [](Database& db) { return sql::list_jobs(db); };
+    co_return co_await from_query(engine, std::move(job));
+}
+
+awaitable<Response> change_job(Engine& engine, Request request) {
+    const auto& what = request.arguments[1];
+    if (what != "run" && what != "pause" && what != "resume")
+        co_return problem(fail(errc::not_found, "a job can be asked to run, pause or resume"));
+    auto outcome = co_await engine.job(request.arguments[0], request.arguments[1], request.actor);
+    co_return outcome ? json_response(std::move(*outcome)) : problem(outcome.error());
+}
+
 awaitable<Response> openapi(Engine&, Request) {
     json::object paths;
     for (const auto& route : routes()) {
@@ -436,6 +450,8 @@ const std::vector<Route>& routes() {
         {"GET", "/api/v1/system/bugs/{id}", "One bug by id or code", false, show_bug},
         {"POST", "/api/v1/pause", "Kill switch on (body: {reason})", true, pause},
         {"POST", "/api/v1/resume", "Kill switch off", true, resume},
+        {"GET", "/api/v1/jobs", "Jobs with their newest runs", false, list_jobs},
+        {"POST", "/api/v1/jobs/{name}/{what}", "run, pause or resume a job", true, change_job},
         {"GET", "/api/v1/audit", "Every mutating request and action", false, list_audit},
         {"GET", "/api/v1/audit/verify", "Recompute the hash chain", false, verify_audit},
     };

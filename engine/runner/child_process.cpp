@@ -1,5 +1,6 @@
 #include "runner/child_process.hpp"
 
+#include "base/faults.hpp"
 #include "wire/messages.hpp"
 
 #include <fcntl.h>
@@ -51,6 +52,7 @@ result<std::shared_ptr<ChildProcess>> ChildProcess::spawn(
     const std::string& binary,
     const std::vector<std::string>& arguments,
     const SharedFd& artifact,
+    bool grouped,
     Callbacks callbacks
 ) {
     std::array<int, 2> sockets{}, pipes{};
@@ -106,7 +108,9 @@ result<std::shared_ptr<ChildProcess>> ChildProcess::spawn(
     for (std::string& word : environment) envp.push_back(word.data());
     envp.push_back(nullptr);
     pid_t pid = -1;
+    faults::pass("spawn.before");
     const int error = ::posix_spawn(&pid, binary.c_str(), &actions, &attributes, argv.data(), envp.data());
+    faults::pass("spawn.after");
     ::posix_spawn_file_actions_destroy(&actions);
     ::posix_spawnattr_destroy(&attributes);
     if (error != 0) return fail_errno(fmt::format("cannot start {}", binary), error);
@@ -120,6 +124,7 @@ result<std::shared_ptr<ChildProcess>> ChildProcess::spawn(
     ::fcntl(pidfd, F_SETFD, FD_CLOEXEC);
     std::shared_ptr<ChildProcess> child{
         new ChildProcess{context, pid, ours.release(), read_end.release(), pidfd, std::move(callbacks)}};
+    if (grouped) child->group_ = ChildGroup::with(pid);
     child->begin();
     return child;
 }
@@ -196,11 +201,15 @@ result<void> ChildProcess::send(const json::object& message) {
     auto frame = to_frame(json::serialize(message));
     if (!frame) return fail(errc::overloaded, frame.error().text);
     std::string_view rest{*frame};
+    if (faults::pass("send.before")) return fail(errc::unavailable, "a fault was asked for");
     if (outgoing_.empty()) {
         // Mostly it fits at once: no queue, no turn of the loop.
         const auto n = ::send(socket_.native_handle(), rest.data(), rest.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n > 0) rest.remove_prefix(static_cast<std::size_t>(n));
-        if (rest.empty()) return {};
+        if (rest.empty()) {
+            faults::pass("send.after");
+            return {};
+        }
     }
     if (outgoing_.size() - sent_ + rest.size() > max_waiting_bytes)
         return fail(errc::overloaded, "the child does not read its messages");
@@ -278,6 +287,7 @@ void ChildProcess::finish() {
     for (int i = 0; i < 256 && !broken_ && socket_.is_open(); ++i) read_socket();
     reaped_ = true;
     ::kill(-pid_, SIGKILL);  // whatever is left of its group
+    group_.end();
     if (output_.is_open()) read_output(256U << 10U);
     ChildExit exit;
     if (pid == pid_) {
@@ -295,6 +305,7 @@ void ChildProcess::finish() {
 
 void ChildProcess::signal(int number) {
     if (reaped_) return;
+    if (number == SIGKILL) group_.kill();
     ::kill(-pid_, number);
     ::kill(pid_, number);  // it may have left its group before its limits were set
 }

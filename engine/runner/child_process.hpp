@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "base/json.hpp"
+#include "runner/child_group.hpp"
 #include "wire/frame.hpp"
 
 #include <boost/asio/io_context.hpp>
@@ -50,12 +51,14 @@ public:
         std::function<void(ChildExit)> ended;  ///< once, last: it is reaped, its output is complete
     };
 
-    /// `arguments` without argv[0]; `artifact` becomes descriptor 4 when open. errc::io.
+    /// `arguments` without argv[0]; `artifact` becomes descriptor 4 when open. `grouped`: in a control group
+    /// of its own where there can be one (not for who starts services, which outlive it). errc::io.
     static result<std::shared_ptr<ChildProcess>> spawn(
         boost::asio::io_context& context,
         const std::string& binary,
         const std::vector<std::string>& arguments,
         const SharedFd& artifact,
+        bool grouped,
         Callbacks callbacks
     );
     ~ChildProcess();
@@ -70,6 +73,7 @@ public:
     /// Closes the connection; a child that is in order ends then.
     void close();
     pid_t pid() const { return pid_; }
+    const ChildGroup& group() const { return group_; }
     /// Last 64 KiB of stdout and stderr.
     std::string output() const;
     /// No callback is called any more.
@@ -93,6 +97,7 @@ private:
     pid_t pid_;
     boost::asio::posix::stream_descriptor socket_, output_, pidfd_;
     boost::asio::steady_timer pause_;
+    ChildGroup group_;
     Callbacks callbacks_;
     FrameReader reader_;
     std::string outgoing_;

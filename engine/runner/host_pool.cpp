@@ -53,7 +53,8 @@ result<void> Host::spawn(
             if (const auto gone = std::exchange(self->on_gone, nullptr)) gone();
         }
     };
-    auto child = ChildProcess::spawn(context_, binary, arguments, fd, std::move(callbacks));
+    const bool holds_a_strategy = fd.get() >= 0;
+    auto child = ChildProcess::spawn(context_, binary, arguments, fd, holds_a_strategy, std::move(callbacks));
     if (!child) return std::move(child).error();
     child_ = std::move(*child);
     perform(machine_.spawned(clock_.steady()));

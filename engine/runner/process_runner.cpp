@@ -1,5 +1,6 @@
 #include "runner/process_runner.hpp"
 
+#include "base/faults.hpp"
 #include "base/log.hpp"
 #include "wire/describe.hpp"
 #include "wire/messages.hpp"
@@ -541,7 +542,10 @@ private:
                 e.step = step;
                 e.phase = phase;
                 begun = true;
+                const bool undoing = phase != "execute" && phase != "verify";
+                faults::pass(undoing ? "rollback.begin" : "effect.begin");
                 const auto recorded = co_await ledger.begin(std::move(e));
+                faults::pass(undoing ? "rollback.recorded" : "effect.recorded");
                 if (bool_at(*answer, "waits")) {
                     if (recorded)
                         static_cast<void>(performer->send({{"type", "go"}, {"id", id}}));
@@ -560,6 +564,7 @@ private:
                 out.error = r.error;
                 out.result = r.result;
                 performer->answered();
+                faults::pass(phase != "execute" && phase != "verify" ? "rollback.end" : "effect.end");
                 ledger.end(std::move(r));
                 co_return out;
             }

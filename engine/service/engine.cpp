@@ -9,6 +9,7 @@
 #include "service/config_keeper.hpp"
 #include "service/healer.hpp"
 #include "service/hearing.hpp"
+#include "service/store_jobs.hpp"
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
@@ -49,9 +50,7 @@ public:
         const auto& s = *settings_;
         HEAL_CO_TRY(files_.make_folder(s.state_dir));
         for (const auto& folder : {s.plugins_dir, s.scripts_dir}) HEAL_CO_TRY(files_.make_folder(folder));
-        auto store = open_store({s.state_dir + "/heald.db", 10'000}, io_.get_executor(), clock_);
-        if (!store) co_return store.error();
-        store_ = std::move(*store);
+        HEAL_CO_TRY(co_await open_the_store());
         RunnerSettings runner;
         runner.host_binary = s.host_binary;
         runner.plugins_folder = s.plugins_dir;
@@ -116,6 +115,12 @@ public:
         asio::co_spawn(io_, keeper_->run(), [](const std::exception_ptr& error) {
             if (error) log::error("keeping configuration versions ended by a defect");
         });
+        jobs_ = std::make_unique<StoreJobs>(
+            io_, *store_, clock_, [this] { return settings_; }, s.node
+        );
+        asio::co_spawn(io_, jobs_->run(), [](const std::exception_ptr& error) {
+            if (error) log::error("the jobs ended by a defect");
+        });
         asio::co_spawn(io_, every_minute(), [](const std::exception_ptr& error) {
             if (error) log::error("housekeeping ended by a defect");
         });
@@ -127,6 +132,7 @@ public:
         ready_ = false;
         minute_.cancel();
         if (keeper_) keeper_->stop();
+        if (jobs_) jobs_->stop();
         stopping_.store(true);
         if (tail_) {
             // The tail's thread may wait for this loop to take a batch: end it from another one.
@@ -162,6 +168,7 @@ public:
         const auto& now = *settings_;
         const std::pair<const char*, bool> fixed[] = {
             {"state_dir", next.state_dir != now.state_dir},
+            {"store", next.store_url != now.store_url || next.store_password != now.store_password},
             {"http.listen", next.http_listen != now.http_listen},
             {"plugins_dir", next.plugins_dir != now.plugins_dir},
             {"scripts_dir", next.scripts_dir != now.scripts_dir}};
@@ -412,6 +419,17 @@ public:
         co_return result<void>{};
     }
 
+    asio::awaitable<result<json::object>> job(std::string name, std::string what, std::string actor)
+        override {
+        if (!ready_) co_return fail(errc::unavailable, "heald is starting or stopping; try again");
+        HEAL_CO_TRY(co_await store_->write([&](Database& db) -> result<void> {
+            if (what != "run") HEAL_TRY(sql::enable_job(db, name, what == "resume"));
+            return sql::append_audit(db, clock_.wall(), actor, "job." + what, name, "{}");
+        }));
+        if (what != "run") co_return json::object{{"job_name", name}, {"enabled", what == "resume"}};
+        co_return co_await jobs_->run_now(name);
+    }
+
     json::object status() const override {
         json::object o{
             {"version", HEAL_VERSION},
@@ -428,7 +446,13 @@ public:
         if (store_) {
             const auto f = store_->figures();
             o["store"] = json::object{
-                {"engine", "sqlite"},
+                {"engine", f.engine},
+                {"place", to_valid_utf8(f.place)},
+                {"connected", f.connected},
+                {"reconnects", f.reconnects},
+                {"repeated", f.repeated},
+                {"doubtful_commits", f.doubts},
+                {"kept", f.kept},
                 {"commits", f.commits},
                 {"writes", f.writes},
                 {"failed_commits", f.failed_commits},
@@ -460,7 +484,11 @@ public:
     }
 
     std::string not_ready() const override {
-        if (!ready_) return stopping_.load() ? "heald is stopping" : "heald is starting";
+        if (!ready_) {
+            if (stopping_.load()) return "heald is stopping";
+            return waiting_for_.empty() || store_ ? "heald is starting"
+                                                  : "heald is starting: " + waiting_for_;
+        }
         if (const auto f = store_->figures(); !f.last_error.empty())
             return "the store does not take writes: " + f.last_error;
         return {};
@@ -477,6 +505,11 @@ public:
             metrics_.set("heald_store_commits_total", {}, static_cast<double>(f.commits));
             metrics_.set("heald_store_failed_commits_total", {}, static_cast<double>(f.failed_commits));
             metrics_.set("heald_store_writes_total", {}, static_cast<double>(f.writes));
+            metrics_.set("heald_store_connected", {{"engine", f.engine}}, f.connected ? 1 : 0);
+            metrics_.set("heald_store_reconnects_total", {}, static_cast<double>(f.reconnects));
+            metrics_.set("heald_store_repeated_transactions_total", {}, static_cast<double>(f.repeated));
+            metrics_.set("heald_store_doubtful_commits_total", {}, static_cast<double>(f.doubts));
+            metrics_.set("heald_store_writes_kept", {}, static_cast<double>(f.kept));
             metrics_.set("heald_store_last_commit_seconds", {}, static_cast<double>(f.last_commit_us) / 1e6);
         }
         if (hearing_)
@@ -518,6 +551,29 @@ public:
     const Settings& settings() const override { return *settings_; }
 
 private:
+    /// A server that is away is waited for; /ready says so meanwhile.
+    asio::awaitable<result<void>> open_the_store() {
+        const auto& s = *settings_;
+        const StoreSettings wanted = store_settings(s);
+        std::chrono::milliseconds pause = 200ms;
+        asio::steady_timer timer{io_};
+        for (;;) {
+            result<std::unique_ptr<Store>> opened = fail(errc::unavailable, "not tried");
+            const auto open = [&] { opened = open_store(wanted, io_.get_executor(), clock_); };
+            co_await offload(workers_, open);
+            if (opened) {
+                store_ = std::move(*opened);
+                co_return result<void>{};
+            }
+            if (opened.error().code != errc::unavailable || s.store_url.empty()) co_return opened.error();
+            if (waiting_for_ != opened.error().text) log::warn("waiting: {}", opened.error().text);
+            waiting_for_ = opened.error().text;
+            timer.expires_after(pause);
+            co_await timer.async_wait(asio::use_awaitable);
+            pause = std::min<std::chrono::milliseconds>(pause * 2, 5s);
+        }
+    }
+
     static json::value object_or_null(const std::string& text) {
         auto parsed = parse_json(text.empty() ? "null" : text, "pause");
         return parsed ? std::move(*parsed) : json::value(nullptr);
@@ -683,6 +739,7 @@ private:
     std::unique_ptr<Plugins> plugins_;
     std::unique_ptr<Prober> prober_;
     std::unique_ptr<ConfigKeeper> keeper_;
+    std::unique_ptr<StoreJobs> jobs_;
     std::unique_ptr<Shared> shared_;
     std::unique_ptr<Healer> healer_;
     std::unique_ptr<Hearing> hearing_;
@@ -690,7 +747,7 @@ private:
     asio::thread_pool workers_;
     asio::steady_timer minute_;
     std::vector<sql::StrategySetting> overrides_;
-    std::string pause_;
+    std::string pause_, waiting_for_;
     std::atomic<bool> stopping_{false};
     std::atomic<unsigned> tail_pending_{0};
     static constexpr unsigned max_tail_pending =

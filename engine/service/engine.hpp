@@ -70,6 +70,11 @@ public:
     /// The kill switch; survives restarts.
     virtual boost::asio::awaitable<result<void>> pause(bool on, std::string reason, std::string actor) = 0;
 
+    /// `what`: run (resumes when it has ended), pause or resume. Audited. errc::not_found, errc::conflict.
+    virtual boost::asio::awaitable<result<json::object>> job(
+        std::string name, std::string what, std::string actor
+    ) = 0;
+
     virtual json::object status() const = 0;
     /// "" when ready, else why not.
     virtual std::string not_ready() const = 0;

@@ -127,7 +127,7 @@ public:
              {"error", to_valid_utf8(r.error)},
              {"duration_us", r.duration.count()}}
         );
-        shared_.store.submit(
+        shared_.store.keep(
             [attempt = attempt_, r = std::move(r), state, undoes](Database& db) -> result<void> {
                 HEAL_TRY(sql::end_action(
                     db,
@@ -299,23 +299,27 @@ public:
     asio::awaitable<result<void>> recover() override {
         std::vector<sql::OpenEvent> open_events;
         std::map<std::string, std::vector<sql::AttemptRow>> attempts;
+        std::vector<AttemptFact> history;
+        std::vector<sql::OutcomeRow> outcomes;
+        std::vector<sql::HeldEvent> holding;
+        std::vector<sql::QuietEvent> given_up;
         const Time now = s_.clock.wall();
+        // A job may run twice (store.hpp): it only reads; what it read is used below.
         HEAL_CO_TRY(co_await s_.store.write([&](Database& db) -> result<void> {
             auto settled = sql::settle_intents(db);
             if (!settled) return settled.error();
-            auto history = sql::load_history(db, now - Duration{1h});
-            if (!history) return history.error();
-            for (auto& fact : *history) history_.started(std::move(fact));
-            auto outcomes = sql::load_outcomes(db, 50'000);
-            if (!outcomes) return outcomes.error();
-            for (const auto& o : *outcomes)
-                book_.record(o.strategy, o.fingerprint, o.service, o.verified == "succeeded", o.at);
-            auto holding = sql::load_holding(db);
-            if (!holding) return holding.error();
-            for (auto& h : *holding) held_[key_of(h.fingerprint, h.environment)] = std::move(h);
-            auto given_up = sql::load_recently_given_up(db, now - longest_quiet);
-            if (!given_up) return given_up.error();
-            for (const auto& q : *given_up) keep_quiet(key_of(q.fingerprint, q.environment), q.closed_at);
+            auto facts = sql::load_history(db, now - Duration{1h});
+            if (!facts) return facts.error();
+            history = std::move(*facts);
+            auto book = sql::load_outcomes(db, 50'000);
+            if (!book) return book.error();
+            outcomes = std::move(*book);
+            auto held = sql::load_holding(db);
+            if (!held) return held.error();
+            holding = std::move(*held);
+            auto quiet = sql::load_recently_given_up(db, now - longest_quiet);
+            if (!quiet) return quiet.error();
+            given_up = std::move(*quiet);
             auto events = sql::load_open_events(db);
             if (!events) return events.error();
             open_events = std::move(*events);
@@ -326,6 +330,11 @@ public:
             }
             return {};
         }));
+        for (auto& fact : history) history_.started(std::move(fact));
+        for (const auto& o : outcomes)
+            book_.record(o.strategy, o.fingerprint, o.service, o.verified == "succeeded", o.at);
+        for (auto& h : holding) held_[key_of(h.fingerprint, h.environment)] = std::move(h);
+        for (const auto& q : given_up) keep_quiet(key_of(q.fingerprint, q.environment), q.closed_at);
         history_loaded_ = true;
         for (auto& e : open_events) {
             auto run = std::make_shared<Run>(s_.io, std::move(e.incident));
@@ -434,8 +443,9 @@ private:
     // --- small helpers
     // --------------------------------------------------------------------------------------------
 
+    /// What became of an incident is stored, however long the store is away.
     void submit(const char* what, Store::Job job) {
-        s_.store.submit(std::move(job), [what](result<void> outcome) {
+        s_.store.keep(std::move(job), [what](result<void> outcome) {
             if (!outcome) log::error("not stored ({}): {}", what, outcome.error().text);
         });
     }

@@ -1,7 +1,9 @@
 #include "service/settings.hpp"
 
 #include "base/files.hpp"
+#include "base/id.hpp"
 #include "service/config_keeper.hpp"
+#include "store/database.hpp"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -461,6 +463,7 @@ void read_file(
         top.once(key);
     }
     top.text("state_dir", settings.state_dir);
+    top.text("node", settings.node);
     top.text("plugins_dir", settings.plugins_dir);
     top.text("scripts_dir", settings.scripts_dir);
     top.text("host_binary", settings.host_binary);
@@ -496,6 +499,40 @@ void read_file(
         }
         in.integer("max_body_bytes", settings.http_max_body_bytes, 1024, 1LL << 30U);
         in.integer("max_connections", settings.http_max_connections, 1, 100'000);
+    }
+    if (const auto* node = top.find("store")) {
+        Mapping in{*node, "store", context};
+        std::string path;
+        if (in.text("url", settings.store_url) && describe_postgres(settings.store_url).empty()) {
+            in.error(
+                "url",
+                "must be postgresql://user@host:port/name; several hosts are separated by commas. Without it "
+                "heald keeps its store in the state directory"
+            );
+        }
+        if (in.text("password_file", path)) {
+            auto password = files.read(path, 4096);
+            if (!password)
+                in.error("password_file", password.error().text);
+            else {
+                settings.store_password = *password;
+                while (settings.store_password.ends_with('\n') || settings.store_password.ends_with('\r'))
+                    settings.store_password.pop_back();
+            }
+        }
+        in.integer("connections", settings.store_connections, 2, 64);
+    }
+    if (const auto* node = top.find("retention")) {
+        Mapping in{*node, "retention", context};
+        auto& keep = settings.retention;
+        constexpr auto longest = 3650 * 24h;
+        in.duration("log_entries", keep.log_entries, 1h, longest);
+        in.integer("log_rows", keep.log_rows, 0, 1LL << 40U);
+        in.integer("bytes", keep.bytes, 0, 1LL << 50U);
+        in.duration("healing", keep.healing, 1h, longest);
+        in.duration("minute_counts", keep.minute_counts, 2h, longest);
+        in.duration("hour_counts", keep.hour_counts, 48h, longest);
+        in.duration("records", keep.records, 1h, longest);
     }
     if (const auto* node = top.find("hosts")) {
         Mapping in{*node, "hosts", context};
@@ -570,6 +607,15 @@ std::string binary_folder() {
 
 }  // namespace
 
+StoreSettings store_settings(const Settings& settings) {
+    StoreSettings s;
+    s.path = settings.state_dir + (settings.store_url.empty() ? "/heald.db" : "/heald");
+    s.url = settings.store_url;
+    s.password = settings.store_password;
+    s.readers = settings.store_connections - 1;
+    return s;
+}
+
 SettingsResult load_settings(const std::string& path) {
     SettingsResult out;
     Settings settings;
@@ -590,7 +636,21 @@ SettingsResult load_settings(const std::string& path) {
     if (settings.http_token.empty()) {
         if (const char* token = std::getenv("HEALD_TOKEN")) settings.http_token = token;
     }
+    if (settings.store_url.empty()) {
+        if (const char* url = std::getenv("HEALD_STORE_URL")) settings.store_url = url;
+        if (!settings.store_url.empty() && describe_postgres(settings.store_url).empty())
+            out.errors.push_back("HEALD_STORE_URL must be postgresql://user@host:port/name");
+    }
+    if (settings.store_password.empty()) {
+        if (const char* password = std::getenv("HEALD_STORE_PASSWORD")) settings.store_password = password;
+    }
     if (settings.state_dir.empty()) settings.state_dir = default_state_dir();
+    if (settings.node.empty()) {
+        // Two healds of one host differ by their state directories.
+        char host[256] = "node";
+        ::gethostname(host, sizeof host - 1);
+        settings.node = fmt::format("{}-{}", host, sha256_hex(settings.state_dir).substr(0, 6));
+    }
     if (settings.plugins_dir.empty()) settings.plugins_dir = settings.state_dir + "/plugins";
     if (settings.scripts_dir.empty()) settings.scripts_dir = settings.state_dir + "/scripts";
     if (settings.host_binary.empty()) settings.host_binary = binary_folder() + "/heal-host";

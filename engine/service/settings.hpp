@@ -8,6 +8,7 @@
 #include "core/guards.hpp"
 #include "core/healing_machine.hpp"
 #include "fingerprint/rules.hpp"
+#include "store/store_settings.hpp"
 
 #include <chrono>
 #include <map>
@@ -56,6 +57,18 @@ struct StrategySettings {
     bool has_capabilities = false;
 };
 
+/// How long what is kept. What is exact stays for ever: kinds of errors, bugs, counts per day, the audit log.
+struct RetentionSettings {
+    std::chrono::milliseconds log_entries = std::chrono::hours{30 * 24};  ///< samples
+    std::uint64_t log_rows = 1'000'000;                                   ///< samples in all; 0: no limit
+    std::uint64_t bytes = 0;  ///< of the store; beyond it the oldest samples go; 0: no limit
+    std::chrono::milliseconds healing = std::chrono::hours{90 * 24};  ///< ended incidents
+    std::chrono::milliseconds minute_counts = std::chrono::hours{48};
+    std::chrono::milliseconds hour_counts = std::chrono::hours{90 * 24};
+    std::chrono::milliseconds records =
+        std::chrono::hours{30 * 24};  ///< runs of jobs, health checks, metrics
+};
+
 struct Settings {
     std::string state_dir;  ///< resolved
     std::string log_level = "info", log_format = "auto";
@@ -63,6 +76,10 @@ struct Settings {
     std::string http_token;  ///< "": none asked for (only on loopback)
     std::uint64_t http_max_body_bytes = 16U << 20U;
     unsigned http_max_connections = 256;
+    std::string store_url, store_password;  ///< PostgreSQL; url "": SQLite in the state directory
+    unsigned store_connections = 4;         ///< one writes, the others read
+    RetentionSettings retention;
+    std::string node;  ///< name of this node in a cluster
     std::string plugins_dir, scripts_dir, host_binary;
     unsigned max_children = 8;
     std::chrono::milliseconds warm_for{60'000};
@@ -80,6 +97,9 @@ struct Settings {
     std::shared_ptr<const fingerprint::Rules> rules;  ///< null: none
     std::vector<std::string> files;                   ///< what was read
 };
+
+/// Where the store of these settings is.
+StoreSettings store_settings(const Settings& settings);
 
 /// Reads `path` and, beside it, conf.d/*.yaml in order. An empty path: defaults, or /etc/heald/heald.yaml
 /// when it is there. On failure the list holds every fault found, each as "file:line: key: what is wrong;

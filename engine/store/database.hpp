@@ -1,6 +1,6 @@
 // The narrow door to a database engine (D7): statements with $1-style parameters, rows read by position,
-// transactions. Two drivers stand behind it; nothing above this file knows which one. A Database is used by
-// one thread at a time.
+// transactions. Two drivers stand behind it (sqlite_database.cpp, postgres_database.cpp); nothing above this
+// file knows which one. A Database is used by one thread at a time.
 #pragma once
 
 #include "base/error.hpp"
@@ -12,6 +12,7 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 namespace heal {
 
@@ -60,10 +61,20 @@ public:
     ) {
         return run(statement, std::span<const Value>{parameters.begin(), parameters.size()}, on_row);
     }
+    /// Runs one statement whose answer nobody needs. Its error may come late: from the next run(), release()
+    /// or commit(); so PostgreSQL is not asked once per statement (docs/adr/0020-postgresql.md).
+    virtual result<void> post(const Statement& statement, std::span<const Value> parameters) {
+        if (auto outcome = run(statement, parameters, nullptr); !outcome) return outcome.error();
+        return {};
+    }
+    result<void> post(const Statement& statement, std::initializer_list<Value> parameters) {
+        return post(statement, std::span<const Value>{parameters.begin(), parameters.size()});
+    }
     /// Several statements without parameters, separated by semicolons (migrations).
     virtual result<void> script(std::string_view sql) = 0;
 
-    /// A write transaction. After an error of commit() nothing of it is stored.
+    /// A write transaction; there is one at a time in the whole store, also with many nodes. After an error
+    /// of commit() nothing of it is stored, except when landed() says so.
     virtual result<void> begin() = 0;
     virtual result<void> commit() = 0;
     virtual void rollback() noexcept = 0;
@@ -71,6 +82,17 @@ public:
     virtual result<void> savepoint() = 0;
     virtual result<void> release() = 0;
     virtual void rollback_to_savepoint() noexcept = 0;
+
+    /// False: the connection broke; reopen() makes a new one. A file has no connection and is always there.
+    virtual bool connected() const { return true; }
+    virtual result<void> reopen() { return {}; }
+    /// After a failed commit(): true while it isn't known whether the transaction is stored, because the
+    /// connection broke in between. landed() finds out, on a reopened connection. errc::unavailable: ask
+    /// later.
+    virtual bool in_doubt() const { return false; }
+    virtual result<bool> landed() { return false; }
+    /// The newest error was a deadlock or a serialization failure: the same transaction, run again, may pass.
+    virtual bool worth_repeating() const { return false; }
 
     /// Work that no commit should wait for (moving the log into the file, making room in it). Called outside
     /// of a transaction after the outcomes of one are on their way.
@@ -81,5 +103,20 @@ public:
 /// @param path  file, created with mode 0600; ":memory:" for tests
 /// errc::unavailable when it can't be opened, errc::corrupt when it is not a database.
 result<std::unique_ptr<Database>> open_sqlite(const std::string& path, bool read_only);
+
+/// PostgreSQL 13 or later by libpqxx. synchronous_commit is never off: a commit that returned survives a
+/// power cut of the server. Each statement has a deadline on the server and, in case the network is gone, one
+/// here.
+/// @param url       "postgresql://user@host1,host2/name?…" or "host=… dbname=…"; of several hosts the one
+/// that
+///                  takes writes
+/// @param password  "" when the url, ~/.pgpass or $PGPASSWORD has it, or none is asked for
+/// errc::unavailable cannot be reached now; errc::denied user or password; errc::invalid_input the url.
+result<std::unique_ptr<Database>> open_postgres(
+    const std::string& url, const std::string& password, bool read_only
+);
+
+/// What of a url may be shown: host, port and name, never a password. "" when it can't be read.
+std::string describe_postgres(const std::string& url);
 
 }  // namespace heal

@@ -294,7 +294,7 @@ result<void> add_occurrences(Database& db, const Occurrences& o) {
     static constexpr std::pair<string_view, int64_t> resolutions[] = {
         {"minute", 60'000'000LL}, {"hour", 3'600'000'000LL}, {"day", 86'400'000'000LL}};
     for (const auto& [name, width] : resolutions) {
-        HEAL_TRY(db.run(
+        HEAL_TRY(db.post(
             upsert_count, {string_view{r.fingerprint}, name, o.last.us - o.last.us % width, number(o.count)}
         ));
     }
@@ -304,7 +304,7 @@ result<void> add_occurrences(Database& db, const Occurrences& o) {
 result<void> insert_log_entry(
     Database& db, const std::string& id, const LogRecord& r, std::uint64_t represents
 ) {
-    return done(db.run(
+    return db.post(
         insert_log,
         {string_view{id},
          string_view{r.fingerprint},
@@ -326,11 +326,11 @@ result<void> insert_log_entry(
          string_view{clean(r.host)},
          string_view{clean(r.source)},
          number(represents)}
-    ));
+    );
 }
 
 result<void> save_offset(Database& db, const OffsetRow& row, Time now) {
-    return done(db.run(
+    return db.post(
         upsert_offset,
         {string_view{row.source},
          number(row.device),
@@ -338,12 +338,12 @@ result<void> save_offset(Database& db, const OffsetRow& row, Time now) {
          number(row.offset),
          string_view{row.head_hash},
          now.us}
-    ));
+    );
 }
 
 result<void> forget_offset(Database& db, const std::string& source) {
     constexpr Statement statement{"delete ingest_offsets", "DELETE FROM ingest_offsets WHERE source = $1"};
-    return done(db.run(statement, {string_view{source}}));
+    return db.post(statement, {string_view{source}});
 }
 
 result<std::int64_t> forget_batches(Database& db, Time before) {
@@ -367,7 +367,7 @@ result<std::vector<OffsetRow>> load_offsets(Database& db) {
 }
 
 result<void> add_totals(Database& db, const std::string& source, const Totals& t) {
-    return done(db.run(
+    return db.post(
         upsert_totals,
         {string_view{source},
          number(t.lines),
@@ -378,7 +378,7 @@ result<void> add_totals(Database& db, const std::string& source, const Totals& t
          number(t.self),
          number(t.bytes),
          number(t.joined)}
-    ));
+    );
 }
 
 result<bool> batch_known(Database& db, const std::string& key) {
@@ -411,14 +411,14 @@ result<void> save_fingerprint_decision(
         "ON CONFLICT (fingerprint) DO UPDATE SET canonical = excluded.canonical, decided_by = "
         "excluded.decided_by, reason = excluded.reason, "
         "decided_at = excluded.decided_at"};
-    return done(db.run(
+    return db.post(
         statement,
         {string_view{d.fingerprint},
          string_view{d.canonical},
          string_view{clean(actor)},
          string_view{clean(reason)},
          now.us}
-    ));
+    );
 }
 
 result<std::vector<FingerprintDecision>> load_fingerprint_decisions(Database& db) {
@@ -487,7 +487,7 @@ result<std::optional<BugRef>> open_or_count_bug(
     const std::string ids_text = json::serialize(ids);
     if (!bug.id.empty()) {
         HEAL_TRY(
-            db.run(count_bug, {string_view{bug.id}, number(count), r.time.us, now.us, string_view{ids_text}})
+            db.post(count_bug, {string_view{bug.id}, number(count), r.time.us, now.us, string_view{ids_text}})
         );
     } else {
         bug.opened = true;
@@ -497,7 +497,7 @@ result<std::optional<BugRef>> open_or_count_bug(
         int64_t last = 0;
         HEAL_TRY(db.query(next_bug_code, {string_view{day}}, [&](const Row& row) { last = row.integer(0); }));
         bug.code = fmt::format("BUG-{}-{:05}", day, last);
-        HEAL_TRY(db.run(
+        HEAL_TRY(db.post(
             insert_bug,
             {string_view{bug.id},
              string_view{bug.code},
@@ -518,7 +518,7 @@ result<std::optional<BugRef>> open_or_count_bug(
              string_view{ids_text}}
         ));
     }
-    if (!log_id.empty()) HEAL_TRY(db.run(link_log, {string_view{log_id}, string_view{bug.id}}));
+    if (!log_id.empty()) HEAL_TRY(db.post(link_log, {string_view{log_id}, string_view{bug.id}}));
     return std::optional<BugRef>{std::move(bug)};
 }
 
@@ -542,33 +542,33 @@ result<void> hear_for_event(
     Database& db, const std::string& event, std::uint64_t count, const std::string& bug_id, Time now
 ) {
     const Value bug = bug_id.empty() ? Value{nullptr} : Value{string_view{bug_id}};
-    return done(db.run(hear_event, {string_view{event}, number(count), bug, now.us}));
+    return db.post(hear_event, {string_view{event}, number(count), bug, now.us});
 }
 
 result<void> move_event(
     Database& db, const std::string& event, EventState state, const std::string& reason, Time now
 ) {
-    return done(db.run(
+    return db.post(
         move_event_row,
         {string_view{event}, string_view{to_string(state)}, string_view{clean(reason)}, now.us}
-    ));
+    );
 }
 
 result<void> set_event_decision(
     Database& db, const std::string& event, const std::string& decision_json, Time now
 ) {
-    return done(db.run(decide_event, {string_view{event}, string_view{decision_json}, now.us}));
+    return db.post(decide_event, {string_view{event}, string_view{decision_json}, now.us});
 }
 
 result<void> begin_healing(
     Database& db, const std::string& event, const std::string& decision_json, bool acts, Time now
 ) {
     const Value acted = acts ? Value{now.us} : Value{nullptr};
-    return done(db.run(heal_event, {string_view{event}, string_view{decision_json}, acted, now.us}));
+    return db.post(heal_event, {string_view{event}, string_view{decision_json}, acted, now.us});
 }
 
 result<void> finish_event(Database& db, const std::string& event, const EventEnd& end, Time now) {
-    return done(db.run(
+    return db.post(
         end_event,
         {string_view{event},
          string_view{to_string(end.state)},
@@ -578,7 +578,7 @@ result<void> finish_event(Database& db, const std::string& event, const EventEnd
          time_or_null(end.healed_at),
          time_or_null(end.hold_until),
          now.us}
-    ));
+    );
 }
 
 result<std::vector<OpenEvent>> load_open_events(Database& db) {
@@ -621,7 +621,7 @@ result<std::vector<HeldEvent>> load_holding(Database& db) {
 }
 
 result<void> insert_attempt(Database& db, const AttemptRow& a) {
-    return done(db.run(
+    return db.post(
         insert_attempt_row,
         {string_view{a.id},
          string_view{a.event},
@@ -639,7 +639,7 @@ result<void> insert_attempt(Database& db, const AttemptRow& a) {
          int64_t{a.dry_run},
          string_view{a.request},
          a.started_at.us}
-    ));
+    );
 }
 
 namespace {
@@ -719,7 +719,7 @@ result<void> write_intent(Database& db, const Intent& intent) {
         {"opened_at", intent.opened_at.us},
         {"decision", intent.decision},
         {"actor", intent.actor}};
-    return done(db.run(insert_intent, {string_view{intent.attempt.id}, string_view{json::serialize(body)}}));
+    return db.post(insert_intent, {string_view{intent.attempt.id}, string_view{json::serialize(body)}});
 }
 
 result<void> settle_intent(Database& db, const Intent& intent) {
@@ -764,10 +764,10 @@ result<void> end_attempt(
     const std::string& detail_json,
     Time now
 ) {
-    return done(db.run(
+    return db.post(
         end_attempt_row,
         {string_view{attempt}, string_view{state}, string_view{clean(text)}, string_view{detail_json}, now.us}
-    ));
+    );
 }
 
 result<void> verify_attempt(
@@ -777,13 +777,13 @@ result<void> verify_attempt(
     const std::string& evidence_json,
     Time now
 ) {
-    return done(db.run(
+    return db.post(
         verify_attempt_row, {string_view{attempt}, string_view{verified}, string_view{evidence_json}, now.us}
-    ));
+    );
 }
 
 result<void> set_rolled_back(Database& db, const std::string& attempt, const std::string& state) {
-    return done(db.run(rollback_attempt_row, {string_view{attempt}, string_view{state}}));
+    return db.post(rollback_attempt_row, {string_view{attempt}, string_view{state}});
 }
 
 result<std::vector<AttemptRow>> load_attempts(Database& db, const std::string& event) {
@@ -825,7 +825,7 @@ result<std::vector<OutcomeRow>> load_outcomes(Database& db, int64_t limit) {
 }
 
 result<void> insert_action(Database& db, const ActionRow& a) {
-    return done(db.run(
+    return db.post(
         insert_action_row,
         {string_view{a.id},
          string_view{a.attempt},
@@ -841,7 +841,7 @@ result<void> insert_action(Database& db, const ActionRow& a) {
          string_view{clean(a.undo)},
          a.undoes_step,
          a.started_at.us}
-    ));
+    );
 }
 
 result<void> end_action(
@@ -854,7 +854,7 @@ result<void> end_action(
     const std::string& error,
     int64_t duration_us
 ) {
-    return done(db.run(
+    return db.post(
         end_action_row,
         {string_view{attempt},
          string_view{phase},
@@ -863,7 +863,7 @@ result<void> end_action(
          string_view{clean(result_json)},
          string_view{clean(error)},
          duration_us}
-    ));
+    );
 }
 
 result<std::vector<ActionRow>> load_undoable(Database& db, const std::string& attempt) {
@@ -881,13 +881,13 @@ result<std::vector<ActionRow>> load_undoable(Database& db, const std::string& at
 }
 
 result<void> mark_undone(Database& db, const std::string& attempt, int64_t step) {
-    return done(db.run(mark_undone_row, {string_view{attempt}, step}));
+    return db.post(mark_undone_row, {string_view{attempt}, step});
 }
 
 result<void> save_strategy_setting(
     Database& db, const StrategySetting& s, const std::string& actor, Time now
 ) {
-    return done(db.run(
+    return db.post(
         upsert_setting,
         {string_view{s.strategy},
          s.priority ? Value{*s.priority} : Value{nullptr},
@@ -896,7 +896,7 @@ result<void> save_strategy_setting(
          s.floor ? Value{*s.floor} : Value{nullptr},
          now.us,
          string_view{actor}}
-    ));
+    );
 }
 
 result<std::vector<StrategySetting>> load_strategy_settings(Database& db) {
@@ -914,7 +914,7 @@ result<std::vector<StrategySetting>> load_strategy_settings(Database& db) {
 }
 
 result<void> save_engine_state(Database& db, const std::string& name, const std::string& value, Time now) {
-    return done(db.run(upsert_state, {string_view{name}, string_view{value}, now.us}));
+    return db.post(upsert_state, {string_view{name}, string_view{value}, now.us});
 }
 
 result<std::optional<std::string>> load_engine_state(Database& db, const std::string& name) {
@@ -940,7 +940,7 @@ result<void> append_audit(
     ++seq;
     const std::string who = clean(actor), what = clean(subject), detail = clean(detail_json);
     const std::string hash = audit_hash(previous, seq, now.us, who, action, what, detail);
-    return done(db.run(
+    return db.post(
         insert_audit,
         {seq,
          now.us,
@@ -950,7 +950,7 @@ result<void> append_audit(
          string_view{detail},
          string_view{previous},
          string_view{hash}}
-    ));
+    );
 }
 
 result<AuditCheck> verify_audit(Database& db) {

@@ -22,6 +22,8 @@ constexpr Statement insert_applied{
     "insert schema_migration",
     "INSERT INTO schema_migration (version, name, sha256, applied_at) VALUES ($1, $2, $3, $4)"};
 
+constexpr Statement no_timeout{"no timeout", "SET LOCAL statement_timeout = 0"};
+
 struct Applied {
     std::string name, sha256;
     Time at;
@@ -100,18 +102,20 @@ result<std::vector<MigrationState>> migration_status(Database& database) {
     return states;
 }
 
-result<int> migrate(Database& database, const Clock& clock) {
+result<int> migrate(Database& database, const Clock& clock, int up_to) {
     const auto known = migrations_for(database.dialect());
     int count = 0;
     for (;;) {
         HEAL_TRY(database.begin());
         auto step = [&]() -> result<bool> {
+            // An index on a large table takes longer than any statement may in daily work.
+            if (database.dialect() == Dialect::postgres) HEAL_TRY(database.run(no_timeout));
             HEAL_TRY(database.run(create_table));
             auto applied = read_applied(database);
             if (!applied) return applied.error();
             HEAL_TRY(check(*applied, known));
             const auto next = std::find_if(known.begin(), known.end(), [&](const Migration& m) {
-                return !applied->contains(m.version);
+                return m.version <= up_to && !applied->contains(m.version);
             });
             if (next == known.end()) return false;
             HEAL_TRY(database.script(next->sql));
@@ -132,6 +136,28 @@ result<int> migrate(Database& database, const Clock& clock) {
         if (!*step) return count;
         ++count;
     }
+}
+
+std::vector<std::string_view> split_statements(std::string_view sql) {
+    std::vector<std::string_view> list;
+    std::size_t from = 0;
+    const auto skip_to = [&](std::size_t at, std::string_view end) {
+        const auto found = sql.find(end, at);
+        return found == std::string_view::npos ? sql.size() : found + end.size();
+    };
+    for (std::size_t i = 0; i < sql.size();) {
+        if (sql.substr(i).starts_with("--"))
+            i = skip_to(i, "\n");
+        else if (sql.substr(i).starts_with("$$"))
+            i = skip_to(i + 2, "$$");
+        else if (sql[i] == '\'')
+            i = skip_to(i + 1, "'");
+        else if (sql[i++] == ';') {
+            list.push_back(sql.substr(from, i - from));
+            from = i;
+        }
+    }
+    return list;
 }
 
 }  // namespace heal

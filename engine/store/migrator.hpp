@@ -31,8 +31,11 @@ struct MigrationState {
 /// What is applied and what would be. errc::conflict: the store is newer or a checksum differs.
 result<std::vector<MigrationState>> migration_status(Database& database);
 
-/// Applies what is missing; returns how many were. One runner at a time (an immediate transaction or advisory
-/// lock).
-result<int> migrate(Database& database, const Clock& clock);
+/// Applies what is missing, up to version `up_to`; returns how many were. One runner at a time: each file is
+/// one write transaction (database.hpp), which looks again at what is applied. A crash leaves whole files.
+result<int> migrate(Database& database, const Clock& clock, int up_to = 9999);
+
+/// The statements of a script, in order; for messages and tests. Knows quotes, comments and $$ bodies.
+std::vector<std::string_view> split_statements(std::string_view sql);
 
 }  // namespace heal

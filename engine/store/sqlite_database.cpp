@@ -234,11 +234,12 @@ result<std::unique_ptr<Database>> open_sqlite(const std::string& path, bool read
     ::sqlite3_busy_timeout(raw, 5000);
     ::sqlite3_db_config(raw, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
     auto database = std::make_unique<SqliteDatabase>(std::move(handle), path);
+    // auto_vacuum takes effect in a new file only: what retention frees goes back to the disk piece by piece.
     // FULL: fsync of the WAL at each commit (sqlite.org/wal.html); the writer checkpoints, readers never do.
     HEAL_TRY(database->script(
         read_only ? "PRAGMA query_only=1; PRAGMA cache_size=-2000;"
-                  : "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA "
-                    "cache_size=-4000; PRAGMA journal_size_limit=67108864;"
+                  : "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; "
+                    "PRAGMA foreign_keys=ON; PRAGMA cache_size=-4000; PRAGMA journal_size_limit=67108864;"
     ));
     if (!read_only) database->watch_log();
     return std::unique_ptr<Database>{std::move(database)};

@@ -10,8 +10,8 @@
 namespace heal {
 namespace {
 
-constexpr std::array<std::string_view, 8> kinds = {
-    "exec", "file", "read", "net", "signal", "systemd", "docker", "sql"};
+constexpr std::array<std::string_view, 9> kinds = {
+    "exec", "file", "read", "net", "signal", "systemd", "docker", "sql", "env"};
 
 std::vector<std::string_view> words_of(std::string_view text) {
     std::vector<std::string_view> out;

@@ -2,6 +2,7 @@
 """The border holds: the header compiles alone in every language mode, binaries of 1.0 load for ever, other languages and trees can build
 plugins, a wrong signature gets one sentence.      tests/abi/run.py --build build/release"""
 import argparse
+import json
 import pathlib
 import platform
 import shutil
@@ -14,11 +15,13 @@ ROOT = HERE.parent.parent
 INCLUDE = ROOT / "plugin-api" / "include"
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
 passed = failed = skipped = 0
+checks = []
 
 
 def check(name, holds, why=""):
     global passed, failed
     passed, failed = passed + bool(holds), failed + (not holds)
+    checks.append({"name": name, "holds": bool(holds)})
     print(f"{'ok  ' if holds else 'FAIL'} {name}" + ("" if holds else f"\n{why}"), flush=True)
 
 
@@ -133,6 +136,9 @@ def main():
         check("a project outside builds by find_package(heald)", done.returncode == 0, done.stdout + done.stderr)
         exports(project / "b" / "plugins" / "outside.so", "and exports one symbol")
         tried(host, project / "b" / "plugins" / "outside.so", "succeeded", "and works")
+    folder = ROOT / "build" / "reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "abi.json").write_text(json.dumps({"passed": passed, "failed": failed, "skipped": skipped, "checks": checks}, indent=1))
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if failed else 0
 

@@ -307,6 +307,29 @@ TEST_F(Runner, RestoresTheWorldAlsoWhenTheUndoingIsKilledInItsMiddleAndRunAgain)
     }
 }
 
+TEST_F(Runner, GivesAHostAControlGroupWhereItMayAndTakesItAway) {
+    load_sample();
+    ASSERT_EQ(world.assess(world.call("sample")).outcome, Outcome::succeeded);
+    const std::string name = "heald-host-" + std::to_string(::getpid()) + "-";
+    std::string group;
+    for (const auto& one : fs::directory_iterator("/proc")) {
+        const std::string pid = one.path().filename();
+        if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
+        const std::string where = read("/proc/" + pid + "/cgroup");
+        if (const auto at = where.find(name); at != std::string::npos) {
+            const auto from = where.rfind("::/", at) + 3;
+            group = where.substr(from, where.find('\n', at) - from);
+        }
+    }
+    if (group.empty()) GTEST_SKIP() << "no cgroup v2 may be written here";
+    std::string place;
+    for (const char* tree : {"/sys/fs/cgroup/", "/sys/fs/cgroup/unified/"}) {
+        if (fs::exists(tree + group)) place = tree + group;
+    }
+    world.run(world.plugins->runner().stop());
+    EXPECT_FALSE(place.empty() || fs::exists(place)) << place;
+}
+
 TEST_F(Runner, TurnsAThrowIntoAFailureAndACrashIntoUnknown) {
     load_sample();
     const StrategyReply thrown = world.execute(with(world.call("sample"), {{"do", "throw"}}));

@@ -1,0 +1,68 @@
+// The jobs that keep the store well: thinning of samples, retention, roll-ups. Each runs once in the whole
+// cluster, in pieces of a few milliseconds, and is written down in cron_job_status and cron_execution_log.
+// Deliberately no jobs of users.
+//
+// Threads: the event loop's.
+#pragma once
+
+#include "service/settings.hpp"
+#include "store/maintenance.hpp"
+#include "store/store.hpp"
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace heal {
+
+/// When a job is due: "every 15m" counted from midnight UTC, or "daily 03:00" UTC.
+class Schedule {
+public:
+    static Schedule every(std::chrono::minutes interval);
+    static Schedule daily(std::chrono::minutes after_midnight);
+    /// The first time after `now`.
+    Time next(Time now) const;
+    std::string text() const;
+
+private:
+    Duration interval_{0}, offset_{0};
+};
+
+class StoreJobs {
+public:
+    using GetSettings = std::function<std::shared_ptr<const Settings>()>;
+    StoreJobs(
+        boost::asio::io_context& io, Store& store, const Clock& clock, GetSettings settings, std::string node
+    );
+    ~StoreJobs();
+
+    /// Declares the jobs, then runs what is due until stop().
+    boost::asio::awaitable<void> run();
+    void stop();
+
+    /// Runs it once, due or not; resumes when it has ended. errc::not_found; errc::conflict it runs already.
+    boost::asio::awaitable<result<json::object>> run_now(std::string name);
+
+private:
+    struct Job;
+    boost::asio::awaitable<result<json::object>> execute(const Job& job, bool at_once);
+    boost::asio::awaitable<result<std::int64_t>> work(const Job& job, const std::string& run_id);
+
+    boost::asio::io_context& io_;
+    Store& store_;
+    const Clock& clock_;
+    GetSettings settings_;
+    std::string node_;
+    boost::asio::steady_timer timer_;
+    bool stopping_ = false;
+    std::vector<Job> jobs_;
+    std::map<std::string, Time> due_;
+};
+
+}  // namespace heal

@@ -1,0 +1,210 @@
+"""heald on PostgreSQL: the same behaviour as on SQLite, and what happens when the server goes away."""
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from pg import Postgres, binaries, free_port
+
+from harness import BIN, OPEN, Heald, touch_script, wait_for
+
+pytestmark = pytest.mark.skipif(binaries() is None, reason="no PostgreSQL server is installed; ./dev setup installs it")
+
+
+@pytest.fixture(scope="module")
+def pg():
+    with Postgres() as server:
+        yield server
+
+
+def on(pg, name, **more):
+    return Heald({**OPEN, "services": [{"name": "cart"}], "store": {"url": pg.schema(name)}, **more})
+
+
+def stored(pg, name):
+    return int(pg.sql(f"SELECT COALESCE(SUM(occurrence_count), 0) FROM {name}.error_fingerprints")[0][0])
+
+
+def test_an_incident_is_healed_and_told_alike_on_both_engines(pg, tmp_path):
+    told = []
+    for store in ({"url": pg.schema("parity")}, {}):
+        ledger = tmp_path / f"ledger{len(told)}"
+        with Heald({**OPEN, "services": [{"name": "cart", "probes": [{"command": ["/bin/true"]}]}], "store": store}) as h:
+            h.script("act.lua", touch_script("act", ledger))
+            h.loaded("act")
+            h.log_error("cannot reach shard 1")
+            event = h.ended()[0]
+            h.log_error("cannot reach shard 9")
+            wait_for("it did not hold", lambda: h.event(event["id"])["state"] == "did_not_hold")
+            shape = lambda e: {k: v for k, v in e.items() if not k.endswith(("_at", "id", "until")) and k not in ("incident", "decision", "evidence",
+                               "attempts", "actions", "duration_us", "parameters", "build", "summary", "occurrence_count")}
+            first = h.event(event["id"])
+            told.append({"event": shape(first), "attempts": [shape(a) for a in first["attempts"]],
+                         "actions": [shape(x) for a in first["attempts"] for x in a["actions"]],
+                         "fingerprints": sorted((f["id"], f["occurrence_count"], f["severity"]) for f in h.get("/api/v1/fingerprints")["items"]),
+                         "bugs": sorted((b["bug_code"], b["occurrence_count"]) for b in h.get("/api/v1/system/bugs")["items"])})
+            assert len(ledger.read_text().splitlines()) >= 1
+    assert told[0] == told[1]
+
+
+def test_a_restarted_server_costs_nothing_but_a_moment(pg, tmp_path):
+    with on(pg, "restarted") as h:
+        h.script("act.lua", touch_script("act", tmp_path / "ledger"))
+        h.loaded("act")
+        for i in range(6):
+            wait_for("it is taken", lambda: h.call("POST", "/api/v1/logs", {"service_name": "cart", "log_level": "error",
+                     "message": "boom"}).status == 202)
+            if i < 5:
+                pg.restart(signal.SIGQUIT if i % 2 else signal.SIGINT)
+        wait_for("ready", lambda: h.call("GET", "/ready").status == 200)
+        wait_for("incidents end", lambda: h.get("/api/v1/status")["open_incidents"] == 0)
+        assert h.get("/api/v1/status")["store"]["reconnects"] >= 5
+    assert stored(pg, "restarted") == 6
+
+
+def test_while_the_server_is_away_it_says_so_and_goes_on_by_itself(pg, tmp_path):
+    log = tmp_path / "app.log"
+    log.touch()
+    with on(pg, "away", sources=[{"file": str(log), "service": "cart"}]) as h:
+        h.log_error("before")
+        pg.stop()
+        try:
+            with open(log, "a") as f:
+                f.write("2026-11-21 10:00:00 ERROR written while it was away\n")
+            wait_for("ready says why", lambda: "cannot reach the store" in h.call("GET", "/ready").text)
+            assert 'heald_store_connected{engine="postgresql"} 0' in h.call("GET", "/metrics").text
+            assert h.call("GET", "/health").status == 200
+        finally:
+            pg.start()
+        wait_for("ready", lambda: h.call("GET", "/ready").status == 200)
+        wait_for("the line is in", lambda: stored(pg, "away") == 2)
+        h.log_error("after")
+        assert 'heald_store_connected{engine="postgresql"} 1' in h.call("GET", "/metrics").text
+    assert stored(pg, "away") == 3
+
+
+def test_what_became_of_an_attempt_is_stored_although_the_server_was_away(pg, tmp_path):
+    ledger = tmp_path / "ledger"
+    with on(pg, "outcome") as h:
+        h.script("slow.lua", touch_script("slow", ledger, outcome="succeeded").replace(
+            "return { outcome", 'call.exec { argv = { "/bin/sh", "-c", "sleep 1" } }\n    return { outcome'))
+        h.loaded("slow")
+        h.log_error("act now")
+        wait_for("it acts", lambda: ledger.exists())
+        pg.stop()
+        time.sleep(1.5)  # it ends while the store is away
+        pg.start()
+        event = h.ended(timeout=30)[0]
+        assert event["attempts"][0]["state"] in ("succeeded", "unknown"), event
+        assert len(ledger.read_text().splitlines()) == 1
+    assert pg.sql("SELECT count(*) FROM outcome.healing_results WHERE state IN ('started', 'executed')") == [["0"]]
+
+
+def test_it_starts_before_its_server_does(tmp_path):
+    port = free_port()
+    h = Heald({"store": {"url": f"postgresql://heald@127.0.0.1:{port}/postgres"}}, start=False)
+    import threading
+    starter = threading.Thread(target=h.start)
+    starter.start()
+    try:
+        wait_for("it waits", lambda: any("cannot reach the store" in line for line in h.log))
+        with Postgres(port=port) as server:
+            starter.join(20)
+            assert h.port
+            h.log_error("it came")
+            h.stop()
+            assert server.sql("SELECT count(*) FROM log_entries") == [["1"]]
+    finally:
+        starter.join(20)
+        h.close()
+
+
+def test_the_other_host_takes_over_after_a_failover(tmp_path):
+    with Postgres() as old, Postgres() as new:
+        ports = f"127.0.0.1:{old.port},127.0.0.1:{new.port}"
+        # What replication would have done: the other server has the same schema.
+        for server in (new, old):
+            with Heald({"store": {"url": server.url()}}):
+                pass
+        with Heald({"store": {"url": f"postgresql://heald@{ports}/postgres"}}) as h:
+            h.log_error("on the first")
+            old.stop(signal.SIGQUIT)
+            wait_for("the second takes writes", lambda: h.call("POST", "/api/v1/logs", {"service_name": "cart", "log_level": "error",
+                     "message": "on the second"}).status == 202, 20)
+            wait_for("ready", lambda: h.call("GET", "/ready").status == 200)
+        assert new.sql("SELECT count(*) FROM log_entries WHERE message = 'on the second'") == [["1"]]
+
+
+def test_a_server_that_became_read_only_refuses_and_recovers(pg):
+    with on(pg, "readonly") as h:
+        h.log_error("before")
+        pg.sql("ALTER DATABASE postgres SET default_transaction_read_only = on")
+        try:
+            pg.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'heald'")
+            wait_for("refused", lambda: h.call("POST", "/api/v1/logs", {"service_name": "cart", "log_level": "error", "message": "no"}).status == 503)
+            assert h.call("GET", "/ready").status == 503
+        finally:
+            pg.sql("BEGIN READ WRITE; ALTER DATABASE postgres RESET default_transaction_read_only; COMMIT")
+        wait_for("taken again", lambda: h.call("POST", "/api/v1/logs", {"service_name": "cart", "log_level": "error", "message": "yes"}).status == 202)
+        wait_for("ready", lambda: h.call("GET", "/ready").status == 200)
+
+
+def test_without_a_free_connection_it_waits_and_recovers(tmp_path):
+    with Postgres(max_connections=6, superuser_reserved_connections=0) as server:
+        h = Heald({"store": {"url": server.url()}})
+        try:
+            h.log_error("before")
+            hogs = []
+            server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'heald'")
+            for _ in range(8):
+                hogs.append(subprocess.Popen(["psql", "-X", server.url(), "-c", "SELECT pg_sleep(3)"], stdout=subprocess.DEVNULL,
+                                             stderr=subprocess.DEVNULL))
+            time.sleep(0.5)
+            answer = h.call("POST", "/api/v1/logs", {"service_name": "cart", "log_level": "error", "message": "while full"})
+            if answer.status != 202:
+                assert "too many clients" in answer.text or "terminat" in answer.text, answer.text
+            for hog in hogs:
+                hog.kill()
+                hog.wait()
+            wait_for("taken again", lambda: h.call("POST", "/api/v1/logs", {"service_name": "cart", "log_level": "error", "message": "free"}).status == 202)
+            wait_for("ready", lambda: h.call("GET", "/ready").status == 200)
+        finally:
+            h.close()
+
+
+def test_the_url_is_checked_and_its_password_never_shown(pg, tmp_path):
+    config = tmp_path / "heald.yaml"
+    config.write_text("store:\n  url: not a url\n")
+    done = subprocess.run([BIN / "heald", "--check", "-c", config], capture_output=True, text=True)
+    assert done.returncode == 1 and "store.url" in done.stderr and "postgresql://" in done.stderr
+    secret = tmp_path / "secret"
+    secret.write_text("s3cr3t-canary\n")
+    with Heald({"store": {"url": pg.schema("secret"), "password_file": str(secret)}}) as h:
+        assert "canary" not in h.call("GET", "/api/v1/status").text
+        assert "canary" not in "".join(h.log)
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_jobs_run_are_written_down_and_can_be_asked_for(pg, engine):
+    store = {"url": pg.schema("jobs")} if engine == "postgresql" else {}
+    with Heald({"store": store}) as h:
+        for i in range(300):
+            h.log_error("crowded", context={"i": i}) if i % 2 else h.log_error("crowded")
+        before = len(h.get("/api/v1/logs?limit=1000")["items"])
+        answer = h.call("POST", "/api/v1/jobs/log_sampling/run")
+        assert answer.status == 200, answer.text
+        after = h.get("/api/v1/logs?limit=1000")["items"]
+        assert len(after) < before and sum(e["represents"] for e in after) == 300
+        for name in ("metrics_aggregation", "log_cleanup"):
+            assert h.call("POST", f"/api/v1/jobs/{name}/run").status == 200
+        assert h.call("POST", "/api/v1/jobs/log_cleanup/pause").json == {"job_name": "log_cleanup", "enabled": False}
+        wait_for("three runs are written down", lambda: sum(j["run_count"] for j in h.get("/api/v1/jobs")["items"]) >= 3)
+        jobs = {j["job_name"]: j for j in h.get("/api/v1/jobs")["items"]}
+        assert jobs["log_cleanup"]["enabled"] is False and jobs["log_cleanup"]["schedule"] == "daily 03:00"
+        assert jobs["log_sampling"]["runs"][0]["status"] == "succeeded"
+        assert h.call("POST", "/api/v1/jobs/nope/run").status == 404
+        assert h.call("POST", "/api/v1/jobs/log_cleanup/explode").status == 404
