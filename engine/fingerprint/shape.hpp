@@ -97,8 +97,8 @@ public:
     };
     static_assert(sizeof(Entry) == 64);
 
-    /// @param sets  of four entries; a power of two
-    explicit ShapeMemo(std::size_t sets) : mask_(sets - 1), entries_(sets * ways) {}
+    /// @param most  sets of four entries at last; a power of two, at least 64
+    explicit ShapeMemo(std::size_t most) : most_(most), mask_(first_sets - 1), entries_(first_sets * ways) {}
 
     /// The entry for a text of this shape; null when none is known. Its digits are noted in `outer` when the
     /// text is a part of what that watches.
@@ -125,10 +125,15 @@ public:
         std::uint64_t key_low,
         std::uint64_t key_high,
         std::uint64_t id
-    ) noexcept;
+    );
 
 private:
-    std::size_t mask_;
+    static constexpr std::size_t first_sets = 64;
+
+    Entry& place_in(Entry* set) noexcept;
+    void grow();
+
+    std::size_t most_, mask_, pushed_out_ = 0;
     ZeroPages<Entry> entries_;
     std::uint32_t hand_ = 0;
 };

@@ -75,17 +75,18 @@ void set_text(std::string& ret, std::string_view text, std::size_t max) {
 }  // namespace
 
 struct BatchBuilder::State {
-    // 88 bytes and its text: with the two index entries less than 300 bytes per known fingerprint (bench).
+    // 64 bytes and its text: with the index entries and the scanner's memo less than 300 bytes per known
+    // fingerprint (bench).
     struct Known {
         std::array<char, 32> digest{};  // binary; hex when it is handed out
-        std::string text;               // pattern, then signature
-        std::uint32_t pattern_size = 0;
-        std::uint32_t delta = 0;
-        std::uint64_t generation = 0;  // of the batch `delta` points into
-        bool fresh = true;             // met for the first time in this batch
+        std::unique_ptr<char[]> text;   // pattern, then signature
+        std::uint32_t pattern_size = 0, signature_size = 0;
+        std::uint32_t generation = 0;  // of the batch `delta` points into; comes round after 4e9 batches
+        std::uint32_t delta : 31 = 0;
+        std::uint32_t fresh : 1 = 1;  // met for the first time in this batch
 
-        std::string_view pattern() const { return std::string_view{text}.substr(0, pattern_size); }
-        std::string_view signature() const { return std::string_view{text}.substr(pattern_size); }
+        std::string_view pattern() const { return {text.get(), pattern_size}; }
+        std::string_view signature() const { return {text.get() + pattern_size, signature_size}; }
     };
 
     explicit State(const Clock& c) : clock(c) {}
@@ -95,9 +96,9 @@ struct BatchBuilder::State {
     fingerprint::Scanner scanner{{}, hash.part(0), hash.part(1)};
     Batch batch;
     bool time_read = false;
-    std::uint64_t generation = 1;
+    std::uint32_t generation = 1;
     std::unordered_map<std::uint64_t, Known*> texts;  // service, environment, pattern and stack, hashed
-    std::unordered_map<std::uint64_t, std::unique_ptr<Known>> prints;  // environment and digest, hashed
+    std::unordered_map<std::uint64_t, Known> prints;  // environment and digest, hashed
     std::size_t bytes_known = 0;
     std::string message_scratch, stack_scratch;
     std::shared_ptr<const fingerprint::Rules> current_rules, no_rules;
@@ -160,8 +161,8 @@ struct BatchBuilder::State {
             texts.clear();
             bytes_known = 0;
             for (auto i = prints.begin(); i != prints.end();) {
-                if (i->second->generation == generation) {
-                    bytes_known += size_of(*i->second);
+                if (i->second.generation == generation) {
+                    bytes_known += size_of(i->second);
                     ++i;
                 } else {
                     i = prints.erase(i);
@@ -172,19 +173,21 @@ struct BatchBuilder::State {
         const auto digest = from_hex(print.digest);
         auto at = hash({digest.data(), digest.size()}, hash(environment, 1));
         // Two digests under one hash are kept apart.
-        for (auto i = prints.find(at); i != prints.end() && i->second->digest != digest; i = prints.find(at))
+        for (auto i = prints.find(at); i != prints.end() && i->second.digest != digest; i = prints.find(at))
             ++at;
-        auto& slot = prints[at];
-        if (!slot) {
-            slot = std::make_unique<Known>();
-            slot->digest = digest;
-            slot->pattern_size = static_cast<std::uint32_t>(print.pattern.size());
-            slot->text.reserve(print.pattern.size() + print.signature.size());
-            slot->text.append(print.pattern).append(print.signature);
-            bytes_known += size_of(*slot);
+        const auto [place, made] = prints.try_emplace(at);
+        Known& slot = place->second;
+        if (made) {
+            slot.digest = digest;
+            slot.pattern_size = static_cast<std::uint32_t>(print.pattern.size());
+            slot.signature_size = static_cast<std::uint32_t>(print.signature.size());
+            slot.text = std::make_unique<char[]>(print.pattern.size() + print.signature.size());
+            std::copy(print.pattern.begin(), print.pattern.end(), slot.text.get());
+            std::copy(print.signature.begin(), print.signature.end(), slot.text.get() + slot.pattern_size);
+            bytes_known += size_of(slot);
         }
-        texts.emplace(key, slot.get());
-        return *slot;
+        texts.emplace(key, &slot);
+        return slot;
     }
 
     static std::array<char, 32> from_hex(std::string_view hex) {
@@ -236,7 +239,9 @@ struct BatchBuilder::State {
         sample.pattern = delta.pattern;
     }
 
-    static std::size_t size_of(const Known& known) { return sizeof(Known) + known.text.size() + 112; }
+    static std::size_t size_of(const Known& known) {
+        return sizeof(Known) + known.pattern_size + known.signature_size + 112;
+    }
 };
 
 BatchBuilder::BatchBuilder(const Clock& clock) : state_(std::make_unique<State>(clock)) {}
@@ -309,7 +314,7 @@ BatchBuilder::Added BatchBuilder::add(
     if (known.generation != s.generation) {
         known.fresh = known.generation == 0;
         known.generation = s.generation;
-        known.delta = static_cast<std::uint32_t>(s.batch.deltas.size());
+        known.delta = static_cast<std::uint32_t>(s.batch.deltas.size()) & 0x7FFFFFFFU;
         Delta& made = s.batch.deltas.emplace_back();
         made.digest = State::to_hex(known.digest);
         made.fingerprint = made.digest.substr(0, 16);
