@@ -249,8 +249,12 @@ bool LineReader::logfmt(std::string_view text, Line& ret) {
 }
 
 bool LineReader::access(std::string_view text, DigitWatch& watch, Line& ret) {
-    const auto open = text.substr(0, 130).find(" [");
+    // A search for the bracket alone stops less often than one for the blank before it.
+    std::size_t open = text.substr(0, 130).find('[');
+    while (open != std::string_view::npos && (open == 0 || text[open - 1] != ' '))
+        open = text.substr(0, 130).find('[', open + 1);
     if (open == std::string_view::npos) return false;
+    --open;
     const auto close = text.substr(0, open + 44).find("] \"", open);
     if (close == std::string_view::npos) return false;
     const auto request_end = text.find("\" ", close + 3);
