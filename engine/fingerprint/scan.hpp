@@ -511,13 +511,15 @@ private:
     }
 
     /// {"a": 1}, {'a': 1}, [{…}], ["a", …]: an object printed in whole. Its end, or 0.
-    std::size_t literal(std::size_t p) const noexcept {
+    std::size_t literal(std::size_t p) noexcept {
         std::size_t q = p;
         while (q < s_.size() && q < p + 4 && (s_[q] == '{' || s_[q] == '[' || s_[q] == ' ')) ++q;
         if (q == p || q >= s_.size() || (s_[q] != '"' && s_[q] != '\'')) return 0;
         bool brace = false;
         for (std::size_t i = p; i < q; ++i) brace = brace || s_[i] == '{';
-        if (!brace) return 0;
+        // Few tries for each message: braces that never close would make this quadratic.
+        if (!brace || literal_tries_ == 8) return 0;
+        ++literal_tries_;
         int depth = 0;
         const std::size_t limit = std::min(s_.size(), p + 4000);
         for (q = p; q < limit; ++q) {
@@ -907,12 +909,19 @@ private:
                 const std::uint8_t tk = classes_of(tail);
                 if ((hk & cls_join) == 0 || (tk & cls_digit) == 0 ||
                     head.find('.') == std::string_view::npos) {
+                    // label:label:… without end would be looked at again and again.
+                    if (labels_ >= 16) {
+                        value(Rule::identifier, t);
+                        return;
+                    }
+                    ++labels_;
                     if ((hk & cls_join) != 0)
                         name(head);
                     else
                         word(head);
                     mark(':');
                     if (!tail.empty()) piece(tail, tk, false);
+                    --labels_;
                     return;
                 }
             }
@@ -992,12 +1001,14 @@ private:
 
     /// eth0, wlan1: the kind of device is text, its number is not. Length of the stem, or 0.
     std::size_t device_stem(std::string_view t) const noexcept {
+        static constexpr std::uint64_t interface = word_hash("interface");
+        // `device eth0`: a name like any other.
+        if (glue_ == ' ' && previous_ != no_word && previous_ != interface && is_kind(previous_)) return 0;
         const std::size_t n = t.size() - 1;
         if (n < 2 || n > 5 || !is_digit(t[n])) return 0;
         for (std::size_t i = 0; i < n; ++i) {
             if (t[i] < 'a' || t[i] > 'z') return 0;
         }
-        static constexpr std::uint64_t interface = word_hash("interface");
         return previous_ == interface || is_device_stem(t.substr(0, n)) ? n : 0;
     }
 
@@ -1025,7 +1036,8 @@ private:
     std::uint64_t previous_ = no_word,
                   before_previous_ = no_word;  ///< folded hashes of the words to the left
     char glue_ = ' ';                          ///< last mark since the previous word
-    bool container_ = false;                   ///< the word to the left names a collection
+    int literal_tries_ = 0, labels_ = 0;
+    bool container_ = false;  ///< the word to the left names a collection
     bool key_before_ = false, text_key_ = false, after_position_ = false;
     std::string_view label_;       ///< the last word
     bool previous_lower_ = false;  ///< the word to the left begins in lower case
