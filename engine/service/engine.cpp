@@ -6,6 +6,7 @@
 #include "ingest/gzip.hpp"
 #include "ingest/tail.hpp"
 #include "runner/plugins.hpp"
+#include "service/brain.hpp"
 #include "service/config_keeper.hpp"
 #include "service/healer.hpp"
 #include "service/hearing.hpp"
@@ -72,6 +73,7 @@ public:
         shared_ = std::make_unique<Shared>(Shared{
             io_, clock_, *store_, plugins_->runner(), *prober_, feed_, metrics_, settings_, {}});
         healer_ = create_healer(*shared_);
+        brain_ = create_brain(*shared_, *healer_);
         hearing_ = std::make_unique<Hearing>(*shared_, *healer_);
 
         std::vector<sql::OffsetRow> offsets;
@@ -102,6 +104,7 @@ public:
             feed_.publish("strategies", {{"artifacts", plugins_->entries().size()}});
         });
         HEAL_CO_TRY(co_await hearing_->recover());
+        HEAL_CO_TRY(co_await brain_->start());
         HEAL_CO_TRY(co_await healer_->recover());
         start_tail(std::move(offsets));
         keeper_ = std::make_unique<ConfigKeeper>(
@@ -373,6 +376,25 @@ public:
         co_return json::object{{"fingerprint", id}, {"canonical", into}};
     }
 
+    asio::awaitable<result<json::object>> change_bug(std::string id, sql::BugChange change) override {
+        if (!store_) co_return fail(errc::unavailable, "the store is not open yet");
+        auto bug = std::make_shared<json::object>();
+        Store::Job job = [this, bug, id, change](Database& db) -> result<void> {
+            auto changed = sql::change_bug(db, clock_, id, change);
+            if (!changed) return changed.error();
+            *bug = std::move(*changed);
+            return {};
+        };
+        HEAL_CO_TRY(co_await store_->write(std::move(job)));
+        feed_.publish(
+            "bug",
+            {{"bug", string_at(*bug, "bug_code")},
+             {"action", change.action},
+             {"status", string_at(*bug, "status")}}
+        );
+        co_return std::move(*bug);
+    }
+
     result<void> release(const std::string& name, const std::string& actor) override {
         HEAL_TRY(plugins_->release(name));
         audit(actor, "strategy.release", name, {});
@@ -545,6 +567,7 @@ public:
         return metrics_.text();
     }
 
+    Brain* brain() override { return brain_.get(); }
     Metrics& metrics() override { return metrics_; }
     Feed& feed() override { return feed_; }
     const Clock& clock() const override { return clock_; }
@@ -716,6 +739,7 @@ private:
             co_await minute_.async_wait(asio::redirect_error(asio::use_awaitable, ec));
             if (ec) co_return;
             healer_->housekeeping();
+            brain_->housekeeping();
             store_->submit(
                 [before = clock_.wall() - std::chrono::hours{24}](Database& db) -> result<void> {
                     auto n = sql::forget_batches(db, before);
@@ -742,6 +766,7 @@ private:
     std::unique_ptr<StoreJobs> jobs_;
     std::unique_ptr<Shared> shared_;
     std::unique_ptr<Healer> healer_;
+    std::unique_ptr<Brain> brain_;
     std::unique_ptr<Hearing> hearing_;
     std::shared_ptr<Tail> tail_;
     asio::thread_pool workers_;

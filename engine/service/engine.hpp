@@ -8,6 +8,7 @@
 #include "service/feed.hpp"
 #include "service/metrics.hpp"
 #include "service/settings.hpp"
+#include "store/bug_store.hpp"
 #include "store/queries.hpp"
 
 #include <boost/asio/awaitable.hpp>
@@ -23,6 +24,8 @@ struct IngestAnswer {
     bool duplicate = false;
     json::array errors;  ///< {"line", "text"}, the first 20
 };
+
+class Brain;
 
 class Engine {
 public:
@@ -59,6 +62,12 @@ public:
         std::string id, std::string into, std::string reason, std::string actor
     ) = 0;
 
+    /// One change of a bug's life; durable and audited before it returns. errc::not_found, errc::conflict,
+    /// errc::invalid_input.
+    virtual boost::asio::awaitable<result<json::object>> change_bug(
+        std::string id, sql::BugChange change
+    ) = 0;
+
     virtual result<void> release(const std::string& strategy_or_path, const std::string& actor) = 0;
 
     virtual boost::asio::awaitable<result<void>> approve(
@@ -69,6 +78,10 @@ public:
     ) = 0;
     /// The kill switch; survives restarts.
     virtual boost::asio::awaitable<result<void>> pause(bool on, std::string reason, std::string actor) = 0;
+
+    /// Holds, guards, why: what people ask of the decisions. Null until the store is
+    /// open.
+    virtual Brain* brain() = 0;
 
     /// `what`: run (resumes when it has ended), pause or resume. Audited. errc::not_found, errc::conflict.
     virtual boost::asio::awaitable<result<json::object>> job(
