@@ -265,12 +265,9 @@ void HealerImpl::start(RunPtr run) {
 
 asio::awaitable<void> HealerImpl::drive(RunPtr run) {
     co_await rank_candidates(*run);
-    const auto it = excluded_.find(key_of(run->incident.fingerprint, run->incident.environment));
-    std::vector<std::string> excluded;
-    if (it != excluded_.end()) excluded.push_back(it->second);
     HealingInput first = input::Begin{};
     if (run->resumed) first = resume_input(*run);
-    run->machine.emplace(std::move(run->unranked), excluded);
+    run->machine.emplace(std::move(run->unranked));
     run->inbox.push_front(std::move(first));
     while (!run->machine->finished() && !stopping_) {
         if (run->inbox.empty()) {

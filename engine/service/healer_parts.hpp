@@ -111,7 +111,8 @@ struct Run {
     bool break_glass = false;  ///< the approver overrides what protects against haste
     bool stored = true;        ///< false: its row could not be written, the next write tries again
     unsigned attempts = 0;
-    json::array verdicts;
+    json::object ranking_input;  ///< of core/decision.hpp, kept with the event
+    json::array ranking, verdicts;
     std::optional<Time> ill_since;                              ///< see TargetHealth
     std::optional<TargetHealth> health;                         ///< of its own probes, as last looked at
     std::optional<std::vector<GroupHealth>> groups;             ///< as last looked at

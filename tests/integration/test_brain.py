@@ -230,3 +230,22 @@ def test_windows_and_groups_of_the_configuration_are_checked():
             assert code == 1 and text in err, err
     finally:
         h.close()
+
+
+def test_why_tells_each_step_and_computes_the_ranking_again(tmp_path, sites):
+    done = tmp_path / "done"
+    sites["cart"].ok = False
+    with Heald({**OPEN, "verify": {"timeout": "100ms", "stabilize": "0ms", "hold": "1h"}, "services": [service("cart", sites)]}) as h:
+        h.script("one.lua", touch_script("one", done, 60))
+        h.script("two.lua", touch_script("two", done, 40))
+        h.loaded("one"), h.loaded("two")
+        h.log_error("it is \u001b[31mbroken")
+        event = h.ended()[0]
+        code, out, _ = healctl(h, "why", event["id"])
+        assert code == 0 and "\x1b" not in out
+        for text in ("opened at", "2 strategies fit it", "1. 'one': priority 60", "2. 'two'", "the same, byte by byte", "guards let 'one' pass", "is ill", "verified: failed",
+                     "escalated: no candidate is left"):
+            assert text in out, out
+        answer = h.get(f"/api/v1/healing/events/{event['id']}/why")
+        assert answer["ranking"]["equal"] is True and answer["ranking"]["recomputed"] == answer["ranking"]["stored"]
+        assert h.call("GET", "/api/v1/healing/events/none/why").status == 404
