@@ -143,7 +143,7 @@ def test_a_strategy_that_dies_or_hangs_leaves_heald_serving_and_the_next_heals(t
     done = tmp_path / "done"
     site.healthy = lambda: bool(lines(done))
     config = service(site)
-    config["verify"] = {"timeout": "300ms", "stabilize": "100ms", "hold": "1h"}
+    config["verify"] = {"timeout": "2s", "stabilize": "100ms", "hold": "1h"}
     with Heald(config) as h:
         library = build_plugin(tmp_path, name, body)
         library.rename(h.state / "plugins" / library.name)
