@@ -194,7 +194,8 @@ class Stage:
                  "probes": [{"command": [PYTHON, "-c", "import sys,http.client as h\nc=h.HTTPConnection('127.0.0.1',int(sys.argv[1]),timeout=1)\n"
                                          "c.request('POST','/send')\nsys.exit(c.getresponse().status!=200)", str(self.ports["mailer"])]}]},
                 {"name": "importer", "process": process("importer"), "spool": {"folder": self.path("spool"), "quarantine": self.path("quarantine")},
-                 "probes": [{"command": ["/bin/sh", "-c", 'kill -0 "$(cat "$1")"', "sh", self.path("run/importer.pid")]}]},
+                 # A dead worker that nobody waited for yet answers kill -0; its state tells.
+                 "probes": [{"command": ["/bin/sh", "-c", 'grep -q "^State:.[RSD]" "/proc/$(cat "$1")/status"', "sh", self.path("run/importer.pid")]}]},
             ],
         }
         # JSON is YAML; written so that a person can read and change it.
