@@ -91,7 +91,7 @@ def main():
                     line = f"{time.strftime('%Y-%m-%dT%H:%M:%S')} app ERROR worker[17]: request to 10.0.0.{rng.randrange(255)} failed id={ident} after {rng.randrange(9999)} ms\n"
                     sent[ident] = time.time_ns()
                     f.write(line.encode())
-                    wait_for(f"the action of {ident}", lambda: ident in stamps(sink) if i < 5 else sink.stat().st_size >= (i + 1) * 20, 5, 0.002)
+                    wait_for(f"the action of {ident}", lambda: ident in stamps(sink) if i < 5 else sink.stat().st_size >= (i + 1) * 28, 5, 0.002)
                     time.sleep(a.gap * (0.5 + rng.random()))
             seen = stamps(sink)
             times = [(seen[k] - ns) / 1e6 for k, ns in sent.items() if k in seen and k >= "L000005"]
