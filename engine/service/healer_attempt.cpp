@@ -165,7 +165,7 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, 
     row.request = to_text(run.call);
     row.started_at = now;
     intent->opened_at = run.incident.opened_at;
-    intent->decision = decision_json(run);
+    intent->risk = c.info.risk;
     intent->actor = run.approver.empty() ? std::string{"heald"} : run.approver;
     // Its short form overtakes everything; the tables follow in order with the batch that it came with.
     auto written = std::make_shared<IntentGate>(s_.io);
@@ -174,9 +174,9 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, 
         [written](result<void> outcome) { written->settle(std::move(outcome)); }
     );
     s_.store.submit(
-        [intent, risk = c.info.risk](Database& db) -> result<void> {
+        [intent, decision = decision_json(run)](Database& db) -> result<void> {
             HEAL_TRY(sql::settle_intent(db, *intent));
-            return risk == Risk::safe ? result<void>{} : sql::set_attempt_risk(db, intent->attempt.id, risk);
+            return sql::set_event_decision(db, intent->attempt.event, decision, intent->attempt.started_at);
         },
         [this](result<void> outcome) { unsettled_ = unsettled_ || !outcome; }
     );

@@ -2,6 +2,7 @@
 
 #include "base/id.hpp"
 #include "core/rules.hpp"
+#include "store/brain_store.hpp"
 #include "store/bug_store.hpp"
 
 #include <fmt/format.h>
@@ -144,8 +145,8 @@ constexpr Statement decide_event{
     "decide self_heal_events", "UPDATE self_heal_events SET decision = $2, updated_at = $3 WHERE id = $1"};
 constexpr Statement heal_event{
     "heal self_heal_events",
-    "UPDATE self_heal_events SET state = 'healing', reason = '', decision = $2, action_at = "
-    "COALESCE(action_at, $3), updated_at = $4 WHERE id = $1"};
+    "UPDATE self_heal_events SET state = 'healing', reason = '', action_at = "
+    "COALESCE(action_at, $2), updated_at = $3 WHERE id = $1"};
 constexpr Statement end_event{
     "end self_heal_events",
     "UPDATE self_heal_events SET state = $2, reason = $3, resolution = $4, healed_by = $5, healed_at = "
@@ -598,11 +599,9 @@ result<void> set_event_decision(
     return db.post(decide_event, {string_view{event}, string_view{decision_json}, now.us});
 }
 
-result<void> begin_healing(
-    Database& db, const std::string& event, const std::string& decision_json, bool acts, Time now
-) {
+result<void> begin_healing(Database& db, const std::string& event, bool acts, Time now) {
     const Value acted = acts ? Value{now.us} : Value{nullptr};
-    return db.post(heal_event, {string_view{event}, string_view{decision_json}, acted, now.us});
+    return db.post(heal_event, {string_view{event}, acted, now.us});
 }
 
 result<void> finish_event(Database& db, const std::string& event, const EventEnd& end, Time now) {
@@ -738,7 +737,8 @@ result<void> spread(Database& db, const Intent& intent) {
     if (const auto incident = incident_of(intent); incident.id == a.event)
         HEAL_TRY(insert_event(db, incident, intent.opened_at));
     HEAL_TRY(insert_attempt(db, a));
-    HEAL_TRY(begin_healing(db, a.event, intent.decision, !a.dry_run, a.started_at));
+    if (intent.risk != Risk::safe) HEAL_TRY(set_attempt_risk(db, a.id, intent.risk));
+    HEAL_TRY(begin_healing(db, a.event, !a.dry_run, a.started_at));
     const json::object detail{
         {"event", a.event},
         {"strategy", a.strategy},
@@ -755,7 +755,7 @@ result<void> write_intent(Database& db, const Intent& intent) {
     const json::object body{
         {"attempt", to_json(intent.attempt)},
         {"opened_at", intent.opened_at.us},
-        {"decision", intent.decision},
+        {"risk", to_string(intent.risk)},
         {"actor", intent.actor}};
     return db.post(insert_intent, {string_view{intent.attempt.id}, string_view{json::serialize(body)}});
 }
@@ -776,7 +776,7 @@ result<std::int64_t> settle_intents(Database& db) {
         Intent intent;
         intent.attempt = attempt_from(object_at(o, "attempt"));
         intent.opened_at = Time{int_at(o, "opened_at")};
-        intent.decision = string_at(o, "decision");
+        parse_risk(string_at(o, "risk"), intent.risk);
         intent.actor = string_at(o, "actor");
         left.push_back(std::move(intent));
     }));

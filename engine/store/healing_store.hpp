@@ -125,10 +125,8 @@ result<void> move_event(
 result<void> set_event_decision(
     Database& db, const std::string& event, const std::string& decision_json, Time now
 );
-/// State 'healing' with the decision behind it; `acts`: the time of the first action is now.
-result<void> begin_healing(
-    Database& db, const std::string& event, const std::string& decision_json, bool acts, Time now
-);
+/// State 'healing'; `acts`: the time of the first action is now.
+result<void> begin_healing(Database& db, const std::string& event, bool acts, Time now);
 
 struct EventEnd {
     EventState state = EventState::escalated;
@@ -174,10 +172,10 @@ struct AttemptRow {
 };
 /// An intent (D4): after the commit of write_intent, and not before, the attempt may act.
 struct Intent {
-    AttemptRow attempt;    ///< its request holds the incident, whose row is written unless it is there
-    Time opened_at;        ///< of the incident
-    std::string decision;  ///< JSON, for the event
-    std::string actor;     ///< for the audit log
+    AttemptRow attempt;  ///< its request holds the incident, whose row is written unless it is there
+    Time opened_at;      ///< of the incident
+    Risk risk = Risk::safe;
+    std::string actor;  ///< for the audit log
 };
 /// The short form: one row in a table of its own on SQLite, where the pages touched are the time of a commit;
 /// the whole on PostgreSQL, where other nodes must see it.

@@ -173,7 +173,7 @@ TEST_P(StoreTest, AnIntentIsInTheTablesOnceAlsoWhenACrashCameBetween) {
     intent.attempt.request =
         json::serialize(json::object{{"request", json::object{{"incident", to_json(in)}}}});
     intent.opened_at = in.opened_at;
-    intent.decision = "{}";
+    intent.risk = Risk::disruptive;
     intent.actor = "heald";
     ASSERT_TRUE(sql::write_intent(*db, intent));
     // One row is all that an action waits for; on PostgreSQL other nodes must see the whole at once.
