@@ -1,13 +1,20 @@
-// Speed of line → id beside physical references in the same run, as JSON. Usage: fingerprint_bench FILE
-// [rounds] FILE: about a million raw lines, mixed (docs/fingerprint.md says how to make one). Figures are the
-// best of the rounds, by the CPU time of the thread, so that a busy machine does not count; two threads by
-// wall time.
+// Speed of line → id beside references in the same run, as JSON. Usage: fingerprint_bench FILE [rounds]
+// FILE: raw lines, mixed; `./dev bench fingerprint` makes one. Figures are the best of the rounds, by the CPU
+// time of the thread, so that a busy machine counts less; the two-thread figures by wall time.
+#include "base/clock.hpp"
 #include "base/json.hpp"
+#include "cli/fingerprint_id.hpp"
+#include "fingerprint/bitmaps.hpp"
 #include "fingerprint/fingerprint.hpp"
+#include "ingest/decoder.hpp"
 
+#include <fcntl.h>
 #include <hs/hs.h>
+#include <malloc.h>
 #include <simdjson.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -18,6 +25,7 @@
 #include <iterator>
 #include <string>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 namespace fp = heal::fingerprint;
@@ -30,17 +38,109 @@ double cpu_seconds() {
     return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
 }
 
-double best(int rounds, const std::function<void()>& work) {
+double wall_seconds() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double best(int rounds, const std::function<void()>& work, double (*clock)() = cpu_seconds) {
     double least = 1e9;
     for (int i = 0; i < rounds; ++i) {
-        const double begin = cpu_seconds();
+        const double begin = clock();
         work();
-        least = std::min(least, cpu_seconds() - begin);
+        least = std::min(least, clock() - begin);
     }
     return least;
 }
 
 volatile std::uint64_t sink;
+
+template <class OnLine>
+void each_line(std::string_view text, OnLine on_line) {
+    for (const char *p = text.data(), *end = p + text.size(); p < end;) {
+        const void* newline = std::memchr(p, '\n', static_cast<std::size_t>(end - p));
+        const char* stop = newline == nullptr ? end : static_cast<const char*>(newline);
+        on_line(std::string_view{p, static_cast<std::size_t>(stop - p)});
+        p = stop + 1;
+    }
+}
+
+/// Drain as Drain3 has it by default (depth 4, similarity 0.4, tokens with digits open at the tree's nodes),
+/// without masks: the reference for parsers that learn.
+class Drain {
+public:
+    std::size_t add(std::string_view line) {
+        tokens_.clear();
+        for (std::size_t p = 0; p < line.size();) {
+            while (p < line.size() && line[p] == ' ') ++p;
+            const std::size_t e = std::min(line.find(' ', p), line.size());
+            if (e > p) tokens_.push_back(line.substr(p, e - p));
+            p = e;
+        }
+        std::string path = std::to_string(tokens_.size());
+        for (std::size_t i = 0; i < 2 && i < tokens_.size(); ++i) {
+            const bool digit = std::any_of(tokens_[i].begin(), tokens_[i].end(), [](char c) {
+                return c >= '0' && c <= '9';
+            });
+            path += ' ';
+            path += digit ? std::string_view{"<*>"} : tokens_[i];
+        }
+        auto& leaf = leaves_[path];
+        std::size_t found = 0;
+        double most = -1;
+        for (const std::size_t c : leaf) {
+            std::size_t same = 0;
+            for (std::size_t i = 0; i < tokens_.size(); ++i) same += clusters_[c][i] == tokens_[i];
+            const double likeness =
+                tokens_.empty() ? 1 : static_cast<double>(same) / static_cast<double>(tokens_.size());
+            if (likeness > most) {
+                most = likeness;
+                found = c;
+            }
+        }
+        if (most < 0.4) {
+            leaf.push_back(clusters_.size());
+            clusters_.emplace_back(tokens_.begin(), tokens_.end());
+            return clusters_.size() - 1;
+        }
+        auto& cluster = clusters_[found];
+        for (std::size_t i = 0; i < tokens_.size(); ++i) {
+            if (cluster[i] != tokens_[i]) cluster[i] = "<*>";
+        }
+        return found;
+    }
+
+private:
+    std::vector<std::string_view> tokens_;
+    std::unordered_map<std::string, std::vector<std::size_t>> leaves_;
+    std::vector<std::vector<std::string>> clusters_;
+};
+
+/// All of `healctl fingerprint id`: reading, splitting, ids, writing in order.
+void whole_command(int file, unsigned threads) {
+    ::lseek(file, 0, SEEK_SET);
+    const int out = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
+    heal::cli::FingerprintIdOptions options;
+    options.threads = threads;
+    const auto done = heal::cli::fingerprint_id(file, out, options);
+    sink = done ? *done : 0;
+    ::close(out);
+}
+
+std::size_t resident() {
+    std::size_t size = 0, pages = 0;
+    if (std::FILE* f = std::fopen("/proc/self/statm", "r")) {
+        if (std::fscanf(f, "%zu %zu", &size, &pages) != 2) pages = 0;
+        std::fclose(f);
+    }
+    return pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+}
+
+/// Messages of many patterns: "w stopped because x broke" with words of letters.
+std::string message_of(std::size_t i) {
+    std::string word = "q";
+    for (; i > 0; i /= 26) word += static_cast<char>('a' + i % 26);
+    return "stopped because " + word + " broke while it wrote 17 records to the journal";
+}
 
 }  // namespace
 
@@ -53,11 +153,7 @@ int main(int argc, char** argv) {
     const std::string text{std::istreambuf_iterator<char>{file}, {}};
     const int rounds = argc > 2 ? std::max(1, std::atoi(argv[2])) : 3;
     std::vector<std::string_view> lines;
-    for (std::size_t p = 0; p < text.size();) {
-        const std::size_t e = std::min(text.find('\n', p), text.size());
-        lines.push_back(std::string_view{text}.substr(p, e - p));
-        p = e + 1;
-    }
+    each_line(text, [&](std::string_view line) { lines.push_back(line); });
     if (lines.empty()) {
         std::fprintf(stderr, "fingerprint_bench: %s has no lines\n", argv[1]);
         return 1;
@@ -65,66 +161,83 @@ int main(int argc, char** argv) {
     const double n = static_cast<double>(lines.size());
     bool first = true;
     std::printf("{\"lines\": %.0f, \"bytes\": %zu, \"results\": {", n, text.size());
-    const auto report = [&](const char* name, double seconds, double bytes) {
+    const auto report = [&](const char* name, double seconds, double bytes, double count) {
         std::printf(
             "%s\n  \"%s\": {\"ns_per_line\": %.1f, \"million_lines_per_s\": %.2f, \"gb_per_s\": %.3f}",
             first ? "" : ",",
             name,
-            seconds * 1e9 / n,
-            n / seconds / 1e6,
+            seconds * 1e9 / count,
+            count / seconds / 1e6,
             bytes / seconds / 1e9
         );
         std::fflush(stdout);
         first = false;
     };
     const double bytes = static_cast<double>(text.size());
+    const auto sum = [&](const auto& parts, auto&& work) {
+        std::uint64_t x = 0;
+        for (const auto part : parts) x += work(part);
+        sink = x;
+    };
 
     report(
         "count newlines (wc -l)",
         best(rounds, [&] { sink = static_cast<std::uint64_t>(std::count(text.begin(), text.end(), '\n')); }),
-        bytes
+        bytes,
+        n
     );
     report(
         "split by memchr",
         best(
             rounds,
             [&] {
-                std::uint64_t count = 0;
-                for (const char *p = text.data(), *end = p + text.size(); p < end; ++count) {
-                    const void* e = std::memchr(p, '\n', static_cast<std::size_t>(end - p));
-                    if (e == nullptr) break;
-                    p = static_cast<const char*>(e) + 1;
-                }
-                sink = count;
+                std::uint64_t x = 0;
+                each_line(text, [&](std::string_view) { ++x; });
+                sink = x;
             }
         ),
-        bytes
+        bytes,
+        n
     );
     report(
         "header cut",
         best(
-            rounds,
-            [&] {
-                std::uint64_t x = 0;
-                for (const auto line : lines) x += fp::cut_header(line).message.size();
-                sink = x;
-            }
+            rounds, [&] { sum(lines, [](std::string_view l) { return fp::cut_header(l).message.size(); }); }
         ),
-        bytes
+        bytes,
+        n
     );
-    fp::Scanner scanner;
+
+    fp::Scanner scanner, forgetful;
+    forgetful.remember_shapes(false);
     report(
         "raw line to id",
         best(
             rounds,
             [&] {
                 std::uint64_t x = 0;
-                for (const auto line : lines) x ^= scanner.id_of_line(line);
+                each_line(text, [&](std::string_view l) { x ^= scanner.id_of_line(l); });
                 sink = x;
             }
         ),
-        bytes
+        bytes,
+        n
     );
+    report(
+        "raw line to id, no shape remembered",
+        best(rounds, [&] { sum(lines, [&](std::string_view l) { return forgetful.id_of_line(l); }); }),
+        bytes,
+        n
+    );
+    {
+        const std::uint64_t before = scanner.scans();
+        sum(lines, [&](std::string_view l) { return scanner.id_of_line(l); });
+        std::fprintf(
+            stderr,
+            "lines scanned because their shape was not known: %.4f\n",
+            static_cast<double>(scanner.scans() - before) / n
+        );
+    }
     std::vector<std::string_view> messages;
     double message_bytes = 0;
     for (const auto line : lines) {
@@ -133,34 +246,66 @@ int main(int argc, char** argv) {
     }
     report(
         "message to id",
-        best(
-            rounds,
-            [&] {
-                std::uint64_t x = 0;
-                for (const auto m : messages) x ^= scanner.id(m);
-                sink = x;
-            }
-        ),
-        message_bytes
+        best(rounds, [&] { sum(messages, [&](std::string_view m) { return scanner.id(m); }); }),
+        message_bytes,
+        n
     );
-    {
-        double least = 1e9;
-        for (int i = 0; i < rounds; ++i) {
-            const auto begin = std::chrono::steady_clock::now();
-            const auto part = [&](std::size_t b, std::size_t e) {
-                fp::Scanner own;
-                std::uint64_t x = 0;
-                for (std::size_t j = b; j < e; ++j) x ^= own.id_of_line(lines[j]);
-                sink = x;
-            };
-            std::thread other{part, lines.size() / 2, lines.size()};
-            part(0, lines.size() / 2);
-            other.join();
-            least = std::min(
-                least, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count()
-            );
+    report(
+        "message to id, no shape remembered",
+        best(rounds, [&] { sum(messages, [&](std::string_view m) { return forgetful.id(m); }); }),
+        message_bytes,
+        n
+    );
+
+    const int input = ::memfd_create("lines", MFD_CLOEXEC);
+    for (int copy = 0; copy < 4; ++copy) {
+        for (std::string_view rest = text; !rest.empty();) {
+            const ssize_t written = ::write(input, rest.data(), rest.size());
+            if (written <= 0) return 1;
+            rest.remove_prefix(static_cast<std::size_t>(written));
         }
-        report("raw line to id, two threads (wall)", least, bytes);
+    }
+    report(
+        "fingerprint id, one thread (wall)",
+        best(
+            rounds + 2, [&] { whole_command(input, 1); }, wall_seconds
+        ),
+        bytes * 4,
+        n * 4
+    );
+    report(
+        "fingerprint id, two threads (wall)",
+        best(
+            rounds + 2, [&] { whole_command(input, 2); }, wall_seconds
+        ),
+        bytes * 4,
+        n * 4
+    );
+    ::close(input);
+
+    {
+        const heal::ManualClock clock;
+        heal::BatchBuilder builder{clock};
+        heal::DecodeDefaults defaults;
+        defaults.service = "bench";
+        defaults.min_level = heal::Level::trace;
+        heal::LineDecoder decoder{defaults, heal::JoinOptions{}};
+        report(
+            "bytes to deltas (hearing a file)",
+            best(
+                rounds,
+                [&] {
+                    each_line(text, [&](std::string_view l) {
+                        decoder.line(l, l.size() + 1, false, heal::Duration{0}, builder);
+                        if (builder.full()) builder.take();
+                    });
+                    decoder.flush(builder);
+                    sink = builder.take().records;
+                }
+            ),
+            bytes,
+            n
+        );
     }
     {
         std::string ndjson;
@@ -176,17 +321,23 @@ int main(int argc, char** argv) {
         }
         const std::size_t size = ndjson.size();
         ndjson.append(simdjson::SIMDJSON_PADDING, ' ');
+        const std::string_view all{ndjson.data(), size};
         const auto parse = [&](auto on_message) {
             simdjson::ondemand::parser parser;
             simdjson::ondemand::document_stream stream;
             if (parser.iterate_many(ndjson.data(), size, 1 << 20).get(stream) != simdjson::SUCCESS) return;
             for (auto document : stream) {
-                std::string_view message;
-                if (document["msg"].get_string().get(message) == simdjson::SUCCESS) on_message(message);
+                std::string_view time, level, service, message;
+                if (document["time"].get_string().get(time) == simdjson::SUCCESS &&
+                    document["level"].get_string().get(level) == simdjson::SUCCESS &&
+                    document["service"].get_string().get(service) == simdjson::SUCCESS &&
+                    document["msg"].get_string().get(message) == simdjson::SUCCESS)
+                    on_message(message);
             }
         };
+        const double json_bytes = static_cast<double>(size);
         report(
-            "NDJSON parsed by simdjson",
+            "NDJSON parsed by simdjson, 4 fields",
             best(
                 rounds,
                 [&] {
@@ -195,7 +346,8 @@ int main(int argc, char** argv) {
                     sink = x;
                 }
             ),
-            static_cast<double>(size)
+            json_bytes,
+            n
         );
         report(
             "NDJSON to id",
@@ -203,11 +355,39 @@ int main(int argc, char** argv) {
                 rounds,
                 [&] {
                     std::uint64_t x = 0;
-                    parse([&](std::string_view m) { x ^= scanner.id(m); });
+                    each_line(all, [&](std::string_view l) { x ^= scanner.id_of_line(l); });
                     sink = x;
                 }
             ),
-            static_cast<double>(size)
+            json_bytes,
+            n
+        );
+        report(
+            "NDJSON to id, no shape remembered",
+            best(
+                1,
+                [&] {
+                    std::uint64_t x = 0;
+                    each_line(all, [&](std::string_view l) { x ^= forgetful.id_of_line(l); });
+                    sink = x;
+                }
+            ),
+            json_bytes,
+            n
+        );
+    }
+    {
+        Drain drain;
+        const std::vector<std::string_view> some{
+            messages.begin(),
+            messages.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(messages.size(), 200'000))};
+        double some_bytes = 0;
+        for (const auto m : some) some_bytes += static_cast<double>(m.size());
+        report(
+            "Drain3-like, messages",
+            best(1, [&] { sum(some, [&](std::string_view m) { return drain.add(m); }); }),
+            some_bytes,
+            static_cast<double>(some.size())
         );
     }
     {
@@ -255,7 +435,8 @@ int main(int argc, char** argv) {
                         sink = count;
                     }
                 ),
-                bytes
+                bytes,
+                n
             );
             hs_free_scratch(scratch);
             hs_free_database(database);
@@ -263,6 +444,40 @@ int main(int argc, char** argv) {
             hs_free_compile_error(error);
         }
     }
-    std::printf("\n}}\n");
+    // Memory: how much more is resident, and on the heap, after so many new fingerprints.
+    constexpr std::size_t kinds = 16'000;
+    std::vector<std::string> many;
+    for (std::size_t i = 0; i < kinds; ++i) many.push_back(message_of(i * 7919 + 1));
+    fp::Scanner fresh;
+    fresh.id("warm");
+    const std::size_t scanner_before = resident();
+    for (const auto& m : many) sink = fresh.id(m);
+    const std::size_t scanner_after = resident();
+    const heal::ManualClock clock;
+    heal::BatchBuilder builder{clock};
+    heal::DecodeDefaults defaults;
+    defaults.min_level = heal::Level::trace;
+    const auto in_use = [] {
+        const auto m = ::mallinfo2();
+        return m.uordblks + m.hblkhd;
+    };
+    heal::RecordView record;
+    record.service = "shop";
+    record.message = "warm";
+    builder.add(record, defaults);
+    builder.take();
+    const std::size_t builder_before = in_use();
+    for (const auto& m : many) {
+        record.message = m;
+        builder.add(record, defaults);
+        if (builder.peek().deltas.size() >= 256) builder.take();
+    }
+    builder.take();
+    const std::size_t builder_after = in_use();
+    std::printf(
+        "\n}, \"bytes_per_fingerprint\": {\"scanner, resident\": %.0f, \"hearing, heap\": %.0f}}\n",
+        static_cast<double>(scanner_after - scanner_before) / static_cast<double>(kinds),
+        static_cast<double>(builder_after - builder_before) / static_cast<double>(kinds)
+    );
     return 0;
 }

@@ -4,6 +4,7 @@
   strategies_test.py --build build/release
 """
 import argparse
+import http.client
 import http.server
 import json
 import os
@@ -207,6 +208,165 @@ class Restart(Case):
 
     def test_declines_without_facts(self):
         self.fails("restart", {}, "declined")
+
+
+class RestartOfAUnit(Case):
+    """A systemd of the test's own: process 1 of a process, mount and control-group namespace."""
+
+    def setUp(self):
+        super().setUp()
+        if os.geteuid() != 0 or not os.path.exists("/lib/systemd/systemd"):
+            self.skipTest("needs root and systemd")
+        start = self.folder / "start.sh"
+        # It sees this machine's files but can change none: systemd empties /tmp when it boots.
+        start.write_text(f"""set -e
+mount --make-rprivate /
+mount --bind {self.folder} {self.folder}
+for place in $(awk '$2 != "/proc" && $2 !~ "^/(proc|sys|dev)/" && $2 != "{self.folder}" {{print $2}}' /proc/mounts); do
+    mount -o remount,bind,ro "$place" 2>/dev/null || true
+done
+touch /tmp/.heald-test 2>/dev/null && exit 9
+mount -t tmpfs tmpfs /run
+mkdir -p /run/lock
+mount -t tmpfs tmpfs /etc/systemd/system
+umount -R /sys/fs/cgroup 2>/dev/null || true
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+printf '[Unit]\nDescription=test\n' > /etc/systemd/system/default.target
+export container=test
+exec /lib/systemd/systemd --system --log-target=console --unit=default.target
+""")
+        self.log = open(self.folder / "systemd.log", "w")
+        self.addCleanup(self.log.close)
+        child = subprocess.Popen(["unshare", "--pid", "--fork", "--mount", "--cgroup", "--uts", "--mount-proc", "--kill-child", "bash", start],
+                                 stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
+        self.children.append(child)
+        def first():
+            found = pathlib.Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+            return int(found[0]) if found and child.poll() is None else 0
+        try:
+            wait_for(lambda: first() or child.poll() is not None, "a namespace")
+            self.init = first()
+            wait_for(lambda: child.poll() is not None or self.systemctl("is-system-running")[1].strip() in ("running", "degraded", "starting"), "systemd", 15)
+        except (AssertionError, OSError):
+            pass
+        if child.poll() is not None or self.systemctl("show", "--property=Version")[0] != 0:
+            self.log.flush()
+            self.skipTest("systemd does not start in a namespace here: " + (self.folder / "systemd.log").read_text()[-300:])
+
+    def inside(self, *argv):
+        return ["nsenter", "--target", str(self.init), "--pid", "--mount", "--cgroup", *(str(a) for a in argv)]
+
+    def systemctl(self, *words):
+        done = subprocess.run(self.inside("systemctl", *words), capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout + done.stderr
+
+    def unit(self, command):
+        subprocess.run(self.inside("tee", "/etc/systemd/system/web.service"), input=f"[Unit]\nDefaultDependencies=no\n[Service]\nExecStart={command}\n", text=True, check=True, capture_output=True)
+        self.assertEqual(self.systemctl("daemon-reload")[0], 0)
+        return self.systemctl("start", "web.service")
+
+    def main_pid(self):
+        return int(self.systemctl("show", "--property=MainPID", "--value", "web.service")[1])
+
+    def run_inside(self, call="execute", **more):
+        event = self.folder / "event.json"
+        event.write_text(json.dumps({"attempt": "a1", "target": {"name": "web", "systemd": {"unit": "web.service"}}, "config": {}, "dry_run": False,
+                                     "incident": {"service": "web", "message": "it hangs", "level": "error", "context": {}}}))
+        argv = [BUILD / "bin" / "heal-host", "--run", BUILD / "plugins" / "restart.so", "--event", event, "--call", call, "--state", self.folder / "state"]
+        done = subprocess.run(self.inside(*argv, *(["--dry-run"] if more.get("dry_run") else [])), capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout + done.stderr
+
+    def test_restarts_and_starts_a_unit_and_says_so_when_it_fails(self):
+        self.assertEqual(self.unit("/usr/bin/sleep 1000")[0], 0)
+        old = self.main_pid()
+        code, listed = self.run_inside(dry_run=True)
+        self.assertEqual(code, 0, listed)
+        self.assertEqual(self.main_pid(), old)
+        code, text = self.run_inside()
+        self.assertEqual(code, 0, text)
+        self.assertEqual(self.changes(listed), self.changes(text))
+        self.assertNotIn(self.main_pid(), (0, old))
+        code, text = self.run_inside("verify")
+        self.assertEqual(code, 0, text)
+        self.systemctl("stop", "web.service")
+        self.assertNotEqual(self.run_inside("verify")[0], 0, "a stopped unit is not healthy")
+        self.assertEqual(self.run_inside()[0], 0)
+        self.assertGreater(self.main_pid(), 0)
+        self.unit("/usr/bin/false")
+        code, text = self.run_inside()
+        code, text = (code, text) if code else self.run_inside("verify")
+        self.assertNotEqual(code, 0, text)
+
+
+class RestartOfAContainer(Case):
+    """A dockerd of the test's own, without network; the image is one static program."""
+
+    def setUp(self):
+        super().setUp()
+        path = "/usr/sbin:/usr/bin:/sbin:/bin:" + os.environ.get("HEAL_DOCKER_PATH", "")
+        if os.geteuid() != 0 or not all(shutil.which(x, path=path) for x in ("dockerd", "containerd", "runc")):
+            self.skipTest("needs root and the package docker.io")
+        self.socket = str(self.folder / "docker.sock")
+        log = open(self.folder / "dockerd.log", "w")
+        self.addCleanup(log.close)
+        daemon = subprocess.Popen(["dockerd", "--host", f"unix://{self.socket}", "--data-root", self.folder / "data", "--exec-root", self.folder / "exec",
+                                   "--pidfile", self.folder / "dockerd.pidfile", "--bridge", "none", "--iptables=false", "--ip6tables=false", "--storage-driver", "vfs"],
+                                  env=dict(os.environ, PATH=path), stdout=log, stderr=log, start_new_session=True)
+        def end():
+            daemon.terminate()
+            try:
+                daemon.wait(15)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+            subprocess.run(f"grep -o '{self.folder}[^ ]*' /proc/mounts | sort -r | xargs -r umount -l", shell=True)
+        self.addCleanup(end)
+        wait_for(lambda: daemon.poll() is not None or self.ask("GET", "/_ping")[0] == 200, "dockerd", 20)
+        self.assertIsNone(daemon.poll(), (self.folder / "dockerd.log").read_text()[-2000:])
+        (self.folder / "s.c").write_text("#include <signal.h>\n#include <unistd.h>\nstatic void end(int s) { _exit(s); }\nint main(void) { signal(SIGTERM, end); for (;;) pause(); }\n")
+        image = self.folder / "image"
+        (image / "tmp").mkdir(parents=True)
+        subprocess.run(["cc", "-static", "-o", image / "s", self.folder / "s.c"], check=True)
+        tar = subprocess.run(["tar", "-C", image, "-c", "."], check=True, capture_output=True).stdout
+        self.assertEqual(self.ask("POST", "/images/create?fromSrc=-&repo=test&tag=1", tar)[0], 200)
+        made = self.ask("POST", "/containers/create?name=web", json.dumps({"Image": "test:1", "Cmd": ["/s"], "HostConfig": {"NetworkMode": "none"}}).encode(), "application/json")
+        self.assertEqual(made[0], 201, made)
+        status, text = self.ask("POST", "/containers/web/start")
+        self.assertEqual(status, 204, text)
+
+    def ask(self, method, path, body=None, kind="application/x-tar"):
+        class Connection(http.client.HTTPConnection):
+            def connect(inner):
+                inner.sock = socket.socket(socket.AF_UNIX)
+                inner.sock.settimeout(30)
+                inner.sock.connect(self.socket)
+        try:
+            connection = Connection("docker")
+            connection.request(method, path, body, {"Content-Type": kind} if body else {})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            connection.close()
+            return answer.status, text
+        except OSError as error:
+            return 0, str(error)
+
+    def state(self):
+        return json.loads(self.ask("GET", "/containers/web/json")[1])["State"]
+
+    def test_restarts_and_starts_a_container(self):
+        target = {"docker": {"container": "web", "socket": self.socket}}
+        old = self.state()
+        self.assertTrue(old["Running"])
+        self.lists_what_it_does("restart", target, 1, config={"grace_ms": 500})
+        new = self.state()
+        self.assertTrue(new["Running"] and new["StartedAt"] != old["StartedAt"], new)
+        self.succeeds("restart", target, call="verify")
+        self.ask("POST", "/containers/web/kill")
+        wait_for(lambda: not self.state()["Running"], "the end of the container")
+        self.fails("restart", target, call="verify")
+        self.succeeds("restart", target)
+        self.assertTrue(self.state()["Running"])
+        self.fails("restart", {"docker": {"container": "nobody", "socket": self.socket}}, "nobody")
 
 
 class CacheFlush(Case):

@@ -14,6 +14,14 @@ int main(int argc, char** argv) {
         if (word == "--pattern") options.pattern = true;
         if (word == "--event") options.event = true;
         if (word == "explain") explain = true;
+        if (word == "--known" && i + 1 < argc) {
+            auto known = heal::cli::read_known_patterns(argv[++i]);
+            if (!known) {
+                std::fprintf(stderr, "fingerprint_id: %s\n", known.error().text.c_str());
+                return 1;
+            }
+            options.known = std::move(*known);
+        }
     }
     const auto done = explain ? heal::cli::fingerprint_explain(STDIN_FILENO, STDOUT_FILENO, options)
                               : heal::cli::fingerprint_id(STDIN_FILENO, STDOUT_FILENO, options);

@@ -453,16 +453,34 @@ int run(int argc, char** argv) {
             )),
             "kept apart");
     });
-    // These two need no heald.
+    // These two need no heald; explain asks it for neighbours when it answers.
     auto* fingerprint_id = fingerprints->add_subcommand("id", "lines on stdin, one id per line on stdout");
     cli::FingerprintIdOptions id_options;
     fingerprint_id->add_option("--service", id_options.service, "part of every id; heald's own ids have it");
     fingerprint_id->add_flag("--pattern", id_options.pattern, "print the pattern too");
     fingerprint_id->callback([&] { must(cli::fingerprint_id(STDIN_FILENO, STDOUT_FILENO, id_options)); });
-    auto* fingerprint_explain =
-        fingerprints->add_subcommand("explain", "lines on stdin: template, masks and their rules");
+    auto* fingerprint_explain = fingerprints->add_subcommand(
+        "explain", "lines on stdin: template, masks and their rules, neighbours"
+    );
     fingerprint_explain->add_option("--service", id_options.service, "part of every id");
+    std::string known_file;
+    fingerprint_explain->add_option(
+        "--known",
+        known_file,
+        "patterns to find neighbours in, as `fingerprint id --pattern` prints them; default: heald's"
+    );
     fingerprint_explain->callback([&] {
+        if (!known_file.empty()) {
+            id_options.known = must(cli::read_known_patterns(known_file));
+        } else if (const auto answer = o.client.call("GET", "/api/v1/fingerprints?limit=1000"); answer) {
+            for (const auto& row : array_at(answer->as_object(), "items"))
+                id_options.known.push_back(
+                    {std::string{string_at(row.as_object(), "id")},
+                     std::string{string_at(row.as_object(), "pattern")}}
+                );
+        } else {
+            fmt::print(stderr, "no neighbours: {}\n", answer.error().text);
+        }
         must(cli::fingerprint_explain(STDIN_FILENO, STDOUT_FILENO, id_options));
     });
 

@@ -2,6 +2,8 @@
 
 #include "fingerprint/chars.hpp"
 
+#include <atomic>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -62,25 +64,102 @@ __attribute__((target("avx2"))) void fill_avx2(std::string_view text, Bitmaps& o
     out.other[whole] = (o0 | static_cast<std::uint64_t>(o1) << 32) & used;
 }
 
-const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
+__attribute__((target("sse4.2"))) void quarter(
+    __m128i v, std::uint64_t& space, std::uint64_t& other
+) noexcept {
+    const __m128i high = _mm_cmpgt_epi8(_mm_setzero_si128(), v);
+    const __m128i control = _mm_cmpgt_epi8(_mm_set1_epi8(0x21), v);
+    const __m128i blank =
+        _mm_or_si128(_mm_andnot_si128(high, control), _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
+    const __m128i folded = _mm_or_si128(v, _mm_set1_epi8(0x20));
+    const __m128i letter = _mm_or_si128(
+        high,
+        _mm_and_si128(
+            _mm_cmpgt_epi8(folded, _mm_set1_epi8('a' - 1)), _mm_cmpgt_epi8(_mm_set1_epi8('z' + 1), folded)
+        )
+    );
+    space = static_cast<std::uint32_t>(_mm_movemask_epi8(blank));
+    other = ~(static_cast<std::uint32_t>(_mm_movemask_epi8(letter)) | static_cast<std::uint32_t>(space)) &
+            0xFFFFU;
+}
+
+__attribute__((target("sse4.2"))) void block_sse42(
+    const char* p, std::uint64_t& space, std::uint64_t& other
+) noexcept {
+    space = other = 0;
+    for (unsigned i = 0; i < 4; ++i) {
+        std::uint64_t s = 0, o = 0;
+        quarter(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + std::size_t{16} * i)), s, o);
+        space |= s << (16 * i);
+        other |= o << (16 * i);
+    }
+}
+
+__attribute__((target("sse4.2"))) void fill_sse42(std::string_view text, Bitmaps& out) noexcept {
+    const std::size_t whole = text.size() / 64;
+    for (std::size_t w = 0; w < whole; ++w) block_sse42(text.data() + w * 64, out.space[w], out.other[w]);
+    if (text.size() % 64 == 0) return;
+    alignas(16) char tail[64] = {};
+    __builtin_memcpy(tail, text.data() + whole * 64, text.size() % 64);
+    block_sse42(tail, out.space[whole], out.other[whole]);
+    const std::uint64_t used = (std::uint64_t{1} << (text.size() % 64)) - 1;
+    out.space[whole] &= used;
+    out.other[whole] &= used;
+}
+
+__attribute__((target("avx512f,avx512bw"))) void fill_avx512(std::string_view text, Bitmaps& out) noexcept {
+    for (std::size_t w = 0; w * 64 < text.size(); ++w) {
+        const std::size_t left = text.size() - w * 64;
+        const __mmask64 used = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
+        const __m512i v = _mm512_maskz_loadu_epi8(used, text.data() + w * 64);
+        const __mmask64 space = _mm512_mask_cmplt_epu8_mask(used, v, _mm512_set1_epi8(0x21)) |
+                                _mm512_mask_cmpeq_epi8_mask(used, v, _mm512_set1_epi8(0x7f));
+        // Letters: from 0x80 up, or a-z once the case is folded.
+        const __m512i folded =
+            _mm512_sub_epi8(_mm512_or_si512(v, _mm512_set1_epi8(0x20)), _mm512_set1_epi8('a'));
+        const __mmask64 letter =
+            _mm512_cmplt_epu8_mask(folded, _mm512_set1_epi8(26)) | _mm512_movepi8_mask(v);
+        out.space[w] = space;
+        out.other[w] = used & ~(letter | space);
+    }
+}
+
+Simd find_best() noexcept {
+    if (__builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0)
+        return Simd::avx512;
+    if (__builtin_cpu_supports("avx2") != 0) return Simd::avx2;
+    if (__builtin_cpu_supports("sse4.2") != 0) return Simd::sse42;
+    return Simd::scalar;
+}
+const Simd best = find_best();
 #else
-constexpr bool has_avx2 = false;
+constexpr Simd best = Simd::scalar;
 #endif
+
+std::atomic<Simd> chosen{best};
 
 }  // namespace
 
-bool fills_with_avx2() noexcept { return has_avx2; }
+Simd best_simd() noexcept { return best; }
+void use_simd(Simd simd) noexcept { chosen.store(simd, std::memory_order_relaxed); }
 
-void fill_bitmaps_scalar(std::string_view text, Bitmaps& out) noexcept { scalar_from(text, out, 0); }
+void fill_bitmaps(std::string_view text, Bitmaps& out, Simd simd) noexcept {
+    switch (simd) {
+#if defined(__x86_64__)
+        case Simd::avx512:
+            return fill_avx512(text, out);
+        case Simd::avx2:
+            return fill_avx2(text, out);
+        case Simd::sse42:
+            return fill_sse42(text, out);
+#endif
+        default:
+            return scalar_from(text, out, 0);
+    }
+}
 
 void fill_bitmaps(std::string_view text, Bitmaps& out) noexcept {
-#if defined(__x86_64__)
-    if (has_avx2) {
-        fill_avx2(text, out);
-        return;
-    }
-#endif
-    scalar_from(text, out, 0);
+    fill_bitmaps(text, out, chosen.load(std::memory_order_relaxed));
 }
 
 }  // namespace heal::fingerprint

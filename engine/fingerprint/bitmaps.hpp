@@ -1,5 +1,5 @@
-// One bit per byte of a message: blank, or neither blank nor letter. Found with AVX2 where the machine has
-// it; the scalar path gives the same bits (tested). Internal to this folder.
+// One bit per byte of a message: blank, or neither blank nor letter. Found with the widest vectors that the
+// machine has, chosen once at the start; every path gives the same bits (tested). Internal to this folder.
 #pragma once
 
 #include <bit>
@@ -47,11 +47,17 @@ private:
     }
 };
 
-/// Fills the words that `text` (at most 8192 bytes) needs.
-void fill_bitmaps(std::string_view text, Bitmaps& out) noexcept;
-void fill_bitmaps_scalar(std::string_view text, Bitmaps& out) noexcept;
+/// Sets of instructions, narrowest first. avx512: F, BW.
+enum class Simd : std::uint8_t { scalar, sse42, avx2, avx512 };
 
-/// False: no AVX2 here, fill_bitmaps is the scalar path.
-bool fills_with_avx2() noexcept;
+/// The widest one of this machine.
+Simd best_simd() noexcept;
+
+/// Fills the words that `text` (at most 8192 bytes) needs, with best_simd().
+void fill_bitmaps(std::string_view text, Bitmaps& out) noexcept;
+/// Makes every later fill_bitmaps use this set (at most best_simd()). For tests and for measuring.
+void use_simd(Simd simd) noexcept;
+/// The same with one of the sets; `simd` must not be beyond best_simd().
+void fill_bitmaps(std::string_view text, Bitmaps& out, Simd simd) noexcept;
 
 }  // namespace heal::fingerprint

@@ -1,7 +1,9 @@
 #include "fingerprint/fingerprint.hpp"
 
 #include "base/id.hpp"
+#include "fingerprint/reader.hpp"
 #include "fingerprint/scan.hpp"
+#include "fingerprint/shape.hpp"
 #include "fingerprint/traces.hpp"
 
 #include <algorithm>
@@ -159,7 +161,8 @@ std::string spell(std::string_view message, std::vector<Mask>* masks) {
         message = plain;
     }
     TextSink sink{pattern, masks};
-    Scan<TextSink>{message, sink}.run();
+    DigitWatch watch{message};
+    Scan<TextSink>{message, sink, watch}.run();
     sink.finish();
     return valid_utf8(pattern);
 }
@@ -178,7 +181,7 @@ std::uint64_t number_of(std::string_view hex) noexcept {
     return v;
 }
 
-constexpr std::size_t cache_sets = 1 << 13;  // 4 ways each: 32 Ki patterns, 1.3 MB
+constexpr std::size_t cache_sets = 1 << 13;  // 4 ways each: 32 Ki patterns, 1 MB
 constexpr std::size_t ways = 4;
 
 }  // namespace
@@ -199,27 +202,37 @@ Fingerprint compute(std::string_view service, std::string_view message, std::str
 
 Explanation explain(std::string_view service, std::string_view raw_line, std::string_view stack_trace) {
     Explanation e;
-    if (has_ansi(raw_line)) {
-        std::string colourless;
-        strip_ansi(raw_line, colourless);
-        e.plain = std::make_shared<const std::string>(std::move(colourless));
-        raw_line = *e.plain;
-    }
-    e.header = cut_header(raw_line);
-    std::string text;
-    std::string_view message = e.header.message;
-    if (e.header.json) {
-        unescape_json(message, text);
-        message = text;
-    }
+    e.reader = std::make_shared<LineReader>();
+    e.header = e.reader->read(raw_line);
+    const std::string_view message = e.header.message;
     e.fingerprint = compute(service, message, stack_trace);
     spell(message, &e.masks);
     if (!stack_trace.empty()) e.frames = signature_of(parse_trace(stack_trace)).frames;
     return e;
 }
 
+/// 4-way sets; the newest entry of a full set replaces in turn.
+struct Scanner::Slots {
+    struct Slot {
+        Key key;
+        std::uint64_t id;
+        bool used;
+    };
+    ZeroPages<Slot> pages{cache_sets * ways};
+};
+
 Scanner::Scanner(std::string service, std::uint64_t seed_low, std::uint64_t seed_high)
-    : service_(std::move(service)), seed_low_(seed_low), seed_high_(seed_high), slots_(cache_sets * ways) {}
+    : service_(std::move(service)),
+      seed_low_(seed_low),
+      seed_high_(seed_high),
+      slots_(std::make_unique<Slots>()),
+      shape_(std::make_unique<ShapeHash>(seed_low ^ 0x5851F42D4C957F2DULL, seed_high)),
+      memo_(std::make_unique<ShapeMemo>()),
+      reader_(std::make_unique<LineReader>()) {}
+
+Scanner::~Scanner() = default;
+Scanner::Scanner(Scanner&&) noexcept = default;
+Scanner& Scanner::operator=(Scanner&&) noexcept = default;
 
 bool has_ansi(std::string_view text) noexcept { return text.find('\x1b') != std::string_view::npos; }
 
@@ -242,20 +255,45 @@ void strip_ansi(std::string_view text, std::string& out) {
     }
 }
 
-Key Scanner::key(std::string_view message) {
+Key Scanner::scan(std::string_view message, DigitWatch& watch) {
+    ++scans_;
     if (has_ansi(message)) {
+        // The copy's digits have no place in the text.
         strip_ansi(message, plain_);
         message = plain_;
     }
     HashSink sink{seed_low_, seed_high_};
-    Scan<HashSink>{message, sink}.run();
+    Scan<HashSink>{message, sink, watch}.run();
     sink.finish();
     return sink.key();
 }
 
-std::uint64_t Scanner::id(std::string_view message) {
-    const Key k = key(message);
-    Slot* const set = slots_.data() + (k.low & (cache_sets - 1)) * ways;
+Scanner::Known Scanner::known(std::string_view message, DigitWatch* line, bool with_id) {
+    const bool remembers = remembers_ && message.size() <= ShapeHash::max_text;
+    Shape shape;
+    if (remembers) {
+        shape = (*shape_)(message, ShapeOf::message);
+        if (auto* const e = memo_->find(shape, message, line); e != nullptr) {
+            const Key key{e->key_low, e->key_high};
+            if (with_id && e->id == 0) e->id = id_of(key, message);
+            return {key, e->id};
+        }
+    }
+    Known known;
+    DigitWatch watch{message};
+    known.key = scan(message, watch);
+    if (with_id) known.id = id_of(known.key, message);
+    if (line != nullptr) line->take(watch);
+    if (remembers) memo_->put(shape, watch, known.key.low, known.key.high, known.id);
+    return known;
+}
+
+Key Scanner::key(std::string_view message) { return known(message, nullptr, false).key; }
+
+std::uint64_t Scanner::id(std::string_view message) { return known(message, nullptr, true).id; }
+
+std::uint64_t Scanner::id_of(const Key& k, std::string_view message) {
+    Slots::Slot* const set = slots_->pages.data() + (k.low & (cache_sets - 1)) * ways;
     for (std::size_t i = 0; i < ways; ++i) {
         if (set[i].used && set[i].key == k) return set[i].id;
     }
@@ -272,17 +310,17 @@ std::uint64_t Scanner::id(std::string_view message) {
 }
 
 std::uint64_t Scanner::id_of_line(std::string_view raw_line) {
-    std::string colourless;
-    if (has_ansi(raw_line)) {
-        strip_ansi(raw_line, colourless);
-        raw_line = colourless;
+    const bool remembers = remembers_ && raw_line.size() <= ShapeHash::max_text;
+    Shape shape;
+    if (remembers) {
+        shape = (*shape_)(raw_line, ShapeOf::line);
+        if (const auto* e = memo_->find(shape, raw_line, nullptr); e != nullptr) return e->id;
     }
-    const Line line = cut_header(raw_line);
-    if (line.json && line.message.find('\\') != std::string_view::npos) {
-        unescape_json(line.message, buffer_);
-        return id(buffer_);
-    }
-    return id(line.message);
+    DigitWatch watch{raw_line};
+    const std::string_view message = reader_->read(raw_line, watch).message;
+    const Known found = known(message, &watch, true);
+    if (remembers) memo_->put(shape, watch, found.key.low, found.key.high, found.id);
+    return found.id;
 }
 
 void unescape_json(std::string_view text, std::string& out) {
@@ -352,7 +390,16 @@ void unescape_json(std::string_view text, std::string& out) {
 }
 
 void id_hex(std::uint64_t id, char (&out)[16]) noexcept {
-    for (int i = 15; i >= 0; --i, id >>= 4) out[i] = "0123456789abcdef"[id & 15];
+    // Eight digits at once: nibbles spread to bytes, then 10-15 moved up to the letters.
+    for (int half = 1; half >= 0; --half, id >>= 32) {
+        std::uint64_t x = id & 0xFFFFFFFFU;
+        x = (x | x << 16) & 0x0000FFFF0000FFFFULL;
+        x = (x | x << 8) & 0x00FF00FF00FF00FFULL;
+        x = (x | x << 4) & 0x0F0F0F0F0F0F0F0FULL;
+        const std::uint64_t letters = ((x + 0x0606060606060606ULL) >> 4) & 0x0101010101010101ULL;
+        x += 0x3030303030303030ULL + letters * ('a' - '0' - 10);
+        for (int i = 0; i < 8; ++i) out[half * 8 + i] = static_cast<char>(x >> (56 - 8 * i));
+    }
 }
 
 }  // namespace heal::fingerprint

@@ -27,6 +27,9 @@ struct Line {
 /// 640 bytes, JSON excepted. Never fails. @thread any
 Line cut_header(std::string_view raw_line) noexcept;
 
+class DigitWatch;
+class LineReader;
+
 struct Fingerprint {
     std::string id;         ///< first 16 hex digits of the digest (M2)
     std::string digest;     ///< SHA-256 over "service:pattern:stackSignature", 64 hex digits
@@ -50,16 +53,18 @@ struct Mask {
 
 /// Everything that decided an id, for people.
 struct Explanation {
-    std::shared_ptr<const std::string>
-        plain;  ///< the line without colours when it had any; header points into it then
+    std::shared_ptr<LineReader> reader;  ///< holds what of the header is no part of the line
     Line header;
     Fingerprint fingerprint;
     std::vector<Mask> masks;          ///< in the order of the message
     std::vector<std::string> frames;  ///< frames used, "module:function", top first
 };
 
-/// Explains a raw line (header cut first). The header's views point into `raw_line`, or into `plain`.
+/// Explains a raw line (header cut first). The header's views point into `raw_line`, or into `reader`.
 Explanation explain(std::string_view service, std::string_view raw_line, std::string_view stack_trace);
+
+class ShapeHash;
+class ShapeMemo;
 
 /// 128 bits that stand for a pattern inside one process: equal patterns have equal keys. Keyed by the
 /// scanner's seed, so that a sender cannot aim at a collision; never stored and never shown.
@@ -68,34 +73,51 @@ struct Key {
     bool operator==(const Key&) const = default;
 };
 
-/// The hot path: lines to ids, without allocation or lock per line. Holds a bounded cache from keys to public
-/// ids; a miss spells the pattern and hashes it. One per thread; not thread-safe.
+/// The hot path: lines to ids, without allocation or lock per line. Holds two bounded caches of what pure
+/// functions gave: from the shape of a line or message to its key (shape.hpp), from keys to public ids; a
+/// miss there spells the pattern and hashes it. They take 5.3 MB at most. One per thread; not thread-safe.
 class Scanner {
 public:
     /// @param service  part of every id; empty for ids of bare lines
     /// @param seed     two random words; equal seeds give equal keys
     explicit Scanner(std::string service = {}, std::uint64_t seed_low = 0, std::uint64_t seed_high = 0);
+    ~Scanner();
+    Scanner(Scanner&&) noexcept;
+    Scanner& operator=(Scanner&&) noexcept;
 
     /// Key of a message without header.
     Key key(std::string_view message);
     /// First 64 bits of the SHA-256 digest, that is the public id as a number. Message without header.
     std::uint64_t id(std::string_view message);
-    /// The same for a raw line: cuts the header, unescapes a JSON message.
+    /// The same for a raw line, whose message LineReader (reader.hpp) finds.
     std::uint64_t id_of_line(std::string_view raw_line);
 
+    /// Patterns spelled so far.
     std::uint64_t misses() const noexcept { return misses_; }
+    /// Lines and messages that were scanned because their shape was not remembered.
+    std::uint64_t scans() const noexcept { return scans_; }
+    /// False: every line is cut and scanned. The ids are the same; for tests and for measuring.
+    void remember_shapes(bool on) noexcept { remembers_ = on; }
 
 private:
-    struct Slot {
+    struct Slots;
+    struct Known {
         Key key;
         std::uint64_t id = 0;
-        bool used = false;
     };
+    Known known(std::string_view message, DigitWatch* line, bool with_id);
+    Key scan(std::string_view message, DigitWatch& watch);
+    std::uint64_t id_of(const Key& key, std::string_view message);
+
     std::string service_;
     std::uint64_t seed_low_, seed_high_;
-    std::vector<Slot> slots_;  ///< 4-way sets; the newest entry of a full set replaces in turn
-    std::uint64_t misses_ = 0;
-    std::string buffer_, plain_;  ///< unescaped JSON text; text without colours
+    std::unique_ptr<Slots> slots_;
+    std::uint64_t misses_ = 0, scans_ = 0;
+    bool remembers_ = true;
+    std::unique_ptr<ShapeHash> shape_;
+    std::unique_ptr<ShapeMemo> memo_;
+    std::unique_ptr<LineReader> reader_;
+    std::string plain_;  ///< a message without colours
 };
 
 /// True when the text holds escape bytes; then strip_ansi copies it without its ANSI sequences (CSI and OSC,

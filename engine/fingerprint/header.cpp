@@ -1,5 +1,7 @@
 #include "fingerprint/chars.hpp"
 #include "fingerprint/fingerprint.hpp"
+#include "fingerprint/reader.hpp"
+#include "fingerprint/shape.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -47,13 +49,51 @@ bool is_name_of(std::string_view names, std::string_view s, std::size_t p) noexc
     return false;
 }
 
+/// First letters of the level words of each length; most words are told apart without looking at them
+/// (level.cpp has the words).
+bool may_be_level(std::string_view word) noexcept {
+    static constexpr std::string_view first[14] = {
+        "", "tvdiwef", "", "dleiwfv", "finwc", "tfdaep", "fncsd", "vwf", "c", "e", "", "i", "", "i"};
+    return word.size() < std::size(first) &&
+           first[word.size()].find(static_cast<char>(word[0] | 0x20)) != std::string_view::npos;
+}
+
+/// Levels in capitals or between marks need no context; lower-case words and single letters only beside other
+/// header fields.
+Level level_word(std::string_view word, bool context) noexcept {
+    if (word.empty() || word.size() > 13 || !may_be_level(word)) return Level::unknown;
+    if (word.size() == 1) {
+        return context && std::string_view{"TVDIWEF"}.find(word[0]) != std::string_view::npos
+                   ? parse_level(word)
+                   : Level::unknown;
+    }
+    bool upper = true;
+    for (const char c : word) {
+        if (!is_alpha(c)) return Level::unknown;
+        upper = upper && is_upper(c);
+    }
+    if (!upper && !context) return Level::unknown;
+    if (word.size() == 3 && upper) {
+        // Serilog's; the others of three letters are known to parse_level.
+        if (word == "INF") return Level::info;
+        if (word == "WRN") return Level::warn;
+        if (word == "FTL") return Level::fatal;
+        if (word == "VRB") return Level::trace;
+    }
+    if (word.size() == 3 && (word == "log" || word == "LOG")) return context ? Level::info : Level::unknown;
+    return parse_level(word);
+}
+
 /// HH:MM[:SS[.,frac]] with an optional zone; returns the end or 0.
 std::size_t time_at(std::string_view s, std::size_t p, bool seconds_needed = true) noexcept {
     const std::size_t h = digits_at(s, p);
     if (h < 1 || h > 2 || !at(s, p + h, ':')) return 0;
     p += h + 1;
-    if (digits_at(s, p) < 2) return 0;
-    p += 2;
+    const std::size_t minutes = digits_at(s, p);
+    if (minutes < 1 || minutes > 2) return 0;
+    p += minutes;
+    // Parts without a leading zero: only in full, 9:5:03.
+    if (minutes == 1 && !(at(s, p, ':') && digits_at(s, p + 1) > 0)) return 0;
     if (!at(s, p, ':')) return seconds_needed || at(s, p, '.') || digits_at(s, p) > 0 ? 0 : p;
     ++p;
     const std::size_t sec = digits_at(s, p);
@@ -87,12 +127,13 @@ std::size_t time_at(std::string_view s, std::size_t p, bool seconds_needed = tru
 }
 
 /// A date in digits: two or three parts joined by one of - / . (2024-05-06, 06/May/2024, 05-06, 2024.05.06).
-std::size_t date_at(std::string_view s, std::size_t p, int& parts) noexcept {
+std::size_t date_at(std::string_view s, std::size_t p, int& parts, DigitWatch& watch) noexcept {
     std::size_t n = digits_at(s, p);
     parts = 0;
     if (n != 1 && n != 2 && n != 4 && n != 8) return 0;
     if (n == 8) {
         parts = 3;
+        watch.saw(s.substr(p, 2));
         const int year = (s[p] - '0') * 10 + (s[p + 1] - '0');
         return year == 19 || year == 20 ? p + 8 : 0;
     }
@@ -116,18 +157,25 @@ std::size_t date_at(std::string_view s, std::size_t p, int& parts) noexcept {
 }
 
 /// A timestamp at p; returns its end or 0. `syslog` is set for the RFC 3164 form, after which a host follows.
-std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog) noexcept {
+std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog, DigitWatch& watch) noexcept {
     syslog = false;
     if (p >= s.size()) return 0;
     if (is_digit(s[p])) {
         int parts = 0;
-        if (const std::size_t d = date_at(s, p, parts); d != 0) {
+        if (const std::size_t d = date_at(s, p, parts, watch); d != 0) {
             std::size_t t = d;
             if (t < s.size() &&
                 (s[t] == 'T' || s[t] == ' ' || s[t] == '_' || s[t] == ':' || s[t] == '-' || s[t] == ',')) {
                 ++t;
                 while (t < s.size() && (s[t] == ' ' || s[t] == '-') && t < d + 4) ++t;
                 if (const std::size_t e = time_at(s, t, false); e != 0) return e;
+                // 2005-06-03-15.42.50.675872
+                if (s[d] == '-' && parts == 3 && digits_at(s, t) == 2 && at(s, t + 2, '.') &&
+                    digits_at(s, t + 3) == 2 && at(s, t + 5, '.') && digits_at(s, t + 6) == 2) {
+                    t += 8;
+                    if (at(s, t, '.')) t += 1 + digits_at(s, t + 1);
+                    return t;
+                }
                 if (digits_at(s, t) == 6 && parts == 3) {
                     t += 6;
                     if (t < s.size() && (s[t] == '.' || s[t] == ',') && digits_at(s, t + 1) > 0)
@@ -142,8 +190,9 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog) noexce
             return 0;
         }
         if (const std::size_t e = time_at(s, p); e != 0) {
+            // Two digits and a colon more are an address of hardware.
             return e >= s.size() || is_space(s[e]) || s[e] == ']' || s[e] == '|' || s[e] == ',' ||
-                           s[e] == ':' || s[e] == ';'
+                           (s[e] == ':' && !(e + 1 < s.size() && is_hex(s[e + 1]))) || s[e] == ';'
                        ? e
                        : 0;
         }
@@ -154,11 +203,21 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog) noexce
             if (digits_at(s, t) == 4) t += 4;
             return time_at(s, skip_blanks(s, t));
         }
+        // 081109 203615, before a thread's number and a level
+        if (n == 6 && at(s, p + 6, ' ') && digits_at(s, p + 7) == 6 && at(s, p + 13, ' ')) {
+            std::size_t t = p + 14;
+            if (const std::size_t id = digits_at(s, t); id > 0 && at(s, t + id, ' ')) t += id + 1;
+            const std::size_t end = token_end(s, t);
+            if (level_word(s.substr(t, end - t), false) != Level::unknown) return p + 13;
+        }
         // Epoch seconds of 2001-2033, alone or with a fraction; milliseconds.
-        if ((n == 10 || n == 13) && s[p] == '1') {
+        if (n == 10 || n == 13) {
             std::size_t e = p + n;
             if (at(s, e, '.')) e += 1 + digits_at(s, e + 1);
-            if (e >= s.size() || is_space(s[e]) || s[e] == ']' || s[e] == '|') return e;
+            if (e >= s.size() || is_space(s[e]) || s[e] == ']' || s[e] == '|') {
+                watch.saw(s.data() + p);
+                if (s[p] == '1') return e;
+            }
         }
         return 0;
     }
@@ -170,7 +229,7 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog) noexce
             bool inner = false;
             const std::size_t next = skip_blanks(s, t);
             if (is_name_of(weekdays, s, next)) return 0;
-            if (const std::size_t e = timestamp_at(s, next, inner); e != 0) return e;
+            if (const std::size_t e = timestamp_at(s, next, inner, watch); e != 0) return e;
         }
         return 0;
     }
@@ -202,34 +261,6 @@ bool is_name_char(char c) noexcept {
     return is_alpha(c) || is_digit(c) || c == '_' || c == '-' || c == '.' || c == '/' || c == '$' || c == '@';
 }
 
-/// First letters of the level words of each length; most words are told apart without looking at them
-/// (level.cpp has the words).
-bool may_be_level(std::string_view word) noexcept {
-    static constexpr std::string_view first[14] = {
-        "", "tvdiwef", "", "dle", "finwc", "tfdaep", "fncsd", "vwf", "c", "e", "", "i", "", "i"};
-    return word.size() < std::size(first) &&
-           first[word.size()].find(static_cast<char>(word[0] | 0x20)) != std::string_view::npos;
-}
-
-/// Levels in capitals or between marks need no context; lower-case words and single letters only beside other
-/// header fields.
-Level level_word(std::string_view word, bool context) noexcept {
-    if (word.empty() || word.size() > 13 || !may_be_level(word)) return Level::unknown;
-    if (word.size() == 1) {
-        return context && std::string_view{"TVDIWEF"}.find(word[0]) != std::string_view::npos
-                   ? parse_level(word)
-                   : Level::unknown;
-    }
-    bool upper = true;
-    for (const char c : word) {
-        if (!is_alpha(c)) return Level::unknown;
-        upper = upper && is_upper(c);
-    }
-    if (!upper && !context) return Level::unknown;
-    if (word.size() == 3 && (word == "log" || word == "LOG")) return context ? Level::info : Level::unknown;
-    return parse_level(word);
-}
-
 /// End of the bracket group that opens at p (nested ones counted), or 0 when it does not close within the
 /// header's bound.
 std::size_t group_end(std::string_view s, std::size_t p) noexcept {
@@ -244,6 +275,9 @@ std::size_t group_end(std::string_view s, std::size_t p) noexcept {
 }
 
 struct Cutter {
+    explicit Cutter(DigitWatch& w) : watch(w) {}
+
+    DigitWatch& watch;
     std::string_view s;
     Line line;
     std::size_t p = 0;
@@ -267,7 +301,7 @@ struct Cutter {
             const bool bracket = q < s.size() && (s[q] == '[' || s[q] == '(' || s[q] == '<');
             if (bracket) start = skip_blanks(s, q + 1);
             bool syslog = false;
-            const std::size_t e = timestamp_at(s, start, syslog);
+            const std::size_t e = timestamp_at(s, start, syslog, watch);
             if (e != 0) {
                 const bool epoch = digits_at(s, start) >= 10;
                 const bool only_time = s.size() > start + 2 && (s[start + 2] == ':' || s[start + 1] == ':');
@@ -279,9 +313,14 @@ struct Cutter {
                 if (field > 0 && !first_odd) return false;
                 line.timestamp = s.substr(start, e - start);
                 p = e;
-                if (bracket) {
-                    // [time] or [time, level, …]: what follows inside is cut as fields.
-                    if (p < s.size() && (s[p] == ']' || s[p] == ')' || s[p] == '>')) ++p;
+                if (bracket && p < s.size()) {
+                    const char shut = s[q] == '[' ? ']' : s[q] == '(' ? ')' : '>';
+                    if (s[p] == shut) {
+                        ++p;
+                    } else if (const std::size_t close = s.substr(0, p + 60).find(shut, p);
+                               close != std::string_view::npos && in_bracket(s.substr(p, close - p))) {
+                        p = close + 1;
+                    }
                 }
                 if (p < s.size() && (s[p] == ',' || s[p] == ':' || s[p] == ';')) ++p;
                 host_follows = syslog;
@@ -300,9 +339,9 @@ struct Cutter {
                     bool s2 = false;
                     const std::size_t next = skip_blanks(s, end);
                     const std::size_t inner = at(s, next, '[') ? next + 1 : next;
-                    if (timestamp_at(s, inner, s2) == 0 && !at(s, next, '-')) return false;
+                    if (timestamp_at(s, inner, s2, watch) == 0 && !at(s, next, '-')) return false;
                     if (token.back() == ':' || (k & (cls_join | cls_digit | cls_punct)) == 0) {
-                        if (timestamp_at(s, inner, s2) == 0) return false;
+                        if (timestamp_at(s, inner, s2, watch) == 0) return false;
                     }
                     first_odd = true;
                 }
@@ -314,6 +353,19 @@ struct Cutter {
             q = end;
         }
         return false;
+    }
+
+    /// `[time LEVEL]`, `[time: LEVEL/process]`: what follows the time inside; true when a level is there.
+    bool in_bracket(std::string_view inner) noexcept {
+        std::size_t b = 0;
+        while (b < inner.size() && !is_alpha(inner[b])) ++b;
+        std::size_t e = b;
+        while (e < inner.size() && is_alpha(inner[e])) ++e;
+        const Level l = level_word(inner.substr(b, e - b), true);
+        if (l == Level::unknown || e - b < 3) return false;
+        line.level = l;
+        if (e + 1 < inner.size()) line.process = inner.substr(e + 1);
+        return true;
     }
 
     static std::string_view trim_marks(std::string_view t) noexcept {
@@ -342,13 +394,24 @@ struct Cutter {
                 }
             }
         }
-        const std::size_t e = timestamp_at(s, q, syslog);
+        const std::size_t e = timestamp_at(s, q, syslog, watch);
         if (e == 0) return false;
         if (q > p && !at(s, e, ']') && !at(s, e, ')')) return false;
         p = q > p ? e + 1 : e;
         if (at(s, p, ',') || at(s, p, ':')) ++p;
         host_follows = syslog;
         return true;
+    }
+
+    /// java.io.IOException, AH00957, ORA-00600: what went wrong, not who said so.
+    static bool is_error(std::string_view name) noexcept {
+        if (name.ends_with("Exception") || name.ends_with("Error")) return name.size() > 9;
+        std::size_t n = 0;
+        while (n < name.size() && is_upper(name[n])) ++n;
+        if (n < 1 || n > 4) return false;
+        if (n < name.size() && name[n] == '-') ++n;
+        const std::size_t digits = digits_at(name, n);
+        return digits >= 4 && digits <= 6 && n + digits == name.size();
     }
 
     /// name[pid]: | name(sub)[pid]: | name: with at least one letter; `end` is past the colon.
@@ -359,7 +422,7 @@ struct Cutter {
         while (q < s.size() && is_name_char(s[q])) ++q;
         if (q == start || q - start > 120) return false;
         name = s.substr(start, q - start);
-        if ((classes_of(name) & cls_alpha) == 0) return false;
+        if ((classes_of(name) & cls_alpha) == 0 || is_error(name)) return false;
         strong = false;
         process = {};
         if (at(s, q, '(')) {
@@ -395,6 +458,7 @@ struct Cutter {
             pass_separators();
             if (p >= s.size()) return;
             const char c = s[p];
+            if (dated && p > 0 && s[p - 1] == '|' && pipe_column()) continue;
             if (more_timestamps()) continue;
             std::size_t end = token_end(s, p);
             std::string_view token = s.substr(p, end - p);
@@ -461,7 +525,8 @@ struct Cutter {
                 }
             }
             if (!dated) return;
-            if (token == "-" || token == "--" || token == "---" || token == ":" || token == "*") {
+            if (token == "-" || token == "--" || token == "---" || token == ":" || token == "*" ||
+                (token.size() == 1 && (c == '#' || c == '.') && line.component.empty())) {
                 p = end;
                 if (token == "-" && !line.component.empty()) {
                     p = skip_blanks(s, p);
@@ -503,10 +568,24 @@ struct Cutter {
                 const std::size_t next = skip_blanks(s, end);
                 // A name with another timestamp behind it stands inside the header.
                 bool again = false;
-                if (token.size() <= 64 && timestamp_at(s, next, again) != 0 && again) {
+                if (const std::size_t e2 = token.size() <= 64 ? timestamp_at(s, next, again, watch) : 0;
+                    e2 != 0 && (again || e2 - next >= 19)) {
                     line.host = token;
                     p = end;
                     continue;
+                }
+                // FACILITY COMPONENT LEVEL, user@db LOG:
+                if (line.level == Level::unknown && is_before_level(token, next)) {
+                    if (line.host.empty()) line.host = token;
+                    p = end;
+                    continue;
+                }
+                // `name | text`
+                if (all_name(token) && at(s, next, '|') && next > end && next + 1 < s.size() &&
+                    is_space(s[next + 1])) {
+                    line.component = token;
+                    p = next + 1;
+                    return;
                 }
                 // `logger - text`, `logger : text`
                 if ((k & cls_alpha) != 0 && (k & cls_space) == 0 && next + 1 < s.size() &&
@@ -547,6 +626,49 @@ struct Cutter {
         }
     }
 
+    /// time|component|number|text: a column without blanks between two marks.
+    bool pipe_column() noexcept {
+        std::size_t e = p;
+        while (e < s.size() && e < p + 64 && s[e] != '|' && !is_space(s[e])) ++e;
+        if (e == p || !at(s, e, '|')) return false;
+        const std::string_view field = s.substr(p, e - p);
+        if (const Level l = level_word(field, true); l != Level::unknown)
+            line.level = l;
+        else if ((classes_of(field) & cls_alpha) == 0)
+            (line.process.empty() ? line.process : line.thread) = field;
+        else if (line.component.empty())
+            line.component = field;
+        else
+            line.thread = field;
+        p = e;
+        return true;
+    }
+
+    /// `R02-M1 RAS KERNEL INFO`: does a level in capitals follow this word, at most two others in capitals
+    /// between?
+    bool is_before_level(std::string_view token, std::size_t next) const noexcept {
+        const auto capital = [](std::string_view t) {
+            return t.size() >= 2 && t.size() <= 24 && std::all_of(t.begin(), t.end(), [](char x) {
+                       return is_upper(x) || x == '_' || x == '-';
+                   });
+        };
+        const bool named =
+            token.find('@') != std::string_view::npos ||
+            ((classes_of(token) & (cls_digit | cls_upper)) == (cls_digit | cls_upper) && all_name(token));
+        if (!named && !capital(token)) return false;
+        for (int i = 0; i < 3; ++i) {
+            const std::size_t end = token_end(s, next);
+            std::string_view word = s.substr(next, end - next);
+            if (!word.empty() && word.back() == ':') word.remove_suffix(1);
+            if (word.size() >= 3 && is_upper(word[0]) && end < s.size() &&
+                level_word(word, true) != Level::unknown)
+                return true;
+            if (!capital(word)) return false;
+            next = skip_blanks(s, end);
+        }
+        return false;
+    }
+
     /// `- LEVEL - text`, as Python's logging is often set up.
     void level_column() noexcept {
         const std::size_t b = skip_blanks(s, p);
@@ -575,6 +697,20 @@ struct Cutter {
 
     int numbers_ = 0;
 };
+
+/// End of RFC 5424's [id name="value" …], in whose values \] and \" are escaped; 0 when it does not close.
+std::size_t structured_end(std::string_view s, std::size_t p) noexcept {
+    bool quoted = false;
+    for (std::size_t i = p + 1; i < s.size(); ++i) {
+        if (s[i] == '\\')
+            ++i;
+        else if (s[i] == '"')
+            quoted = !quoted;
+        else if (s[i] == ']' && !quoted)
+            return i + 1;
+    }
+    return 0;
+}
 
 /// glog and klog: I0102 15:04:05.000000    1234 file.cc:12] text
 bool cut_glog(std::string_view s, Line& line) noexcept {
@@ -642,33 +778,159 @@ std::size_t string_end(std::string_view s, std::size_t p) noexcept {
     return std::string_view::npos;
 }
 
-/// One JSON object per line: the text of its message key. Nested values are stepped over, never searched.
-bool cut_json(std::string_view s, Line& line) noexcept {
-    std::size_t p = skip_blanks(s, 0);
-    if (!at(s, p, '{')) return false;
+/// A key in lower case, without the _ and - that loggers put into names; "" when it is too long to be one of
+/// ours.
+std::string_view plain_key(std::string_view key, char (&buffer)[20]) noexcept {
+    std::size_t n = 0;
+    for (const char c : key) {
+        if (c == '_' || c == '-') continue;
+        if (n == sizeof buffer) return {};
+        buffer[n++] = is_upper(c) ? static_cast<char>(c + 32) : c;
+    }
+    return {buffer, n};
+}
+
+enum class JsonKey : std::uint8_t {
+    other,
+    message,
+    event,
+    template_text,
+    error,
+    error_object,
+    error_message,
+    log,
+    stream,
+    time,
+    level,
+    logger,
+    host,
+    thread,
+    pid
+};
+
+JsonKey json_key(std::string_view key) noexcept {
+    char buffer[20];
+    const std::string_view k = plain_key(key, buffer);
+    const auto is = [&](std::initializer_list<std::string_view> names) {
+        return std::find(names.begin(), names.end(), k) != names.end();
+    };
+    switch (k.size()) {
+        case 2:
+            return k == "@m"                ? JsonKey::message
+                   : k == "ts" || k == "@t" ? JsonKey::time
+                   : k == "@l"              ? JsonKey::level
+                   : k == "ex"              ? JsonKey::error
+                                            : JsonKey::other;
+        case 3:
+            return k == "msg"           ? JsonKey::message
+                   : k == "log"         ? JsonKey::log
+                   : k == "lvl"         ? JsonKey::level
+                   : k == "pid"         ? JsonKey::pid
+                   : is({"err", "exc"}) ? JsonKey::error
+                   : k == "@mt"         ? JsonKey::template_text
+                                        : JsonKey::other;
+        case 4:
+            return is({"body", "text"})         ? JsonKey::message
+                   : k == "time" || k == "date" ? JsonKey::time
+                   : k == "host"                ? JsonKey::host
+                   : k == "name"                ? JsonKey::logger
+                                                : JsonKey::other;
+        case 5:
+            return k == "level"   ? JsonKey::level
+                   : k == "error" ? JsonKey::error
+                   : k == "event" ? JsonKey::event
+                                  : JsonKey::other;
+        case 6:
+            return k == "logger" || k == "module" ? JsonKey::logger
+                   : k == "stream"                ? JsonKey::stream
+                   : k == "thread"                ? JsonKey::thread
+                                                  : JsonKey::other;
+        case 7:
+            return k == "message" ? JsonKey::message : JsonKey::other;
+        default:
+            return k == "shortmessage"      ? JsonKey::message
+                   : k == "messagetemplate" ? JsonKey::template_text
+                   : k == "exception"       ? JsonKey::error
+                   : is({"err.message", "error.message", "error.msg", "exception.message"})
+                       ? JsonKey::error_message
+                   : is({"timestamp", "@timestamp", "datetime", "asctime"})                 ? JsonKey::time
+                   : is({"severity", "loglevel", "log.level", "levelname", "severitytext"}) ? JsonKey::level
+                   : is({"loggername", "component", "log.logger"})                          ? JsonKey::logger
+                   : k == "hostname"                                                        ? JsonKey::host
+                   : k == "threadname"                                                      ? JsonKey::thread
+                                                                                            : JsonKey::other;
+    }
+}
+
+/// The fields of one object; `inside` an error's object only its message counts. Stands behind its brace
+/// afterwards.
+bool read_object(std::string_view s, std::size_t& p, JsonText& ret, bool inside, int& fields) noexcept {
     p = skip_blanks(s, p + 1);
-    if (!at(s, p, '"')) return false;
-    int best = 0;
-    int fields = 0;
-    while (p < s.size() && s[p] == '"' && ++fields <= 200) {
+    while (p < s.size() && s[p] == '"' && ++fields <= 400) {
         const std::size_t key_end = string_end(s, p + 1);
-        if (key_end == std::string_view::npos) break;
-        const std::string_view key = s.substr(p + 1, key_end - p - 1);
+        if (key_end == std::string_view::npos) return true;
+        const JsonKey key = json_key(s.substr(p + 1, key_end - p - 1));
         p = skip_blanks(s, key_end + 1);
-        if (!at(s, p, ':')) break;
+        if (!at(s, p, ':')) return true;
         p = skip_blanks(s, p + 1);
-        if (p >= s.size()) break;
-        std::string_view value;
-        bool text = false;
+        if (p >= s.size()) return true;
         if (s[p] == '"') {
             const std::size_t e = string_end(s, p + 1);
-            if (e == std::string_view::npos) break;
-            value = s.substr(p + 1, e - p - 1);
-            text = true;
-            p = e + 1;
+            // Cut off in the middle: what is there counts.
+            const std::string_view value =
+                s.substr(p + 1, (e == std::string_view::npos ? s.size() : e) - p - 1);
+            p = e == std::string_view::npos ? s.size() : e + 1;
+            if (inside) {
+                if (key == JsonKey::message && !value.empty()) ret.error = value;
+            } else {
+                switch (key) {
+                    case JsonKey::message:
+                        if (!value.empty()) ret.message = value;
+                        break;
+                    case JsonKey::event:
+                        if (ret.message.empty()) ret.message = value;
+                        break;
+                    case JsonKey::template_text:
+                        ret.template_text = value;
+                        break;
+                    case JsonKey::error:
+                        // A text of several lines is a trace.
+                        if (ret.error.empty() && value.find("\\n") == std::string_view::npos)
+                            ret.error = value;
+                        break;
+                    case JsonKey::error_message:
+                        ret.error = value;
+                        break;
+                    case JsonKey::log:
+                        ret.log = value;
+                        break;
+                    case JsonKey::stream:
+                        ret.has_stream = true;
+                        break;
+                    case JsonKey::time:
+                        ret.header.timestamp = value;
+                        break;
+                    case JsonKey::level:
+                        ret.header.level = parse_level(value);
+                        break;
+                    case JsonKey::logger:
+                        ret.header.component = value;
+                        break;
+                    case JsonKey::host:
+                        ret.header.host = value;
+                        break;
+                    case JsonKey::thread:
+                        ret.header.thread = value;
+                        break;
+                    default:
+                        break;
+                }
+            }
+        } else if (s[p] == '{' && key == JsonKey::error && !inside) {
+            if (!read_object(s, p, ret, true, fields)) return true;
         } else if (s[p] == '{' || s[p] == '[') {
+            // Nested values are stepped over, never searched.
             int depth = 0;
-            const std::size_t start = p;
             for (; p < s.size(); ++p) {
                 if (s[p] == '"') {
                     const std::size_t e = string_end(s, p + 1);
@@ -684,58 +946,40 @@ bool cut_json(std::string_view s, Line& line) noexcept {
                     break;
                 }
             }
-            value = s.substr(start, p - start);
         } else {
             const std::size_t start = p;
             while (p < s.size() && s[p] != ',' && s[p] != '}' && !is_space(s[p])) ++p;
-            value = s.substr(start, p - start);
-        }
-        const auto is = [&](std::initializer_list<std::string_view> names) {
-            return std::find(names.begin(), names.end(), key) != names.end();
-        };
-        if (text) {
-            int rank = is({"message", "msg", "@message", "Message", "MESSAGE", "short_message", "@m", "@mt"})
-                           ? 3
-                       : is({"log", "event", "text", "body", "textPayload"}) ? 2
-                       : is({"error", "err", "exception", "reason"})         ? 1
-                                                                             : 0;
-            if (rank > best) {
-                best = rank;
-                line.message = value;
-            } else if (is({"time", "timestamp", "ts", "@timestamp", "@t", "date", "datetime"})) {
-                line.timestamp = value;
-            } else if (is({"level",
-                           "severity",
-                           "lvl",
-                           "loglevel",
-                           "log.level",
-                           "@l",
-                           "levelname",
-                           "level_name"})) {
-                line.level = parse_level(value);
-            } else if (is({"logger", "logger_name", "name", "component", "module", "target"})) {
-                line.component = value;
-            } else if (is({"hostname", "host", "_HOSTNAME"})) {
-                line.host = value;
-            } else if (is({"thread", "thread_name", "threadName"})) {
-                line.thread = value;
+            const std::string_view value = s.substr(start, p - start);
+            if (!inside && key == JsonKey::time) ret.header.timestamp = value;
+            if (!inside && key == JsonKey::pid) ret.header.process = value;
+            if (!inside && key == JsonKey::level && !value.empty() && is_digit(value[0])) {
+                long number = 0;
+                for (const char c : value.substr(0, 3))
+                    if (is_digit(c)) number = number * 10 + (c - '0');
+                ret.header.level =
+                    number >= 10 ? level_of_pino(number) : level_of_syslog(static_cast<int>(number));
             }
-        } else if (is({"time", "timestamp", "ts"})) {
-            line.timestamp = value;
-        } else if (is({"level", "severity"}) && !value.empty() && is_digit(value[0])) {
-            long number = 0;
-            for (const char c : value.substr(0, 3))
-                if (is_digit(c)) number = number * 10 + (c - '0');
-            line.level = number >= 10 ? level_of_pino(number) : level_of_syslog(static_cast<int>(number));
-        } else if (is({"pid"})) {
-            line.process = value;
         }
         p = skip_blanks(s, p);
         if (!at(s, p, ',')) break;
         p = skip_blanks(s, p + 1);
     }
-    line.json = best > 0;
-    return best > 0;
+    if (at(s, p, '}')) ++p;
+    return true;
+}
+
+/// One JSON object per line: the text of its message key.
+bool cut_json(std::string_view s, Line& line) noexcept {
+    JsonText found;
+    if (!read_json(s, found)) return false;
+    line = found.header;
+    for (const auto text : {found.message, found.template_text, found.log, found.error}) {
+        if (text.empty()) continue;
+        line.message = text;
+        line.json = true;
+        return true;
+    }
+    return false;
 }
 
 /// logfmt: the leading pairs that are header (time, level, caller, logger) are cut; the rest stays with its
@@ -783,7 +1027,19 @@ bool cut_logfmt(std::string_view s, Line& line) noexcept {
 
 }  // namespace
 
+bool read_json(std::string_view line, JsonText& ret) noexcept {
+    std::size_t p = skip_blanks(line, 0);
+    if (!at(line, p, '{') || !at(line, skip_blanks(line, p + 1), '"')) return false;
+    int fields = 0;
+    return read_object(line, p, ret, false, fields);
+}
+
 Line cut_header(std::string_view raw_line) noexcept {
+    DigitWatch watch{raw_line};
+    return cut_header(raw_line, watch);
+}
+
+Line cut_header(std::string_view raw_line, DigitWatch& watch) noexcept {
     Line line;
     while (!raw_line.empty() && is_space(raw_line.back())) raw_line.remove_suffix(1);
     line.message = raw_line;
@@ -804,16 +1060,18 @@ Line cut_header(std::string_view raw_line) noexcept {
         line = Line{};
         line.message = s;
     }
-    Cutter cutter;
+    Cutter cutter{watch};
     cutter.s = s;
     // <PRI> of syslog, with the version of RFC 5424 behind it.
     if (s[0] == '<' && digits_at(s, 1) >= 1 && digits_at(s, 1) <= 3 && at(s, 1 + digits_at(s, 1), '>')) {
         const std::size_t n = digits_at(s, 1);
+        if (n == 3) watch.saw(s.substr(1, n));
         int pri = 0;
         for (std::size_t i = 1; i <= n; ++i) pri = pri * 10 + (s[i] - '0');
         if (pri <= 191) {
             cutter.line.level = level_of_syslog(pri & 7);
             cutter.p = n + 2;
+            if (digits_at(s, cutter.p) == 1 && at(s, cutter.p + 1, ' ')) watch.saw(s.data() + cutter.p);
             if (at(s, cutter.p, '1') && at(s, cutter.p + 1, ' ')) {
                 // RFC 5424: time host app procid msgid structured-data text
                 std::size_t q = cutter.p + 2;
@@ -831,7 +1089,7 @@ Line cut_header(std::string_view raw_line) noexcept {
                     line.component = given(f[2]);
                     line.process = given(f[3]);
                     while (at(s, q, '[')) {
-                        const std::size_t e = group_end(s, q);
+                        const std::size_t e = structured_end(s, q);
                         if (e == 0) break;
                         q = e;
                     }

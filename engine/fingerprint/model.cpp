@@ -32,14 +32,23 @@ bool is_extension(std::string_view lower) noexcept {
     return std::binary_search(std::begin(extensions), std::end(extensions), lower);
 }
 
-bool is_known_with_digits(std::string_view w) noexcept {
-    if (w.size() > 9) return false;
+bool is_known_with_digits(std::string_view w, bool& looked) noexcept {
+    looked = false;
+    if (w.size() > 9 || w.size() < 2) return false;
     char low[9];
     for (std::size_t i = 0; i < w.size(); ++i)
         low[i] = w[i] >= 'A' && w[i] <= 'Z' ? static_cast<char>(w[i] + 32) : w[i];
-    return std::binary_search(
-        std::begin(with_digits), std::end(with_digits), std::string_view{low, w.size()}
-    );
+    const std::string_view lower{low, w.size()};
+    const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+    for (const std::string_view known : with_digits) {
+        if (known[0] != lower[0] || known.size() != lower.size()) continue;
+        bool same_shape = true;
+        for (std::size_t i = 1; i < known.size(); ++i)
+            same_shape = same_shape && (digit(known[i]) ? digit(lower[i]) : known[i] == lower[i]);
+        looked = looked || same_shape;
+        if (known == lower) return true;
+    }
+    return false;
 }
 
 bool is_device_stem(std::string_view lower) noexcept {
@@ -58,7 +67,8 @@ enum Kind : std::uint64_t {
     word_kind = 0x1111,
     after_kind = 0x2222,
     after_two_kind = 0x3333,
-    pair_kind = 0x4444
+    pair_kind = 0x4444,
+    kind_kind = 0x5555
 };
 
 }  // namespace
@@ -110,8 +120,62 @@ Evidence evidence_of(std::uint64_t before, std::uint64_t previous, char glue, st
     return e;
 }
 
+bool is_known_word(std::uint64_t hash) noexcept { return find(hash, word_kind) != 0; }
+
+bool is_kind(std::uint64_t hash) noexcept { return find(hash, kind_kind) != 0; }
+
+bool is_state(std::string_view w, std::uint64_t hash) noexcept {
+    const auto ends = [&](std::string_view e) {
+        return w.size() > e.size() + 1 && folded_hash(w.substr(w.size() - e.size())) == folded_hash(e);
+    };
+    if (ends("ed") || ends("ing") || ends("able") || ends("ible") || ends("n't") || ends("tion") ||
+        ends("sion") || ends("ment") || ends("ness"))
+        return true;
+    static constexpr auto words = detail::sorted_hashes(
+        {"began",      "became",       "came",      "got",        "took",         "went",     "absent",
+         "active",     "alive",        "already",   "ambiguous",  "asleep",       "away",     "bad",
+         "begun",      "broken",       "built",     "bound",      "busy",         "clean",    "complete",
+         "corrupt",    "current",      "dead",      "different",  "dirty",        "done",     "down",
+         "duplicate",  "empty",        "error",     "exists",     "fail",         "fails",    "failure",
+         "false",      "fatal",        "fine",      "found",      "free",         "frozen",   "full",
+         "gone",       "good",         "healthy",   "held",       "idle",         "illegal",  "inactive",
+         "incomplete", "inconsistent", "incorrect", "info",       "information",  "invalid",  "kept",
+         "known",      "late",         "left",      "locked",     "long",         "lost",     "low",
+         "made",       "mismatch",     "missing",   "new",        "null",         "obsolete", "off",
+         "offline",    "ok",           "okay",      "old",        "online",       "open",     "out",
+         "overflow",   "present",      "put",       "read",       "ready",        "run",      "running",
+         "same",       "sent",         "set",       "shut",       "slow",         "small",    "stale",
+         "started",    "stuck",        "success",   "successful", "successfully", "taken",    "thrown",
+         "timeout",    "too",          "true",      "unhealthy",  "unknown",      "unsafe",   "unused",
+         "up",         "valid",        "was",       "written",    "wrong",        "zero"}
+    );
+    return std::binary_search(words.begin(), words.end(), hash);
+}
+
+bool is_function_word(std::uint64_t hash) noexcept {
+    static constexpr auto words = detail::sorted_hashes(
+        {"a",       "about",   "across", "after", "again",   "against", "already", "also",    "always",
+         "an",      "and",     "any",    "are",   "as",      "at",      "because", "been",    "before",
+         "being",   "between", "but",    "by",    "can",     "cannot",  "can't",   "could",   "couldn't",
+         "did",     "didn't",  "do",     "does",  "doesn't", "due",     "during",  "for",     "from",
+         "had",     "has",     "have",   "if",    "in",      "inside",  "instead", "into",    "is",
+         "isn't",   "it",      "its",    "may",   "might",   "must",    "never",   "no",      "not",
+         "now",     "of",      "off",    "on",    "onto",    "or",      "out",     "outside", "over",
+         "since",   "so",      "still",  "than",  "that",    "the",     "their",   "then",    "there",
+         "this",    "through", "to",     "too",   "under",   "until",   "up",      "via",     "was",
+         "wasn't",  "were",    "when",   "where", "which",   "while",   "will",    "with",    "within",
+         "without", "won't",   "would",  "yet",   "your"}
+    );
+    return std::binary_search(words.begin(), words.end(), hash);
+}
+
 bool model_says_value(
-    std::uint64_t before, std::uint64_t previous, char glue, std::string_view w, std::uint64_t hash
+    std::uint64_t before,
+    std::uint64_t previous,
+    char glue,
+    std::string_view w,
+    std::uint64_t hash,
+    bool closed
 ) noexcept {
     if (glue == '[') {
         // An index in capitals that no message has as text: [LNKF].
@@ -123,6 +187,9 @@ bool model_says_value(
     if (e.after == 0) return false;
     // Behind a colon stands text more often than not; only clear labels count.
     if (glue == ':' && e.after < 15) return false;
+    if (closed && glue == ' ' && e.pair == 0 && w.size() >= 2 && is_kind(previous) &&
+        !is_function_word(hash) && !is_state(w, hash))
+        return true;
     const int context = static_cast<int>(e.after_two != 0 ? e.after_two : e.after);
     if (w.size() < 2 && context < 12) return false;
     // Seen as text right here: text.

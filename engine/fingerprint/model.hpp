@@ -3,6 +3,8 @@
 // state that learns.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
@@ -86,12 +88,44 @@ consteval std::uint64_t word_hash(std::string_view w) {
 /// True when `w` stands where an argument stands and is not known as text there.
 /// @param before, previous  folded hashes of the two words to the left, 0: none
 /// @param glue              the last mark between the previous word and w; a blank when there was none
+/// @param closed            the phrase ends behind w: the message, a mark, a value or a function word follows
 bool model_says_value(
-    std::uint64_t before, std::uint64_t previous, char glue, std::string_view w, std::uint64_t hash
+    std::uint64_t before,
+    std::uint64_t previous,
+    char glue,
+    std::string_view w,
+    std::uint64_t hash,
+    bool closed
 ) noexcept;
 
+/// Is it a noun that names a kind of thing (service, table, queue …), whose name may follow?
+bool is_kind(std::uint64_t hash) noexcept;
+
+/// Is the word text of any message known to the model?
+bool is_known_word(std::uint64_t hash) noexcept;
+
+/// Words that describe and never name: down, missing, ready, … and what ends as participles do.
+bool is_state(std::string_view w, std::uint64_t hash) noexcept;
+
+/// Articles, prepositions, conjunctions, pronouns, auxiliaries.
+bool is_function_word(std::uint64_t hash) noexcept;
+
+namespace detail {
+
+template <std::size_t N>
+consteval std::array<std::uint64_t, N> sorted_hashes(const std::string_view (&words)[N]) {
+    std::array<std::uint64_t, N> out{};
+    for (std::size_t i = 0; i < N; ++i) out[i] = word_hash(words[i]);
+    std::sort(out.begin(), out.end());
+    return out;
+}
+
+}  // namespace detail
+
 /// Names with digits that are text wherever they occur: ipv4, utf8, sha256, x86_64, …
-bool is_known_with_digits(std::string_view w) noexcept;
+/// @param looked  set when the values of the digits decided: with others in their places the answer may
+/// change
+bool is_known_with_digits(std::string_view w, bool& looked) noexcept;
 
 /// Stems of device names: eth, en, wlan, lo, …
 bool is_device_stem(std::string_view lower) noexcept;

@@ -6,6 +6,7 @@
 #include "fingerprint/bitmaps.hpp"
 #include "fingerprint/chars.hpp"
 #include "fingerprint/model.hpp"
+#include "fingerprint/shape.hpp"
 
 #include <algorithm>
 #include <array>
@@ -18,14 +19,6 @@ namespace heal::fingerprint {
 /// Bytes of a message that decide the id; the rest is the same value whatever it holds. Longest message of
 /// the development sets: 2.1 KiB. It bounds the work per line.
 inline constexpr std::size_t max_message = 8192;
-
-template <std::size_t N>
-consteval std::array<std::uint64_t, N> sorted_hashes(const std::string_view (&words)[N]) {
-    std::array<std::uint64_t, N> out{};
-    for (std::size_t i = 0; i < N; ++i) out[i] = word_hash(words[i]);
-    std::sort(out.begin(), out.end());
-    return out;
-}
 
 /// Why a piece of text was masked.
 enum class Rule : std::uint8_t {
@@ -52,7 +45,9 @@ const char* to_string(Rule rule) noexcept;
 template <class Sink>
 class Scan {
 public:
-    Scan(std::string_view message, Sink& sink) noexcept : s_(message), sink_(sink) {}
+    /// @param watch  told of each digit whose value decided something or became text
+    Scan(std::string_view message, Sink& sink, DigitWatch& watch) noexcept
+        : s_(message), sink_(sink), watch_(watch) {}
 
     void run() noexcept {
         const bool is_cut = s_.size() > max_message;
@@ -87,10 +82,19 @@ private:
         sink_.value(rule, text);
         previous_ = no_word;
         before_previous_ = no_word;
+        // A number, or what has one in it: units and explanations may follow.
+        after_number_ = rule == Rule::number || rule == Rule::identifier || rule == Rule::object ||
+                        (rule == Rule::key_value && !text.empty() && is_digit(text.back())) ||
+                        (after_number_ && rule == Rule::position);
+        listed_ = true;
+        glue_ = ' ';
     }
 
     void mark(char c) noexcept {
         sink_.mark(c);
+        if (c != ',') listed_ = false;
+        numbered_group_ = c == '(' && after_number_ && glue_ == ' ';
+        if (c != ',') after_number_ = false;
         glue_ = c;
     }
 
@@ -117,18 +121,208 @@ private:
             value(Rule::position, w);
             return;
         }
+        if (is_unit(w) || is_calendar(w, h)) {
+            value(Rule::number, w);
+            return;
+        }
+        if (stands_for_value(w)) {
+            value(Rule::position, w);
+            after_position_ = true;
+            return;
+        }
         if (previous_ != no_word && is_position(w, h)) {
             value(Rule::position, w);
             after_position_ = true;
             return;
         }
-        sink_.text(w);
+        // `1 packet`, `2 packets`
+        sink_.text(after_number_ && glue_ == ' ' && is_plural(w) ? w.substr(0, w.size() - 1) : w);
         before_previous_ = previous_;
         previous_ = h;
+        previous_lower_ = !is_upper(w[0]);
         glue_ = ' ';
+        after_number_ = listed_ = false;
+    }
+
+    static bool is_plural(std::string_view w) noexcept {
+        const std::size_t n = w.size();
+        return n >= 4 && w[n - 1] == 's' && w[n - 2] != 's' && w[n - 2] != 'u' && w[n - 2] != 'i';
+    }
+
+    /// `8.8 KB`: formatted sizes and times change their unit with the number.
+    bool is_unit(std::string_view w) const noexcept {
+        if (!after_number_ || w.size() > 4 || glue_ != ' ') return false;
+        if (w.size() == 1)
+            return w[0] == 'B' || (at_value_end(w) &&
+                                   (w[0] == 's' || w[0] == 'K' || w[0] == 'M' || w[0] == 'G' || w[0] == 'T'));
+        static constexpr std::string_view units[] = {
+            "KB",
+            "MB",
+            "GB",
+            "TB",
+            "kB",
+            "KiB",
+            "MiB",
+            "GiB",
+            "TiB",
+            "ms",
+            "us",
+            "ns",
+            "sec",
+            "secs",
+            "min",
+            "mins",
+            "msec",
+            "usec"};
+        return std::find(std::begin(units), std::end(units), w) != std::end(units);
+    }
+    bool at_value_end(std::string_view w) const noexcept {
+        const std::size_t p = end_of(w);
+        return p >= s_.size() || is_space(s_[p]) || is_closing(s_[p]);
+    }
+
+    /// `Mon Jul 25 23:24:09`: names of days and months right before a number.
+    bool is_calendar(std::string_view w, std::uint64_t h) const noexcept {
+        if (w.size() != 3 || !is_upper(w[0])) return false;
+        static constexpr auto months = detail::sorted_hashes(
+            {"jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"}
+        );
+        static constexpr auto days = detail::sorted_hashes({"mon", "tue", "wed", "thu", "fri", "sat", "sun"});
+        const bool month = std::binary_search(months.begin(), months.end(), h);
+        if (!month && !std::binary_search(days.begin(), days.end(), h)) return false;
+        std::string_view next = next_token(w);
+        if (next.empty()) return false;
+        if (!month && next.size() == 3 && is_upper(next[0])) {
+            const std::uint64_t n = folded_hash(next);
+            if (!std::binary_search(months.begin(), months.end(), n)) return false;
+            next = next_token(next);
+        }
+        return !next.empty() && is_digit(next[0]);
+    }
+
+    /// Places where a word is a value whatever word it is.
+    bool stands_for_value(std::string_view w) const noexcept {
+        static constexpr std::uint64_t for_ = word_hash("for"), from = word_hash("from");
+        const std::size_t p = end_of(w);
+        const char next = p < s_.size() ? s_[p] : '\0';
+        // `acls to: hdfs`
+        if (glue_ == ':' && previous_ != no_word && previous_lower_ && is_preposition(previous_)) return true;
+        // `1,2,DISK`: a tight list that began with a value
+        if (glue_ == ',' && listed_ && tight(w)) return true;
+        // `by deploy(uid=0)`, `from unknown[10.0.0.9]`
+        if (glue_ == ' ' && (next == '(' || next == '[') && is_preposition(previous_)) {
+            const std::string_view inner = s_.substr(p + 1, 24);
+            if (next == '[' ? !inner.empty() && is_digit(inner[0]) : is_id_field(inner)) return true;
+        }
+        // `net{3}`
+        if (next == '{' && p + 1 < s_.size() && is_digit(s_[p + 1])) {
+            std::size_t q = p + 1;
+            while (q < s_.size() && is_digit(s_[q])) ++q;
+            if (q < s_.size() && s_[q] == '}') return true;
+        }
+        // `process 4112 (java)`
+        if (glue_ == '(' && numbered_group_ && next == ')' && tight(w)) return true;
+        // `queue <normal>`, `servlet [jersey]`
+        if (previous_ != no_word && tight(w) &&
+            ((glue_ == '<' && next == '>') || (glue_ == '[' && next == ']') || (glue_ == '(' && next == ')')
+            ) &&
+            is_kind(previous_) && !is_state(w, folded_hash(w)))
+            return true;
+        // `[shop-orders][2]`
+        if (glue_ == '[' && next == ']' && p + 1 < s_.size() && s_[p + 1] == '[' && tight(w) &&
+            w.find('-') != std::string_view::npos)
+            return true;
+        // cron's `(root) CMD (…)`
+        if (glue_ == '(' && next == ')' && w.data() == s_.data() + 1) return true;
+        // `umount of data-volume`, `using ehci_pci`: a made-up name that no message has as text
+        if (glue_ == ' ' && previous_ != no_word && is_made_up(w) && is_preposition(previous_) &&
+            !is_known_word(folded_hash(w)))
+            return true;
+        // `for deploy from 10.0.0.9`
+        if (glue_ == ' ' && previous_ == for_) {
+            const std::string_view word = next_token(w);
+            if (word.size() == 4 && folded_hash(word) == from) {
+                const std::string_view where = next_token(word);
+                if (!where.empty() && (is_digit(where[0]) || where[0] == ':')) return true;
+            }
+        }
+        return false;
+    }
+
+    /// Words joined by - or _, the first in lower case.
+    static bool is_made_up(std::string_view w) noexcept {
+        if (is_upper(w[0]) || !is_alpha(w[0])) return false;
+        bool joined = false;
+        for (const char c : w) {
+            if (c == '.' || c == '\'') return false;
+            joined = joined || c == '-' || c == '_';
+        }
+        return joined;
+    }
+
+    /// Does w follow the byte before it without a blank?
+    bool tight(std::string_view w) const noexcept { return w.data() > s_.data() && !is_space(w.data()[-1]); }
+
+    static bool is_preposition(std::uint64_t h) noexcept {
+        static constexpr auto words = detail::sorted_hashes(
+            {"as",
+             "at",
+             "by",
+             "for",
+             "from",
+             "in",
+             "into",
+             "is",
+             "of",
+             "on",
+             "than",
+             "to",
+             "using",
+             "via",
+             "with"}
+        );
+        return std::binary_search(words.begin(), words.end(), h);
+    }
+
+    /// uid=, id=, pid=
+    static bool is_id_field(std::string_view t) noexcept {
+        const std::size_t equals = t.find('=');
+        return equals != std::string_view::npos && equals >= 2 && equals <= 4 &&
+               t.substr(equals - 2, 2) == "id" &&
+               (classes_of(t.substr(0, equals)) & ~(cls_alpha | cls_hex)) == 0;
     }
 
     bool is_position(std::string_view w, std::uint64_t h) const noexcept;
+
+    /// Place behind a word of this message.
+    std::size_t end_of(std::string_view w) const noexcept {
+        return static_cast<std::size_t>(w.data() - s_.data()) + w.size();
+    }
+
+    /// The next word or value after one blank or more; empty at the end or when a mark stands between.
+    std::string_view next_token(std::string_view w) const noexcept {
+        std::size_t p = end_of(w);
+        if (p >= s_.size() || !is_space(s_[p])) return {};
+        while (p < s_.size() && is_space(s_[p])) ++p;
+        std::size_t e = p;
+        while (e < s_.size() && e < p + 64 && !is_space(s_[e])) ++e;
+        return sub(p, e);
+    }
+
+    /// Does the phrase end behind w: the message, a mark, a value or a function word?
+    bool closes_phrase(std::string_view w) const noexcept {
+        const std::size_t p = end_of(w);
+        if (p >= s_.size()) return true;
+        if (!is_space(s_[p]))
+            return s_[p] == ',' || s_[p] == ';' || s_[p] == '.' || s_[p] == ')' || s_[p] == ']';
+        const std::string_view next = next_token(w);
+        if (next.empty() || (class_of(next[0]) & cls_alpha) == 0) return true;
+        std::size_t letters = 0;
+        while (letters < next.size() && (is_alpha(next[letters]) || next[letters] == '\'')) ++letters;
+        const std::string_view word = next.substr(0, letters);
+        const std::uint64_t h = folded_hash(word);
+        return is_function_word(h) || is_state(word, h);
+    }
 
     /// `user X`, `password for X`, `failures for X`: names of accounts are words of every kind, so that only
     /// a list of what is text there helps.
@@ -140,7 +334,7 @@ private:
         if (previous_ == no_word) return false;
         if (previous_ == user) {
             // Sorted by hash: one comparison per step instead of a string's.
-            static constexpr auto text = sorted_hashes(
+            static constexpr auto text = detail::sorted_hashes(
                 {"a",
                  "access",
                  "account",
@@ -249,6 +443,30 @@ private:
         while (p < e) {
             const char c = s_[p];
             if (c == '(' || c == '[' || c == '{' || c == '<') {
+                if (const std::size_t close = literal(p); close != 0) {
+                    value(Rule::object, sub(p, close));
+                    if (close >= e) return close;
+                    p = close;
+                    continue;
+                }
+                if (c == '(' && p + 1 < e && s_[p + 1] == ')' && e == p + 2) {
+                    // An argument that was empty this time.
+                    mark(c);
+                    value(Rule::position, {});
+                    mark(')');
+                    return e;
+                }
+                static constexpr std::uint64_t by = word_hash("by");
+                if (c == '(' && previous_ == by && glue_ == ' ' && is_id_field(s_.substr(p + 1, 24))) {
+                    // `by (uid=0)`: nobody is named.
+                    value(Rule::position, {});
+                }
+                if (c == '<' && p + 1 < e && is_digit(s_[p + 1]) &&
+                    sub(p, e).find('>') == std::string_view::npos) {
+                    // <1: less than that
+                    ++p;
+                    continue;
+                }
                 mark(c);
                 ++p;
                 if (c == '(' && is_path_start(sub(p, e))) {
@@ -289,6 +507,23 @@ private:
         if (p < b) p = b;
         marks(p, e);
         return p > e ? p : e;
+    }
+
+    /// {"a": 1}, {'a': 1}, [{…}], ["a", …]: an object printed in whole. Its end, or 0.
+    std::size_t literal(std::size_t p) const noexcept {
+        std::size_t q = p;
+        while (q < s_.size() && q < p + 4 && (s_[q] == '{' || s_[q] == '[' || s_[q] == ' ')) ++q;
+        if (q == p || q >= s_.size() || (s_[q] != '"' && s_[q] != '\'')) return 0;
+        bool brace = false;
+        for (std::size_t i = p; i < q; ++i) brace = brace || s_[i] == '{';
+        if (!brace) return 0;
+        int depth = 0;
+        const std::size_t limit = std::min(s_.size(), p + 4000);
+        for (q = p; q < limit; ++q) {
+            if (s_[q] == '{' || s_[q] == '[') ++depth;
+            if ((s_[q] == '}' || s_[q] == ']') && --depth == 0) return q + 1;
+        }
+        return 0;
     }
 
     /// Where the group that opened before p closes; 0 when that is not within 300 bytes.
@@ -334,7 +569,7 @@ private:
             return p;  // states tell apart
         if (!blanks || is_path_start(inner)) {
             mark(c);
-            if (!inner.empty()) value(Rule::quoted, inner);
+            value(Rule::quoted, inner);
             mark(c);
             return q + 1;
         }
@@ -398,6 +633,11 @@ private:
             const std::size_t close = b < e && s_[b] == ')' ? b + 1 : b;
             value(Rule::object, sub(p, close));
             return close;
+        }
+        if (glue_ == ' ' && previous_ != no_word && hard_at(t) == t.size() && is_kind(previous_)) {
+            // `key cart:alice`, `task kworker/u8:2`
+            value(Rule::object, t);
+            return b;
         }
         // Marks inside. Whole forms first.
         std::size_t equals = std::string_view::npos, scheme = std::string_view::npos;
@@ -468,6 +708,16 @@ private:
                 }
                 mark(c);
                 ++p;
+                if (c == '=' && key_before_ && (p >= s_.size() || is_space(s_[p]))) {
+                    value(Rule::key_value, {});
+                    continue;
+                }
+                if (c == '(' && container_) {
+                    if (const std::size_t close = group_close(p, c); close != 0) {
+                        value(Rule::object, sub(p, close));
+                        return close;
+                    }
+                }
                 if (c == '=' && p < s_.size() && key_before_) {
                     const std::size_t q = assigned(p, e);
                     if (q != p) {
@@ -482,6 +732,7 @@ private:
             while (q < b && !is_hard(s_[q])) k = static_cast<std::uint8_t>(k | class_of(s_[q++]));
             key_before_ = q < e && s_[q] == '=' && (k & cls_alpha) != 0;
             const bool key = key_before_;
+            container_ = q < b && s_[q] == '(' && is_container(sub(p, q));
             piece(sub(p, q), k, key);
             key_before_ = key;
             p = q;
@@ -489,11 +740,31 @@ private:
         return p;
     }
 
+    /// Set(a, b), as Scala prints collections.
+    static bool is_container(std::string_view t) noexcept {
+        static constexpr std::string_view names[] = {
+            "ArrayBuffer", "List", "Map", "Seq", "Set", "Some", "Vector", "WrappedArray"};
+        return std::find(std::begin(names), std::end(names), t) != std::end(names);
+    }
+
     /// The value of a tight `key=`; p is past the sign. Returns its end, or p when it is a structure to look
     /// into.
     std::size_t assigned(std::size_t p, std::size_t e) noexcept {
         if (p >= e) return p;
         const char c = s_[p];
+        if (c == '<' || c == '[') {
+            // <address>, [list]: values when nothing in them has a name of its own.
+            const char shut = c == '<' ? '>' : ']';
+            std::size_t q = p + 1;
+            const std::size_t limit = std::min(s_.size(), p + 300);
+            while (q < limit && s_[q] != shut && s_[q] != '=' && s_[q] != '{' && s_[q] != c) ++q;
+            if (q < limit && s_[q] == shut) {
+                mark(c);
+                value(Rule::key_value, sub(p + 1, q));
+                mark(shut);
+                return q + 1;
+            }
+        }
         if (c == '(' || c == '{' || c == '[' || c == '<' || c == '=') return p;
         if (c == '"' || c == '\'') {
             std::size_t q = p + 1;
@@ -579,13 +850,22 @@ private:
             value(Rule::url, t);
             return;
         }
+        if (t.size() > 1 && t[0] == '$' && is_alpha(t[1])) {
+            value(Rule::identifier, t);
+            return;
+        }
+        if (const std::size_t sign = t.find('@');
+            sign != std::string_view::npos && sign > 0 && sign + 1 < t.size()) {
+            value((k & cls_digit) != 0 ? Rule::object : Rule::email, t);
+            return;
+        }
         std::size_t slashes = 0, backs = 0, colons = 0;
         for (const char c : t) {
             slashes += c == '/';
             backs += c == '\\';
             colons += c == ':';
         }
-        if (slashes >= 2 || (backs >= 2 && (k & cls_digit) == 0)) {
+        if (slashes >= 2 || (slashes == 1 && has_inner_dot(t)) || (backs >= 2 && (k & cls_digit) == 0)) {
             // label:/path keeps its label.
             const std::size_t colon = t.find(":/");
             if (colon != std::string_view::npos && colon > 0 &&
@@ -608,6 +888,7 @@ private:
                 ++stop;
             while (stop > 0 && t[stop - 1] == ':') --stop;
             sink_.text(t.substr(0, stop));
+            watch_.saw(t.substr(0, stop));
             previous_ = no_word;
             if (stop < t.size()) {
                 const std::string_view rest = t.substr(stop);
@@ -657,6 +938,14 @@ private:
         }
     }
 
+    /// users/list.html, com.example.mail/.Main, example.com/IN
+    static bool has_inner_dot(std::string_view t) noexcept {
+        for (std::size_t i = 1; i + 1 < t.size(); ++i) {
+            if (t[i] == '.' && is_alpha(t[i + 1]) && (is_alpha(t[i - 1]) || t[i - 1] == '/')) return true;
+        }
+        return false;
+    }
+
     /// Letters, digits and _ - . only.
     void name(std::string_view t) noexcept {
         const std::uint8_t k = classes_of(t);
@@ -668,7 +957,10 @@ private:
             return;
         }
         if ((k & cls_digit) != 0) {
-            if (is_known_with_digits(t)) {
+            bool looked = false;
+            const bool known = is_known_with_digits(t, looked);
+            if (looked) watch_.saw(t);
+            if (known) {
                 sink_.text(t);
                 previous_ = no_word;
                 return;
@@ -728,15 +1020,21 @@ private:
 
     std::string_view s_;
     Sink& sink_;
+    DigitWatch& watch_;
     std::uint64_t previous_ = no_word,
                   before_previous_ = no_word;  ///< folded hashes of the words to the left
     char glue_ = ' ';                          ///< last mark since the previous word
+    bool container_ = false;                   ///< the word to the left names a collection
     bool key_before_ = false, text_key_ = false, after_position_ = false, label_ = false;
+    bool previous_lower_ = false;  ///< the word to the left begins in lower case
+    bool listed_ = false;          ///< a value, and perhaps a comma since
+    bool after_number_ = false;    ///< a value with a number in it, and perhaps blanks or a comma since
+    bool numbered_group_ = false;  ///< the last mark was a ( behind such a value
 };
 
 template <class Sink>
 bool Scan<Sink>::is_position(std::string_view w, std::uint64_t h) const noexcept {
-    return model_says_value(before_previous_, previous_, glue_, w, h);
+    return model_says_value(before_previous_, previous_, glue_, w, h, closes_phrase(w));
 }
 
 }  // namespace heal::fingerprint

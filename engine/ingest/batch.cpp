@@ -6,6 +6,7 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <unordered_map>
 
@@ -30,6 +31,10 @@ public:
             key_[0] ^= reinterpret_cast<std::uintptr_t>(this);
         }
         key_[1] |= 1U;
+    }
+    std::uint64_t part(std::size_t i) const { return key_[i]; }
+    std::uint64_t operator()(const fingerprint::Key& key, std::uint64_t seed) const {
+        return mix(mix(key.low ^ key_[1] ^ seed, key.high ^ key_[0]) ^ seed, key_[1]);
     }
     std::uint64_t operator()(std::string_view text, std::uint64_t seed) const {
         std::uint64_t h = seed ^ key_[0];
@@ -70,22 +75,29 @@ void set_text(std::string& ret, std::string_view text, std::size_t max) {
 }  // namespace
 
 struct BatchBuilder::State {
+    // 88 bytes and its text: with the two index entries less than 300 bytes per known fingerprint (bench).
     struct Known {
-        fingerprint::Fingerprint print;
-        std::uint64_t generation = 0;  // of the batch `delta` points into
+        std::array<char, 32> digest{};  // binary; hex when it is handed out
+        std::string text;               // pattern, then signature
+        std::uint32_t pattern_size = 0;
         std::uint32_t delta = 0;
-        bool fresh = true;  // met for the first time in this batch
+        std::uint64_t generation = 0;  // of the batch `delta` points into
+        bool fresh = true;             // met for the first time in this batch
+
+        std::string_view pattern() const { return std::string_view{text}.substr(0, pattern_size); }
+        std::string_view signature() const { return std::string_view{text}.substr(pattern_size); }
     };
 
     explicit State(const Clock& c) : clock(c) {}
 
     const Clock& clock;
     KeyedHash hash;
+    fingerprint::Scanner scanner{{}, hash.part(0), hash.part(1)};
     Batch batch;
     bool time_read = false;
     std::uint64_t generation = 1;
-    std::unordered_map<std::uint64_t, Known*> texts;  // service, environment, message and stack, hashed
-    std::unordered_map<std::string, std::unique_ptr<Known>> prints;  // environment + digest
+    std::unordered_map<std::uint64_t, Known*> texts;  // service, environment, pattern and stack, hashed
+    std::unordered_map<std::uint64_t, std::unique_ptr<Known>> prints;  // environment and digest, hashed
     std::size_t bytes_known = 0;
     std::string message_scratch, stack_scratch;
     std::shared_ptr<const fingerprint::Rules> current_rules, no_rules;
@@ -120,14 +132,11 @@ struct BatchBuilder::State {
         std::string_view message,
         std::string_view stack
     ) {
-        // Only rules look at the component.
-        const auto key = hash(
-            stack,
-            hash(
-                message,
-                hash(environment, hash(current_rules ? component : std::string_view{}, hash(service, 0)))
-            )
-        );
+        // Only rules look at the component and at the words of a message; without them all messages of one
+        // pattern are one, and the scanner knows most of them by their shape.
+        std::uint64_t key = hash(environment, hash(service, 0));
+        key = current_rules ? hash(message, hash(component, key)) : hash(scanner.key(message), key);
+        if (!stack.empty()) key = hash(stack, key);
         if (const auto found = texts.find(key); found != texts.end()) return *found->second;
         if (texts.size() >= known_texts || bytes_known > known_bytes) {
             // Deltas of the batch under way find each other by `prints`, so only entries of earlier batches
@@ -136,7 +145,7 @@ struct BatchBuilder::State {
             bytes_known = 0;
             for (auto i = prints.begin(); i != prints.end();) {
                 if (i->second->generation == generation) {
-                    bytes_known += size_of(i->second->print);
+                    bytes_known += size_of(*i->second);
                     ++i;
                 } else {
                     i = prints.erase(i);
@@ -144,19 +153,41 @@ struct BatchBuilder::State {
             }
         }
         auto print = compute(service, component, message, stack);
-        auto& slot = prints[std::string{environment} + ':' + print.digest];
+        const auto digest = from_hex(print.digest);
+        auto at = hash({digest.data(), digest.size()}, hash(environment, 1));
+        // Two digests under one hash are kept apart.
+        for (auto i = prints.find(at); i != prints.end() && i->second->digest != digest; i = prints.find(at))
+            ++at;
+        auto& slot = prints[at];
         if (!slot) {
-            bytes_known += size_of(print);
             slot = std::make_unique<Known>();
-            slot->print = std::move(print);
+            slot->digest = digest;
+            slot->pattern_size = static_cast<std::uint32_t>(print.pattern.size());
+            slot->text.reserve(print.pattern.size() + print.signature.size());
+            slot->text.append(print.pattern).append(print.signature);
+            bytes_known += size_of(*slot);
         }
         texts.emplace(key, slot.get());
         return *slot;
     }
 
-    static std::size_t size_of(const fingerprint::Fingerprint& print) {
-        return sizeof(Known) + print.pattern.size() + print.signature.size() + 200;
+    static std::array<char, 32> from_hex(std::string_view hex) {
+        const auto digit = [](char c) { return c <= '9' ? c - '0' : c - 'a' + 10; };
+        std::array<char, 32> ret{};
+        for (std::size_t i = 0; i < 32 && i * 2 + 1 < hex.size(); ++i)
+            ret[i] = static_cast<char>(digit(hex[i * 2]) * 16 + digit(hex[i * 2 + 1]));
+        return ret;
     }
+    static std::string to_hex(const std::array<char, 32>& digest) {
+        std::string ret;
+        for (const char c : digest) {
+            ret += "0123456789abcdef"[static_cast<unsigned char>(c) >> 4U];
+            ret += "0123456789abcdef"[static_cast<unsigned char>(c) & 15U];
+        }
+        return ret;
+    }
+
+    static std::size_t size_of(const Known& known) { return sizeof(Known) + known.text.size() + 112; }
 };
 
 BatchBuilder::BatchBuilder(const Clock& clock) : state_(std::make_unique<State>(clock)) {}
@@ -226,10 +257,10 @@ void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults)
         known.generation = s.generation;
         known.delta = static_cast<std::uint32_t>(s.batch.deltas.size());
         Delta& made = s.batch.deltas.emplace_back();
-        made.fingerprint = known.print.id;
-        made.digest = known.print.digest;
-        made.pattern = known.print.pattern;
-        made.signature = known.print.signature;
+        made.digest = State::to_hex(known.digest);
+        made.fingerprint = made.digest.substr(0, 16);
+        made.pattern = known.pattern();
+        made.signature = known.signature();
         set_text(made.service_name, service, max_name_bytes);
         set_text(made.environment, environment, max_name_bytes);
         made.first = made.last = time;

@@ -101,9 +101,9 @@ struct DecodeDefaults {
     Level default_level = Level::unknown;
 };
 
-/// Folds records into a Batch. One per thread, reusable; keeps an index of texts met lately, so that the
-/// fingerprint of an equal text is not computed again. Memory: at most max_deltas deltas and known_texts
-/// index entries of 100 bytes.
+/// Folds records into a Batch. One per thread, reusable; keeps an index of patterns met lately, so that the
+/// fingerprint of an equal one is not computed again. Memory: at most max_deltas deltas, known_texts index
+/// entries of 100 bytes and a scanner (fingerprint.hpp).
 /// @thread one at a time; no locks
 class BatchBuilder {
 public:

@@ -175,9 +175,7 @@ bool read_apache_error(std::string_view line, Time received, RecordView& ret, Li
     return !rest.empty();
 }
 
-bool read_access(
-    std::string_view line, Time received, RecordView& ret, LineContext& context, std::string& scratch
-) {
+bool read_access(std::string_view line, Time received, RecordView& ret, LineContext& context) {
     const auto open = line.find(" [");
     if (open == std::string_view::npos || open > 128) return false;
     const auto close = line.find("] \"", open);
@@ -196,17 +194,8 @@ bool read_access(
     ret.time = time;
     ret.http_status = status;
     ret.level = status >= 500 ? Level::error : Level::info;
-    auto request = line.substr(close + 3, request_end - close - 3);
-    const auto client = line.substr(0, line.find(' '));
-    context.add("client", client);
-    context.add("request", request);
-    if (ret.level == Level::error) {
-        // Without the query string, which differs at each request.
-        const auto method = take_word(request);
-        const auto target = request.substr(0, request.find_first_of("? "));
-        scratch.assign("HTTP ").append(status_text).append(": ").append(method).append(" ").append(target);
-        ret.message = scratch;
-    }
+    context.add("client", line.substr(0, line.find(' ')));
+    context.add("request", line.substr(close + 3, request_end - close - 3));
     ret.context = &context;
     return true;
 }

@@ -30,11 +30,9 @@ private:
 bool read_nginx_error(std::string_view line, Time received, RecordView& ret, LineContext& context);
 /// `[Sat Nov 21 10:00:00.123456 2026] [core:error] [pid 7:tid 8] [client 1.2.3.4:5] message`
 bool read_apache_error(std::string_view line, Time received, RecordView& ret, LineContext& context);
-/// Common and combined access lines. A status of 500 and above is an error, all others info. `message` is put
-/// together in `scratch`.
-bool read_access(
-    std::string_view line, Time received, RecordView& ret, LineContext& context, std::string& scratch
-);
+/// Common and combined access lines. A status of 500 and above is an error, all others info. The message is
+/// left to fingerprint's LineReader.
+bool read_access(std::string_view line, Time received, RecordView& ret, LineContext& context);
 /// `<PRI>1 …` (RFC 5424) and `<PRI>Nov 21 …` (RFC 3164).
 bool read_syslog(std::string_view line, Time received, RecordView& ret, LineContext& context);
 /// Kubernetes' CRI: `2026-11-21T10:00:00.123456789Z stderr F message`

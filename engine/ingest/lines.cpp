@@ -1,4 +1,5 @@
 #include "fingerprint/fingerprint.hpp"
+#include "fingerprint/reader.hpp"
 #include "ingest/decoder.hpp"
 #include "ingest/formats.hpp"
 #include "ingest/json_record.hpp"
@@ -112,6 +113,7 @@ struct LineDecoder::State {
     JsonRecords json;
     LineContext context;
     std::string scratch, plain_scratch, logfmt;
+    fingerprint::LineReader reader;
 
     // The group: a plain line and what follows it.
     bool open = false;
@@ -555,6 +557,7 @@ struct LineDecoder::State {
         const char first = line[0];
         if (is_digit(first) && read_nginx_error(line, received, record, context)) {
             if (defaults.service.empty()) record.service = "nginx";
+            record.message = reader.read(line).message;
             single(record, raw_bytes, physical, cut, outer, builder);
             return true;
         }
@@ -581,6 +584,7 @@ struct LineDecoder::State {
         }
         if (first == '[' && read_apache_error(line, received, record, context)) {
             if (defaults.service.empty()) record.service = "apache";
+            record.message = reader.read(line).message;
             single(record, raw_bytes, physical, cut, outer, builder);
             return true;
         }
@@ -599,7 +603,8 @@ struct LineDecoder::State {
             }
         }
         if ((is_digit(first) || first == ':' || (first >= 'a' && first <= 'f')) &&
-            read_access(line, received, record, context, scratch)) {
+            read_access(line, received, record, context)) {
+            record.message = reader.read(line).message;
             single(record, raw_bytes, physical, cut, outer, builder);
             return true;
         }

@@ -3,6 +3,8 @@
 // -max_total_time=600, in tests: -runs=20000.
 #include "fingerprint/bitmaps.hpp"
 #include "fingerprint/fingerprint.hpp"
+#include "fingerprint/neighbours.hpp"
+#include "fingerprint/reader.hpp"
 #include "fingerprint/traces.hpp"
 
 #include <cstdlib>
@@ -45,11 +47,31 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
     if (size <= 8192) {
         fp::Bitmaps a, b;
-        fp::fill_bitmaps(text, a);
-        fp::fill_bitmaps_scalar(text, b);
-        for (std::size_t w = 0; w * 64 < size; ++w)
-            must(a.space[w] == b.space[w] && a.other[w] == b.other[w]);
+        fp::fill_bitmaps(text, a, fp::Simd::scalar);
+        for (int s = 1; s <= static_cast<int>(fp::best_simd()); ++s) {
+            fp::fill_bitmaps(text, b, static_cast<fp::Simd>(s));
+            for (std::size_t w = 0; w * 64 < size; ++w)
+                must(a.space[w] == b.space[w] && a.other[w] == b.other[w]);
+        }
     }
+
+    // A remembered shape never changes an id: the same line with other digits, met after it.
+    static fp::Scanner plain{{}, 5, 6};
+    plain.remember_shapes(false);
+    fp::LineReader reader;
+    const std::string message{reader.read(text).message};
+    must(scanner.id_of_line(text) == plain.id_of_line(text));
+    must(plain.id_of_line(text) == plain.id(message));
+    std::string other = text;
+    for (std::size_t i = 0; i < other.size(); ++i) {
+        if (other[i] >= '0' && other[i] <= '9')
+            other[i] = static_cast<char>('0' + (static_cast<unsigned char>(other[i]) + i + size) % 10);
+    }
+    must(scanner.id_of_line(other) == plain.id_of_line(other));
+    must(scanner.id(other) == plain.id(other));
+
+    const auto near = fp::nearest(pattern, {{"a", message}, {"b", other}});
+    for (const auto& n : near) must(n.likeness >= 0.5 && n.likeness <= 1);
 
     std::string out;
     fp::unescape_json(text, out);

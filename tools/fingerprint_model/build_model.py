@@ -23,12 +23,18 @@ import zlib
 MASK = (1 << 64) - 1
 LOW = 0x2020202020202020
 SLOTS = 1 << 18
-WORD, AFTER, AFTER_TWO, PAIR = 0x1111, 0x2222, 0x3333, 0x4444  # kinds of entries; model.cpp has the same
-# Kinds of things that log messages name, from the contexts with 100 arguments or more (function words and verbs left out).
-KINDS = set("user file type interface volume device key container path domain node directory server table group function "
-            "column module service unit process command job task queue topic database schema host address property attribute option "
-            "parameter plugin package image instance thread session socket channel partition pool zone bucket index event action "
-            "method library driver disk resource role principal realm endpoint cluster region shard replica".split())
+WORD, AFTER, AFTER_TWO, PAIR, KIND = 0x1111, 0x2222, 0x3333, 0x4444, 0x5555  # kinds of entries; model.cpp has the same
+# Kinds of things that log messages name: behind such a noun stands its name, or text that the pairs know.
+KINDS = set("""account acl action address agent application attribute backend backup binding bridge broker bucket bundle campaign category cell channel
+chart cluster codec collection column command component connector consumer container controller coordinator customer database dataset datasource
+datastore deployment device disk domain encoding endpoint entity environment event exchange executor extension feature field file filter flag
+folder font function gateway group handler host hostname image index instance interface job kernel key keyspace label library listener locale member
+merchant method metric module mount namespace network node option organisation organization package parameter partition path peer pipeline player
+plugin pod policy pool port principal printer process producer product profile program project property protocol provider publisher queue realm
+region release replica repo repository resource role route router rule schema scope secret segment sensor server service servlet session setting shard
+share site slot snapshot socket stage strategy subscriber subscription subsystem supplier symbol table tablespace tag task team template tenant
+theme thread token topic translator tunnel type unit upstream user username variable vendor view vhost vlan volume watcher widget worker workflow
+workspace zone""".split())
 ARGUMENT = "\x01"
 NUMBER = "\x02"
 FORMAT = re.compile(
@@ -233,11 +239,13 @@ def write(a, words, pairs, after, after_two, held):
     for word, n in sorted(words.items()):
         if n >= 3 and len(word) <= 40:
             put(folded_hash(word), WORD, min(15, 1 + int(math.log2(n) * 1.25)))
+    for word in sorted(KINDS):
+        put(folded_hash(word), KIND, 1)
     strong = set()
     for (word, glue), counts in sorted(after.items()):
         # Nouns that name a kind of thing are followed by its name, or by text that the pairs know.
-        value = max(odds(counts), 5 if counts[0] >= 100 and glue == " " and word in KINDS else 0)
-        if glue in glues and counts[0] >= 4 and value >= 5 and word not in ("the", "a", "an", "and", "is", "or", "not", "error"):
+        value = max(odds(counts), 5 if glue == " " and word in KINDS else 0)
+        if glue in glues and (counts[0] >= 4 or glue == " " and word in KINDS) and value >= 5 and word not in ("the", "a", "an", "and", "is", "or", "not", "error"):
             put(folded_hash(word) ^ ord(glue), AFTER, value)
             if glue == " ":
                 strong.add(word)
@@ -245,7 +253,7 @@ def write(a, words, pairs, after, after_two, held):
         if glue in glues and counts[0] + counts[1] >= 4 and counts[0] >= 2 and word in strong and odds(counts) >= 6:
             put(pair_hash(folded_hash(before), folded_hash(word)) ^ ord(glue), AFTER_TWO, odds(counts))
     for (previous, word), n in sorted(pairs.items()):
-        if previous in strong and n >= 2 and words[word] >= 3:
+        if words[word] >= 3 and (previous in KINDS or n >= 2 and previous in strong):
             put(pair_hash(folded_hash(previous), folded_hash(word)), PAIR, min(15, n))
     print(f"{len(entries)} entries", file=sys.stderr)
     # Fullest use of the table: rare pairs go first when it would be more than 80 % full.
