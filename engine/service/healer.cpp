@@ -3,6 +3,7 @@
 #include "base/id.hpp"
 #include "base/log.hpp"
 #include "core/rules.hpp"
+#include "service/cluster.hpp"
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
@@ -82,11 +83,13 @@ public:
           intent_(std::move(intent)) {}
 
     asio::awaitable<result<void>> intent_durable() override {
-        if (!intent_) co_return result<void>{};
-        co_return co_await intent_->wait();
+        if (!intent_) co_return still_ours();
+        auto stored = co_await intent_->wait();
+        co_return stored ? still_ours() : stored;
     }
 
     asio::awaitable<result<void>> begin(Effect effect) override {
+        HEAL_CO_TRY(still_ours());
         auto row = std::make_shared<sql::ActionRow>();
         row->id = new_id(shared_.clock);
         row->attempt = attempt_;
@@ -160,6 +163,12 @@ public:
     }
 
 private:
+    /// A node that was stopped for a while must not act on what another one heals by now.
+    result<void> still_ours() const {
+        if (!shared_.cluster || shared_.cluster->holds()) return {};
+        return fail(errc::denied, "this node's lease ran out; another one may heal this by now");
+    }
+
     Shared& shared_;
     std::string attempt_, event_;
     std::shared_ptr<IntentGate> intent_;
@@ -278,7 +287,7 @@ public:
     }
 
     void open(Incident incident, std::vector<Candidate> candidates) override {
-        if (stopping_) return;
+        if (ending()) return;
         auto run = std::make_shared<Run>(s_.io, std::move(incident));
         run->unranked = std::move(candidates);
         s_.feed.publish(
@@ -292,8 +301,38 @@ public:
              {"message", to_valid_utf8(title_of(run->incident.record))},
              {"first_event_at", to_rfc3339(run->incident.first_at)}}
         );
-        submit("event", store_event(*run));
+        // In a cluster the row comes with the claim, which may find that another node has the incident.
+        if (!s_.cluster) submit("event", store_event(*run));
         start(std::move(run));
+    }
+
+    void take_up(std::vector<sql::TakenOver> taken) override {
+        for (auto& t : taken) take_up(std::move(t.event), std::move(t.attempts));
+    }
+
+    asio::awaitable<void> abandon() override {
+        abandoning_ = true;
+        asio::steady_timer pause{s_.io};
+        while (!runs_.empty()) {
+            for (const auto& [key, run] : runs_) {
+                run->wake.cancel();
+                if (run->executing) s_.runner.cancel(run->attempt);
+            }
+            pause.expires_after(20ms);
+            co_await pause.async_wait(asio::use_awaitable);
+        }
+        abandoning_ = false;
+    }
+
+    void catch_up(const sql::ClaimedCount& c) override {
+        const auto it = runs_.find(key_of(c.fingerprint, c.environment));
+        if (it == runs_.end() || it->second->incident.id != c.event || it->second->incident.count >= c.count)
+            return;
+        occurred(c.fingerprint, c.environment, c.count - it->second->incident.count, c.last_seen);
+    }
+
+    void learn_held(sql::HeldEvent held) override {
+        held_.try_emplace(key_of(held.fingerprint, held.environment), held);
     }
 
     asio::awaitable<result<void>> recover() override {
@@ -320,6 +359,8 @@ public:
             auto quiet = sql::load_recently_given_up(db, now - longest_quiet);
             if (!quiet) return quiet.error();
             given_up = std::move(*quiet);
+            // In a cluster what is open is claimed first (take_up).
+            if (s_.cluster) return {};
             auto events = sql::load_open_events(db);
             if (!events) return events.error();
             open_events = std::move(*events);
@@ -337,18 +378,8 @@ public:
         for (const auto& q : given_up) keep_quiet(key_of(q.fingerprint, q.environment), q.closed_at);
         history_loaded_ = true;
         for (auto& e : open_events) {
-            auto run = std::make_shared<Run>(s_.io, std::move(e.incident));
-            run->resumed = true;
-            run->earlier = std::move(attempts[run->incident.id]);
-            const auto* service = s_.service(run->incident.service_name, run->incident.environment);
-            const json::object facts = service ? service->facts : json::object{};
-            // The trigger fired before the restart; it need not fire again.
-            run->unranked =
-                s_.strategies.fitting(run->incident, facts, [](Duration) { return ~std::uint64_t{0}; });
-            log::info(
-                "taking up event {} of {} where it stood", run->incident.id, run->incident.service_name
-            );
-            start(std::move(run));
+            auto& rows = attempts[e.incident.id];
+            take_up(std::move(e), std::move(rows));
         }
         co_return result<void>{};
     }
@@ -484,6 +515,56 @@ private:
         };
     }
 
+    void take_up(sql::OpenEvent event, std::vector<sql::AttemptRow> attempts) {
+        auto run = std::make_shared<Run>(s_.io, std::move(event.incident));
+        run->resumed = true;
+        run->earlier = std::move(attempts);
+        const auto* service = s_.service(run->incident.service_name, run->incident.environment);
+        const json::object facts = service ? service->facts : json::object{};
+        // The trigger fired before; it need not fire again.
+        run->unranked =
+            s_.strategies.fitting(run->incident, facts, [](Duration) { return ~std::uint64_t{0}; });
+        log::info("taking up event {} of {} where it stood", run->incident.id, run->incident.service_name);
+        start(std::move(run));
+    }
+
+    /// True: this node heals the incident.
+    asio::awaitable<bool> claimed(Run& run) {
+        while (s_.cluster && !run.resumed && !ending()) {
+            auto incident = run.incident;
+            auto mine = co_await s_.cluster->claim(std::move(incident));
+            if (mine) co_return *mine;
+            log::warn("event {} could not be claimed yet: {}", run.incident.id, mine.error().text);
+            run.wake.expires_after(1s);
+            boost::system::error_code ignored;
+            co_await run.wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        }
+        co_return !ending();
+    }
+
+    /// What the other nodes did counts for the guards here.
+    asio::awaitable<void> look_around() {
+        if (!s_.cluster) co_return;
+        auto facts =
+            co_await s_.cluster->history(s_.clock.wall() - Duration{1h} - s_.settings->limits.cooldown);
+        if (!facts) {
+            history_loaded_ = false;  // a guard without its input denies
+            co_return;
+        }
+        History all;
+        for (const auto& mine : history_.facts()) {
+            const bool known = std::any_of(facts->begin(), facts->end(), [&](const AttemptFact& f) {
+                return f.attempt == mine.attempt;
+            });
+            if (!known && !mine.ended) facts->push_back(mine);
+        }
+        for (auto& fact : *facts) all.started(std::move(fact));
+        history_ = std::move(all);
+        history_loaded_ = true;
+    }
+
+    bool ending() const { return stopping_ || abandoning_; }
+
     void start(RunPtr run) {
         const auto* service = s_.service(run->incident.service_name, run->incident.environment);
         if (service) {
@@ -510,6 +591,10 @@ private:
     // ---------------------------------------------------------------------------------
 
     asio::awaitable<void> drive(RunPtr run) {
+        if (s_.cluster) {
+            const bool mine = co_await claimed(*run);
+            if (!mine) co_return;
+        }
         co_await rank_candidates(*run);
         const auto it = excluded_.find(key_of(run->incident.fingerprint, run->incident.environment));
         std::vector<std::string> excluded;
@@ -518,7 +603,7 @@ private:
         if (run->resumed) first = resume_input(*run);
         run->machine.emplace(std::move(run->unranked), excluded);
         run->inbox.push_front(std::move(first));
-        while (!run->machine->finished() && !stopping_) {
+        while (!run->machine->finished() && !ending()) {
             if (run->inbox.empty()) {
                 if (run->due && *run->due <= s_.clock.steady()) {
                     run->due.reset();
@@ -537,7 +622,7 @@ private:
             const auto orders = run->machine->step(in, s_.clock.wall());
             for (const auto& order : orders) {
                 if (auto answer = co_await perform(*run, order)) run->inbox.push_front(std::move(*answer));
-                if (stopping_) break;
+                if (ending()) break;
             }
         }
     }
@@ -675,7 +760,10 @@ private:
     // ----------------------------------------------------------------------------------------
 
     asio::awaitable<std::optional<HealingInput>> perform(Run& run, const HealingOrder& order) {
-        if (const auto* o = std::get_if<order::Consider>(&order)) co_return consider(run, *o);
+        if (const auto* o = std::get_if<order::Consider>(&order)) {
+            co_await look_around();
+            co_return consider(run, *o);
+        }
         if (const auto* o = std::get_if<order::WriteIntent>(&order))
             co_return co_await write_intent(run, o->index);
         if (const auto* o = std::get_if<order::Execute>(&order)) co_return co_await execute(run, o->index);
@@ -785,7 +873,7 @@ private:
         // for the intent (docs/adr/0009-call-while-committing.md).
         start_execution(run, written);
         const auto stored = co_await written->wait();
-        if (stored && !stopping_) co_return input::IntentStored{};
+        if (stored && !ending()) co_return input::IntentStored{};
         s_.runner.cancel(run.attempt);
         co_await run.execution->wait();
         run.execution.reset();
@@ -956,7 +1044,8 @@ private:
             }
             reply = co_await s_.runner.undo(run.call, std::move(effects), ledger);
         }
-        // The author's part comes after: it sees the world as it was, and can make a service take it in again.
+        // The author's part comes after: it sees the world as it was, and can make a service take it in
+        // again.
         if (c.info.has_rollback && reply.outcome == Outcome::succeeded)
             reply = co_await s_.runner.rollback(run.call, ledger);
         run.executing = false;
@@ -1115,7 +1204,7 @@ private:
     GuardCounters counters_;
     std::optional<bool> paused_;
     std::string pause_reason_;
-    bool stopping_ = false, unsettled_ = false;
+    bool stopping_ = false, abandoning_ = false, unsettled_ = false;
 };
 
 }  // namespace
