@@ -48,11 +48,15 @@ Error unreachable(const Client& client, CURLcode rc) {
 
 }  // namespace
 
-result<json::value> Client::call(const std::string& method, const std::string& path, const std::string& body)
-    const {
+namespace {
+
+/// One request; its body when the status is 2xx, else the error that the server told.
+result<std::string> ask(
+    const Client& client, const std::string& method, const std::string& path, const std::string& body
+) {
     Handle h;
     std::string answer;
-    set_up(h, *this, path);
+    set_up(h, client, path);
     ::curl_easy_setopt(h.curl.get(), CURLOPT_CUSTOMREQUEST, method.c_str());
     ::curl_easy_setopt(h.curl.get(), CURLOPT_TIMEOUT, 60L);
     if (method != "GET") {
@@ -63,12 +67,12 @@ result<json::value> Client::call(const std::string& method, const std::string& p
     ::curl_easy_setopt(h.curl.get(), CURLOPT_HTTPHEADER, h.headers.get());
     ::curl_easy_setopt(h.curl.get(), CURLOPT_WRITEFUNCTION, collect);
     ::curl_easy_setopt(h.curl.get(), CURLOPT_WRITEDATA, &answer);
-    if (const auto rc = ::curl_easy_perform(h.curl.get()); rc != CURLE_OK) return unreachable(*this, rc);
+    if (const auto rc = ::curl_easy_perform(h.curl.get()); rc != CURLE_OK) return unreachable(client, rc);
     long status = 0;
     ::curl_easy_getinfo(h.curl.get(), CURLINFO_RESPONSE_CODE, &status);
-    auto parsed = parse_json(answer, "answer of " + server);
-    if (status >= 200 && status < 300) return parsed;
+    if (status >= 200 && status < 300) return answer;
     std::string text = fmt::format("HTTP status {}", status);
+    const auto parsed = parse_json(answer, "answer of " + client.server);
     if (parsed && parsed->is_object()) text = string_at(parsed->get_object(), "detail", text);
     const errc code = status == 404                    ? errc::not_found
                       : status == 401 || status == 403 ? errc::denied
@@ -78,6 +82,17 @@ result<json::value> Client::call(const std::string& method, const std::string& p
                                                        : errc::internal;
     return fail(code, std::move(text));
 }
+
+}  // namespace
+
+result<json::value> Client::call(const std::string& method, const std::string& path, const std::string& body)
+    const {
+    auto answer = ask(*this, method, path, body);
+    if (!answer) return answer.error();
+    return parse_json(*answer, "answer of " + server);
+}
+
+result<std::string> Client::text(const std::string& path) const { return ask(*this, "GET", path, {}); }
 
 result<void> Client::stream(const std::function<bool(std::string_view, std::string_view)>& on_item) const {
     struct Into {

@@ -17,6 +17,8 @@ struct Client {
     /// errc::invalid_input: 400; errc::internal: anything else. The text is the server's own.
     result<json::value> call(const std::string& method, const std::string& path, const std::string& body = {})
         const;
+    /// The body of a GET as it is; errors as of call().
+    result<std::string> text(const std::string& path) const;
     /// Calls back with (event type, JSON text) until the connection ends or the callback returns false.
     result<void> stream(const std::function<bool(std::string_view, std::string_view)>& on_item) const;
 };

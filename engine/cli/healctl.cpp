@@ -654,6 +654,67 @@ int run(int argc, char** argv) {
     bug_show->add_option("id", id)->required();
     bug_show->callback([&] {
         const auto answer = get("/api/v1/system/bugs/" + cli::escape(id));
+        if (o.as_json) {
+            fmt::print("{}\n", json::serialize(answer));
+            return;
+        }
+        print_fields(answer.as_object());
+        print_table(
+            array_at(answer.as_object(), "history"),
+            {{"AT", "at"},
+             {"ACTOR", "actor", 24},
+             {"ACTION", "action"},
+             {"FROM", "from_status"},
+             {"TO", "to_status"},
+             {"TEXT", "text", 80}}
+        );
+    });
+    std::string release, assignee;
+    const auto bug_change = [&](const char* verb, const char* summary) {
+        auto* one = bugs->add_subcommand(verb, summary);
+        one->add_option("id", id, "id or code")->required();
+        one->callback([&, verb] {
+            json::object body{{"text", to_valid_utf8(text)}};
+            if (!release.empty()) body["release"] = release;
+            if (!assignee.empty()) body["assignee"] = assignee;
+            if (!into.empty()) body["into"] = into;
+            const auto answer = must(o.client.call(
+                "POST", fmt::format("/api/v1/system/bugs/{}/{}", cli::escape(id), verb), json::serialize(body)
+            ));
+            say(answer,
+                fmt::format(
+                    "{} is {}",
+                    string_at(answer.as_object(), "bug_code"),
+                    string_at(answer.as_object(), "status")
+                ));
+        });
+        return one;
+    };
+    bug_change("close", "no more to do")->add_option("--text", text, "why");
+    bug_change("reopen", "there is more to do")->add_option("--text", text, "why");
+    bug_change("reject", "it will not be fixed; it is counted and opens no more")
+        ->add_option("--text", text, "why")
+        ->required();
+    auto* bug_fix =
+        bug_change("fix", "it is fixed; coming back in another release than an old one reopens it");
+    bug_fix->add_option("--release", release, "the one that holds the fix");
+    bug_fix->add_option("--text", text, "how");
+    bug_change("assign", "somebody works on it")->add_option("assignee", assignee, "nobody when left out");
+    bug_change("comment", "for those who read it later")->add_option("text", text)->required();
+    auto* bug_merge = bug_change("merge", "the same as another: counts go there");
+    bug_merge->add_option("into", into, "id or code of the other")->required();
+    bug_merge->add_option("--text", text, "why");
+    bug_change("split", "not the same after all")->add_option("--text", text, "why");
+    std::string format = "csv";
+    auto* bug_export = bugs->add_subcommand("export", "all of them, on standard output");
+    bug_export->add_option("--format", format, "csv, json or ndjson")->capture_default_str();
+    bug_export->callback([&] {
+        const auto answer =
+            must(o.client.text("/api/v1/system/bugs/export?limit=100000&format=" + cli::escape(format)));
+        std::fwrite(answer.data(), 1, answer.size(), stdout);
+    });
+    bugs->add_subcommand("summary", "counts, and times to detect, analyze and fix")->callback([&] {
+        const auto answer = get("/api/v1/system/bugs/summary");
         if (o.as_json)
             fmt::print("{}\n", json::serialize(answer));
         else

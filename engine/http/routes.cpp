@@ -168,6 +168,95 @@ awaitable<Response> show_event(Engine& engine, Request request) {
 awaitable<Response> show_bug(Engine& engine, Request request) {
     return from_query(engine, [id = request.arguments[0]](Database& db) { return sql::show_bug(db, id); });
 }
+result<std::pair<Time, Time>> span_of(const Request& request, Time now) {
+    std::pair<Time, Time> span{now - std::chrono::hours{24 * 30}, now};
+    for (const auto& [key, value] : request.query) {
+        if (key != "from" && key != "to")
+            return fail(errc::invalid_input, key + ": unknown parameter; known are from, to");
+        if (!parse_rfc3339(value, key == "from" ? span.first : span.second))
+            return fail(errc::invalid_input, key + ": must be a time such as 2026-11-21T10:00:00Z");
+    }
+    return span;
+}
+
+awaitable<Response> bug_summary(Engine& engine, Request request) {
+    const auto span = span_of(request, engine.clock().wall());
+    if (!span) co_return problem(span.error());
+    std::function<result<json::object>(Database&)> job = [span = *span](Database& db) {
+        return sql::bug_summary(db, span.first, span.second);
+    };
+    co_return co_await from_query(engine, std::move(job));
+}
+
+awaitable<Response> export_bugs(Engine& engine, Request request) {
+    std::string format = "csv";
+    std::int64_t limit = 10'000;
+    for (const auto& [key, value] : request.query) {
+        const auto [end, ec] = std::from_chars(value.data(), value.data() + value.size(), limit);
+        if (key == "format")
+            format = value;
+        else if (key != "limit")
+            co_return problem(fail(errc::invalid_input, key + ": unknown parameter; known are format, limit")
+            );
+        else if (ec != std::errc{} || end != value.data() + value.size() || limit < 1 || limit > 100'000)
+            co_return problem(fail(errc::invalid_input, "limit: must be 1 to 100000"));
+    }
+    const auto form = format == "csv"    ? sql::ExportFormat::csv
+                      : format == "json" ? sql::ExportFormat::json
+                                         : sql::ExportFormat::ndjson;
+    if (format != "csv" && format != "json" && format != "ndjson")
+        co_return problem(fail(errc::invalid_input, "format: must be csv, json or ndjson"));
+    std::function<result<json::object>(Database&)> job = [form, limit](Database& db) -> result<json::object> {
+        auto text = sql::export_bugs(db, form, limit);
+        if (!text) return text.error();
+        return json::object{{"text", std::move(*text)}};
+    };
+    auto answer = co_await engine.query(std::move(job));
+    if (!answer) co_return problem(answer.error());
+    const char* type = format == "csv"    ? "text/csv; charset=utf-8"
+                       : format == "json" ? "application/json"
+                                          : "application/x-ndjson";
+    Response response{200, type, std::string{string_at(*answer, "text")}, {}};
+    response.headers.emplace_back("Content-Disposition", "attachment; filename=\"bugs." + format + "\"");
+    co_return response;
+}
+
+awaitable<Response> change_bug(Engine& engine, Request request) {
+    const auto body = body_object(request);
+    if (!body) co_return problem(body.error());
+    static constexpr std::string_view known[] = {"text", "release", "assignee", "into"};
+    for (const auto& [key, value] : *body) {
+        if (std::find(std::begin(known), std::end(known), std::string_view{key}) == std::end(known) ||
+            !value.is_string())
+            co_return problem(fail(
+                errc::invalid_input,
+                fmt::format("{}: must be text, one of text, release, assignee, into", std::string_view{key})
+            ));
+    }
+    sql::BugChange change;
+    change.action = request.arguments[1];
+    change.actor = request.actor;
+    change.text = string_at(*body, "text");
+    change.release = string_at(*body, "release");
+    change.assignee = string_at(*body, "assignee");
+    change.into = string_at(*body, "into");
+    std::string id = request.arguments[0];
+    auto outcome = co_await engine.change_bug(std::move(id), std::move(change));
+    co_return outcome ? json_response(std::move(*outcome)) : problem(outcome.error());
+}
+
+/// A bug that a person or a program reports: a record that opens one at once.
+awaitable<Response> report_bug(Engine& engine, Request request) {
+    auto body = body_object(request);
+    if (!body) co_return problem(body.error());
+    if (string_at(*body, "message").empty())
+        co_return problem(fail(errc::invalid_input, "message: must say what is wrong"));
+    if (!body->contains("log_level")) (*body)["log_level"] = "fatal";
+    request.body = json::serialize(*body);
+    request.content_type = "application/json";
+    co_return co_await post_logs(engine, std::move(request));
+}
+
 awaitable<Response> totals(Engine& engine, Request) {
     return from_query(engine, [](Database& db) { return sql::ingest_totals(db); });
 }
@@ -184,17 +273,10 @@ awaitable<Response> verify_audit(Engine& engine, Request) {
 }
 
 awaitable<Response> stats(Engine& engine, Request request) {
-    const Time now = engine.clock().wall();
-    Time from = now - std::chrono::hours{24 * 30}, to = now;
-    for (const auto& [key, value] : request.query) {
-        if (key != "from" && key != "to")
-            co_return problem(fail(errc::invalid_input, key + ": unknown parameter; known are from, to"));
-        if (!parse_rfc3339(value, key == "from" ? from : to)) {
-            co_return problem(fail(errc::invalid_input, key + ": must be a time such as 2026-11-21T10:00:00Z")
-            );
-        }
-    }
-    co_return co_await from_query(engine, [from, to](Database& db) {
+    const auto span = span_of(request, engine.clock().wall());
+    if (!span) co_return problem(span.error());
+    const auto [from, to] = *span;
+    co_return co_await from_query(engine, [from = from, to = to](Database& db) {
         return sql::healing_stats(db, from, to);
     });
 }
@@ -453,7 +535,28 @@ const std::vector<Route>& routes() {
         {"PUT", "/api/v1/strategies/{name}", "Set priority, enabled, autonomy, floor", true, set_strategy},
         {"POST", "/api/v1/strategies/{name}/release", "Out of quarantine", true, release},
         {"GET", "/api/v1/system/bugs", "Bugs, newest first", false, list_bugs},
-        {"GET", "/api/v1/system/bugs/{id}", "One bug by id or code", false, show_bug},
+        {"GET",
+         "/api/v1/system/bugs/summary",
+         "Counts, and times to detect, analyze and fix (from, to)",
+         false,
+         bug_summary},
+        {"GET",
+         "/api/v1/system/bugs/export",
+         "All of them (format: csv, json, ndjson; limit)",
+         false,
+         export_bugs},
+        {"POST",
+         "/api/v1/system/bugs/ingest",
+         "Report one: a record with a message; 202 after the commit",
+         true,
+         report_bug},
+        {"GET", "/api/v1/system/bugs/{id}", "One bug by id or code, with its history", false, show_bug},
+        {"POST",
+         "/api/v1/system/bugs/{id}/{action}",
+         "close, reopen, reject, fix (body: {release}), assign ({assignee}), comment ({text}), merge "
+         "({into}), split",
+         true,
+         change_bug},
         {"POST", "/api/v1/pause", "Kill switch on (body: {reason})", true, pause},
         {"POST", "/api/v1/resume", "Kill switch off", true, resume},
         {"GET",

@@ -397,6 +397,25 @@ public:
         co_return json::object{{"fingerprint", id}, {"canonical", into}};
     }
 
+    asio::awaitable<result<json::object>> change_bug(std::string id, sql::BugChange change) override {
+        if (!store_) co_return fail(errc::unavailable, "the store is not open yet");
+        auto bug = std::make_shared<json::object>();
+        Store::Job job = [this, bug, id, change](Database& db) -> result<void> {
+            auto changed = sql::change_bug(db, clock_, id, change);
+            if (!changed) return changed.error();
+            *bug = std::move(*changed);
+            return {};
+        };
+        HEAL_CO_TRY(co_await store_->write(std::move(job)));
+        feed_.publish(
+            "bug",
+            {{"bug", string_at(*bug, "bug_code")},
+             {"action", change.action},
+             {"status", string_at(*bug, "status")}}
+        );
+        co_return std::move(*bug);
+    }
+
     result<void> release(const std::string& name, const std::string& actor) override {
         HEAL_TRY(plugins_->release(name));
         audit(actor, "strategy.release", name, {});

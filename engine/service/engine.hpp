@@ -8,6 +8,7 @@
 #include "service/feed.hpp"
 #include "service/metrics.hpp"
 #include "service/settings.hpp"
+#include "store/bug_store.hpp"
 #include "store/queries.hpp"
 
 #include <boost/asio/awaitable.hpp>
@@ -57,6 +58,12 @@ public:
     /// over suggestions.
     virtual boost::asio::awaitable<result<json::object>> decide_fingerprint(
         std::string id, std::string into, std::string reason, std::string actor
+    ) = 0;
+
+    /// One change of a bug's life; durable and audited before it returns. errc::not_found, errc::conflict,
+    /// errc::invalid_input.
+    virtual boost::asio::awaitable<result<json::object>> change_bug(
+        std::string id, sql::BugChange change
     ) = 0;
 
     virtual result<void> release(const std::string& strategy_or_path, const std::string& actor) = 0;

@@ -2,6 +2,7 @@
 
 #include "base/id.hpp"
 #include "core/rules.hpp"
+#include "store/bug_store.hpp"
 
 #include <fmt/format.h>
 
@@ -95,10 +96,16 @@ constexpr Statement select_minutes{
     "SELECT fingerprint, bucket_at, count FROM fingerprint_counts WHERE resolution = 'minute' AND bucket_at "
     ">= $1 ORDER BY bucket_at"};
 
-constexpr Statement select_recent_bug{
-    "select bug of 24 h",
-    "SELECT id, bug_code, related_log_ids FROM system_bugs WHERE fingerprint = $1 AND last_occurred_at >= $2 "
-    "AND status NOT IN ('fixed', 'closed', 'rejected') ORDER BY last_occurred_at DESC LIMIT 1"};
+constexpr Statement select_newest_bug{
+    "select newest bug of fingerprint",
+    "SELECT id, bug_code, related_log_ids, status, last_release, fixed_in_release, last_occurred_at, "
+    "merged_into "
+    "FROM system_bugs WHERE fingerprint = $1 ORDER BY detected_at DESC, id DESC LIMIT 1"};
+constexpr Statement select_bug_by_id{
+    "select bug that took another in",
+    "SELECT id, bug_code, related_log_ids, status, last_release, fixed_in_release, last_occurred_at, "
+    "merged_into "
+    "FROM system_bugs WHERE id = $1"};
 constexpr Statement next_bug_code{
     "next bug code",
     "INSERT INTO bug_codes (day, last) VALUES ($1, 1) ON CONFLICT (day) DO UPDATE SET last = bug_codes.last "
@@ -108,13 +115,15 @@ constexpr Statement insert_bug{
     "INSERT INTO system_bugs (id, bug_code, fingerprint, title, severity, bug_type, status, service_name, "
     "environment, error_type, message, "
     "stack_trace, occurrence_count, first_occurred_at, last_occurred_at, detected_at, updated_at, opened_by, "
-    "related_log_ids) "
-    "VALUES ($1, $2, $3, $4, $5, $6, 'detected', $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16, $17)"};
+    "related_log_ids, last_release) "
+    "VALUES ($1, $2, $3, $4, $5, $6, 'detected', $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16, $17, "
+    "$18)"};
 constexpr Statement count_bug{
     "count system_bugs",
     "UPDATE system_bugs SET occurrence_count = occurrence_count + $2, last_occurred_at = CASE WHEN $3 > "
     "last_occurred_at THEN $3 "
-    "ELSE last_occurred_at END, updated_at = $4, related_log_ids = $5 WHERE id = $1"};
+    "ELSE last_occurred_at END, updated_at = $4, related_log_ids = $5, last_release = CASE WHEN $6 <> '' AND "
+    "status NOT IN ('fixed', 'closed', 'rejected') THEN $6 ELSE last_release END WHERE id = $1"};
 constexpr Statement link_log{"link log to bug", "UPDATE log_entries SET related_bug_id = $2 WHERE id = $1"};
 
 constexpr Statement insert_event_row{
@@ -466,16 +475,32 @@ result<std::optional<BugRef>> open_or_count_bug(
     Time now,
     const std::string& log_id
 ) {
-    // M3: the same error within 24 h never opens a second bug.
     constexpr int64_t day_us = 86'400'000'000LL;
     BugRef bug;
-    std::string log_ids;
-    HEAL_TRY(db.query(select_recent_bug, {string_view{r.fingerprint}, now.us - day_us}, [&](const Row& row) {
+    KnownBug known;
+    std::string log_ids, merged_into;
+    const auto read = [&](const Row& row) {
         bug.id = row.text(0);
         bug.code = row.text(1);
         log_ids = row.text(2);
-    }));
-    if (bug.id.empty() && rule.empty()) return std::optional<BugRef>{};
+        parse_bug_status(row.text(3), known.status);
+        known.last_release = row.text(4);
+        known.fixed_in_release = row.text(5);
+        known.within_a_day = row.integer(6) >= now.us - day_us;
+        merged_into = row.text(7);
+    };
+    HEAL_TRY(db.query(select_newest_bug, {string_view{r.fingerprint}}, read));
+    // Where it was merged into another, that one counts; a chain is followed so far and no further.
+    for (int hops = 0; !merged_into.empty() && hops < 8; ++hops) {
+        const std::string next = merged_into;
+        HEAL_TRY(db.query(select_bug_by_id, {string_view{next}}, read));
+    }
+    const auto effect = bug.id.empty() ? BugEffect::open_new : effect_of(known, r.release);
+    if (effect == BugEffect::open_new) {
+        if (rule.empty()) return std::optional<BugRef>{};
+        bug = {};
+        log_ids.clear();
+    }
     json::array ids;
     if (!log_ids.empty()) {
         if (auto parsed = parse_json(log_ids, "related_log_ids"); parsed && parsed->is_array())
@@ -486,9 +511,20 @@ result<std::optional<BugRef>> open_or_count_bug(
     if (!log_id.empty() && ids.size() < 20) ids.emplace_back(log_id);
     const std::string ids_text = json::serialize(ids);
     if (!bug.id.empty()) {
-        HEAL_TRY(
-            db.post(count_bug, {string_view{bug.id}, number(count), r.time.us, now.us, string_view{ids_text}})
-        );
+        const std::string release = clean(r.release);
+        HEAL_TRY(db.post(
+            count_bug,
+            {string_view{bug.id},
+             number(count),
+             r.time.us,
+             now.us,
+             string_view{ids_text},
+             string_view{release}}
+        ));
+        if (effect == BugEffect::reopen) {
+            const std::string why = release.empty() ? "it came back" : "it came back in release " + release;
+            HEAL_TRY(move_bug(db, clock, bug.id, BugStatus::reopened, "heald", why));
+        }
     } else {
         bug.opened = true;
         bug.id = new_id(clock);
@@ -515,8 +551,10 @@ result<std::optional<BugRef>> open_or_count_bug(
              r.time.us,
              now.us,
              string_view{rule},
-             string_view{ids_text}}
+             string_view{ids_text},
+             string_view{clean(r.release)}}
         ));
+        HEAL_TRY(note_bug(db, clock, bug.id, "heald", "open", "", "detected", rule));
     }
     if (!log_id.empty()) HEAL_TRY(db.post(link_log, {string_view{log_id}, string_view{bug.id}}));
     return std::optional<BugRef>{std::move(bug)};

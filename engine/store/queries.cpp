@@ -1,5 +1,7 @@
 #include "store/queries.hpp"
 
+#include "store/bug_store.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -172,6 +174,14 @@ constexpr Column bug_columns[] = {
     {"detected_at", Form::time},
     {"updated_at", Form::time},
     {"opened_by", Form::text},
+    {"assigned_to", Form::text},
+    {"last_release", Form::text},
+    {"fixed_in_release", Form::text},
+    {"analyzed_at", Form::time},
+    {"fixed_at", Form::time},
+    {"closed_at", Form::time},
+    {"reopened_count", Form::integer},
+    {"merged_into", Form::text},
     {"related_log_ids", Form::json_text}};
 constexpr Column log_columns[] = {
     {"id", Form::text},          {"fingerprint", Form::text},   {"service_name", Form::text},
@@ -345,6 +355,9 @@ result<json::object> show_bug(Database& db, const std::string& id_or_code) {
     auto entries = list_logs(db, {{{"related_bug_id", std::string{string_at(*found, "id")}}}, "", 20});
     if (!entries) return entries.error();
     (*found)["logs"] = (*entries)["items"];
+    auto history = bug_history(db, std::string{string_at(*found, "id")});
+    if (!history) return history.error();
+    (*found)["history"] = std::move(*history);
     return std::move(*found);
 }
 

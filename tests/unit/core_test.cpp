@@ -1,3 +1,4 @@
+#include "core/bug.hpp"
 #include "core/guards.hpp"
 #include "core/healing_machine.hpp"
 #include "core/matcher.hpp"
@@ -472,6 +473,52 @@ TEST(HealingMachine, AnswersNothingAfterTheEndOrOutOfTurn) {
     w(input::Begin{}), w(input::Guarded{false, false, {}, false, "off"});
     EXPECT_TRUE(w.machine.finished());
     EXPECT_EQ(w(input::Begin{}), "");
+}
+
+TEST(Bugs, EveryStatusHasANameAndAWayToClosedAndBack) {
+    for (int i = 0; i <= static_cast<int>(BugStatus::reopened); ++i) {
+        const auto status = static_cast<BugStatus>(i);
+        BugStatus back{};
+        ASSERT_TRUE(parse_bug_status(to_string(status), back));
+        EXPECT_EQ(back, status);
+        EXPECT_FALSE(may_move(status, status)) << to_string(status);
+        const bool under_way = status == BugStatus::applying || status == BugStatus::testing;
+        EXPECT_EQ(may_move(status, BugStatus::closed), !under_way && status != BugStatus::closed)
+            << to_string(status);
+        EXPECT_EQ(may_move(status, BugStatus::reopened), !is_open(status)) << to_string(status);
+    }
+    BugStatus none{};
+    EXPECT_FALSE(parse_bug_status("solved", none));
+    EXPECT_FALSE(may_move(BugStatus::detected, BugStatus::applying))
+        << "nothing is applied that nobody approved";
+    EXPECT_FALSE(may_move(BugStatus::fix_suggested, BugStatus::applying));
+    EXPECT_TRUE(may_move(BugStatus::approved, BugStatus::applying));
+    EXPECT_TRUE(may_move(BugStatus::testing, BugStatus::failed));
+}
+
+TEST(Bugs, AnOccurrenceCountsReopensOrOpensANewOne) {
+    struct Row {
+        BugStatus status;
+        bool within_a_day;
+        const char *last, *fixed_in, *release;
+        BugEffect effect;
+    };
+    const Row rows[] = {
+        {BugStatus::detected, true, "", "", "", BugEffect::count},
+        {BugStatus::approved, true, "1", "", "2", BugEffect::count},
+        {BugStatus::detected, false, "", "", "", BugEffect::open_new},
+        {BugStatus::rejected, false, "", "", "", BugEffect::count},
+        {BugStatus::fixed, true, "", "", "", BugEffect::reopen},
+        {BugStatus::fixed, false, "1", "2", "2", BugEffect::reopen},
+        {BugStatus::fixed, true, "1", "2", "3", BugEffect::reopen},
+        {BugStatus::fixed, true, "1", "2", "1", BugEffect::count},
+        {BugStatus::fixed, true, "1", "", "1", BugEffect::reopen},
+        {BugStatus::closed, false, "1", "", "", BugEffect::reopen},
+    };
+    for (const auto& r : rows) {
+        EXPECT_EQ(effect_of({r.status, r.within_a_day, r.last, r.fixed_in}, r.release), r.effect)
+            << to_string(r.status) << " " << r.last << " " << r.fixed_in << " " << r.release;
+    }
 }
 
 }  // namespace

@@ -1,0 +1,17 @@
+COMMENT ON COLUMN system_bugs.assigned_to IS 'Who works on it; empty for nobody';
+COMMENT ON COLUMN system_bugs.last_release IS 'Newest release it was heard from while it was open';
+COMMENT ON COLUMN system_bugs.fixed_in_release IS 'The release said to hold the fix; empty when none was named';
+COMMENT ON COLUMN system_bugs.analyzed_at IS 'Microseconds since 1970-01-01 UTC of the first analysis';
+COMMENT ON COLUMN system_bugs.fixed_at IS 'Microseconds since 1970-01-01 UTC when it was last said to be fixed';
+COMMENT ON COLUMN system_bugs.closed_at IS 'Microseconds since 1970-01-01 UTC when it was last closed or rejected';
+COMMENT ON COLUMN system_bugs.reopened_count IS 'How often it came back after it was fixed or closed';
+COMMENT ON COLUMN system_bugs.merged_into IS 'Id of the bug that took its place; what is heard of it counts there';
+COMMENT ON TABLE bug_history IS 'Everything that people and heald did to a bug, comments included';
+COMMENT ON COLUMN bug_history.id IS 'UUIDv7, grows with time';
+COMMENT ON COLUMN bug_history.bug_id IS 'Bug that it was done to';
+COMMENT ON COLUMN bug_history.at IS 'Microseconds since 1970-01-01 UTC';
+COMMENT ON COLUMN bug_history.actor IS 'Who did it';
+COMMENT ON COLUMN bug_history.action IS 'open, move, regress, assign, comment, merge or split';
+COMMENT ON COLUMN bug_history.from_status IS 'Status before';
+COMMENT ON COLUMN bug_history.to_status IS 'Status after';
+COMMENT ON COLUMN bug_history.text IS 'Reason, comment, or the other bug';
