@@ -18,6 +18,8 @@ namespace {
 
 /// Decisions that wait for this node to be a member again; more than an incident a second for hours.
 constexpr std::size_t max_waiting = 10'000;
+/// Incidents of lost nodes taken over in one transaction; some 100 ms of the write turn.
+constexpr std::int64_t take_over_at_once = 500;
 
 Store::Job fenced(Store::Job job, std::string node, std::int64_t fence) {
     return [job = std::move(job), node = std::move(node), fence](Database& db) -> result<void> {
@@ -140,7 +142,7 @@ asio::awaitable<void> Cluster::tick(const ClusterEvents& events) {
         auto lost_nodes = sql::mark_lost_nodes(db);
         if (!lost_nodes) return lost_nodes.error();
         seen->lost = std::move(*lost_nodes);
-        auto taken = sql::take_over(db, node, fence, 50);
+        auto taken = sql::take_over(db, node, fence, take_over_at_once);
         if (!taken) return taken.error();
         seen->taken = std::move(*taken);
         auto requests = sql::take_requests(db, node);
@@ -164,6 +166,8 @@ asio::awaitable<void> Cluster::tick(const ClusterEvents& events) {
     for (const auto& name : seen->lost) log::warn("node '{}' said nothing for too long and is lost", name);
     if (!seen->taken.empty()) {
         taken_over_ += seen->taken.size();
+        // There are more: not only at the next heartbeat.
+        woken_ = woken_ || static_cast<std::int64_t>(seen->taken.size()) == take_over_at_once;
         events.take_up(std::move(seen->taken));
     }
     for (const auto& count : seen->counts) events.catch_up(count);
