@@ -30,7 +30,7 @@ from harness import OPEN, Heald, wait_for
 from pg import Postgres, binaries
 
 DEV = ROOT / "build/dev/bin"
-RELEASE = ROOT / "build/release/bin"
+RELEASE = pathlib.Path(os.environ.get("HEAL_RELEASE", ROOT / "build/release/bin"))
 passed, failed = 0, []
 
 
