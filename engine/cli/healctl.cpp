@@ -1,6 +1,7 @@
 // healctl: what people ask of a running heald, and what needs none. Data on stdout, everything else on
 // stderr. Exit codes: 0 done, 1 failure, 2 usage, 3 not found, 4 not allowed, 5 heald unreachable, 6
 // conflict.
+#include "cli/brain_commands.hpp"
 #include "cli/client.hpp"
 #include "cli/fingerprint_id.hpp"
 #include "cli/script_command.hpp"
@@ -797,10 +798,15 @@ int run(int argc, char** argv) {
         must(cli::new_strategy(name, lua));
     });
 
+    cli::add_brain_commands(app, {o.client, o.as_json, code});
+
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& e) {
         return app.exit(e) == 0 ? 0 : 2;
+    } catch (const cli::RequestFailed& f) {
+        fmt::print(stderr, "healctl: {}\n", f.error.text);
+        return exit_code(f.error.code);
     } catch (const Failed& f) {
         fmt::print(stderr, "healctl: {}\n", f.error.text);
         return exit_code(f.error.code);

@@ -14,7 +14,10 @@ constexpr Duration first_pause = 50ms, longest_pause = 1s;
 // How long an incident whose candidates are all held back (cooldown, lock, pause) stays open before it is
 // left to people.
 constexpr Duration longest_wait = 1h;
-constexpr Duration lock_poll = 250ms;
+constexpr Duration longest_hold = 24h;
+constexpr Duration lock_poll = 250ms, longest_poll = 2s;
+// So long without a new line, and healthy: what was waited for has passed by itself.
+constexpr Duration quiet_for = 5s;
 }  // namespace
 
 HealingMachine::HealingMachine(std::vector<Candidate> candidates, const std::vector<std::string>& excluded)
@@ -23,6 +26,7 @@ HealingMachine::HealingMachine(std::vector<Candidate> candidates, const std::vec
         return std::find(excluded.begin(), excluded.end(), c.info.name) == excluded.end();
     });
     fates_.assign(candidates_.size(), Fate::untried);
+    approvals_.assign(candidates_.size(), false);
     reasons_.resize(candidates_.size());
     for (std::size_t i = 0; i < candidates_.size(); ++i) {
         if (!candidates_[i].note.empty()) {
@@ -46,14 +50,13 @@ HealingMachine::Orders HealingMachine::finish(EventState state, std::string reas
 /// Takes the best candidate not yet dealt with; then those that wait for a guard; then those that wait for a
 /// person.
 HealingMachine::Orders HealingMachine::next(Time now) {
-    approved_ = false;
     const auto find = [&](Fate fate) {
         return static_cast<std::size_t>(std::find(fates_.begin(), fates_.end(), fate) - fates_.begin());
     };
     if (const auto i = find(Fate::untried); i < fates_.size()) {
         current_ = i;
         phase_ = Phase::considering;
-        return {order::Consider{i, false}};
+        return {order::Consider{i, approvals_[i]}};
     }
     if (find(Fate::delayed) < fates_.size()) {
         if (!waiting_since_) waiting_since_ = now;
@@ -68,9 +71,14 @@ HealingMachine::Orders HealingMachine::next(Time now) {
     }
     if (const auto i = find(Fate::needs_approval); i < fates_.size()) {
         phase_ = Phase::asking;
+        if (!waiting_since_) waiting_since_ = now;
         state_ = EventState::awaiting_approval;
-        return {order::Move{
-            state_, fmt::format("'{}' waits for approval: {}", candidates_[i].info.name, reasons_[i])}};
+        order::Move asks{
+            state_, fmt::format("'{}' waits for approval: {}", candidates_[i].info.name, reasons_[i])};
+        if (!ask_until_) return {std::move(asks)};
+        const order::Wait again{std::clamp<Duration>(*ask_until_ - now, 1ms, longest_hold)};
+        ask_until_.reset();
+        return {std::move(asks), again};
     }
     if (candidates_.empty()) return finish(EventState::escalated, "no strategy fits this error");
     const bool any_tried = find(Fate::tried) < fates_.size();
@@ -107,19 +115,24 @@ HealingMachine::Orders HealingMachine::on(const input::Guarded& in, Time now) {
     if (in.allowed) {
         phase_ = Phase::intending;
         waiting_since_.reset();
+        poll_ = Duration{0};
         state_ = EventState::healing;
         return {order::WriteIntent{current_}};
     }
     reasons_[current_] = in.reason;
     last_reason_ = fmt::format("'{}' is held back: {}", candidates_[current_].info.name, in.reason);
-    if (in.needs_approval)
+    if (in.needs_approval) {
         fates_[current_] = Fate::needs_approval;
-    else if (in.temporary || in.retry_at) {
+        if (in.retry_at) ask_until_ = std::min(ask_until_.value_or(*in.retry_at), *in.retry_at);
+    } else if (in.temporary || in.retry_at) {
         fates_[current_] = Fate::delayed;
         if (in.retry_at)
             retry_at_ = std::min(retry_at_.value_or(*in.retry_at), *in.retry_at);
-        else
-            retry_at_ = now + lock_poll;
+        else {
+            // A lock is short, a pause is long: ask often at first, then less.
+            poll_ = poll_.count() == 0 ? lock_poll : std::min<Duration>(poll_ * 2, longest_poll);
+            retry_at_ = std::min(retry_at_.value_or(now + poll_), now + poll_);
+        }
     } else
         fates_[current_] = Fate::denied;
     return next(now);
@@ -209,7 +222,7 @@ HealingMachine::Orders HealingMachine::on(const input::Checked& in, Time now) {
         order::Wait{candidates_[current_].verify.stabilize}};
 }
 
-HealingMachine::Orders HealingMachine::on(const input::Timer&, Time now) {
+HealingMachine::Orders HealingMachine::on(const input::Timer&, Time) {
     switch (phase_) {
         case Phase::between_checks:
             phase_ = Phase::checking;
@@ -217,14 +230,38 @@ HealingMachine::Orders HealingMachine::on(const input::Timer&, Time now) {
         case Phase::stabilizing:
             phase_ = Phase::final_check;
             return check(current_);
-        case Phase::waiting:
+        case Phase::asking:
+            // Nobody answered, and what had to be asked for is allowed by now.
             for (auto& fate : fates_) {
-                if (fate == Fate::delayed) fate = Fate::untried;
+                if (fate == Fate::needs_approval) fate = Fate::untried;
             }
-            return next(now);
+            state_ = EventState::open;
+            [[fallthrough]];
+        case Phase::waiting:
+            phase_ = Phase::looking;
+            return {order::Look{}};
         default:
             return {};
     }
+}
+
+HealingMachine::Orders HealingMachine::on(const input::Looked& in, Time now) {
+    if (phase_ != Phase::looking) return {};
+    const bool healthy = in.evidence.positive > 0 && in.evidence.negative == 0;
+    const Time since = std::max(waiting_since_.value_or(now), last_recurrence_.value_or(Time{}));
+    const bool quiet = now - since >= quiet_for;
+    const bool again = last_recurrence_ && waiting_since_ && *last_recurrence_ > *waiting_since_;
+    if (healthy && (quiet || (in.others_acted && !again)))
+        return finish(
+            EventState::closed,
+            in.others_acted
+                ? "healthy again: what was done for another error of this target helped"
+                : "healthy again and quiet, without anything done; it was held back: " + last_reason_
+        );
+    for (auto& fate : fates_) {
+        if (fate == Fate::delayed) fate = Fate::untried;
+    }
+    return next(now);
 }
 
 HealingMachine::Orders HealingMachine::on(const input::Undone& in, Time now) {
@@ -257,7 +294,7 @@ HealingMachine::Orders HealingMachine::on(const input::Approved& in, Time) {
             continue;
         fates_[i] = Fate::untried;
         current_ = i;
-        approved_ = true;
+        approvals_[i] = true;
         phase_ = Phase::considering;
         state_ = EventState::open;
         return {order::Consider{i, true}};

@@ -40,6 +40,11 @@ struct Checked {
     Evidence evidence;
 };
 struct Timer {};
+/// What a look at the target showed while the incident was held back.
+struct Looked {
+    Evidence evidence;
+    bool others_acted = false;  ///< another incident acted on the same target since this one opened
+};
 struct Undone {
     bool ok;
     std::string text;
@@ -71,6 +76,7 @@ using HealingInput = std::variant<
     input::Executed,
     input::Checked,
     input::Timer,
+    input::Looked,
     input::Undone,
     input::Recurred,
     input::Approved,
@@ -90,7 +96,8 @@ struct Execute {
 };  ///< answer with Executed
 struct Check {
     std::size_t index;
-};  ///< answer with Checked
+};               ///< answer with Checked
+struct Look {};  ///< is the target healthy by now? answer with Looked
 struct Wait {
     Duration duration;
 };  ///< then Timer; replaces a wait under way
@@ -116,6 +123,7 @@ using HealingOrder = std::variant<
     order::WriteIntent,
     order::Execute,
     order::Check,
+    order::Look,
     order::Wait,
     order::Undo,
     order::Verified,
@@ -151,6 +159,7 @@ private:
         final_check,
         undoing,
         waiting,
+        looking,
         asking
     };
 
@@ -165,6 +174,7 @@ private:
     Orders on(const input::Executed& in, Time now);
     Orders on(const input::Checked& in, Time now);
     Orders on(const input::Timer&, Time now);
+    Orders on(const input::Looked& in, Time now);
     Orders on(const input::Undone& in, Time now);
     Orders on(const input::Recurred& in, Time now);
     Orders on(const input::Approved& in, Time now);
@@ -176,12 +186,12 @@ private:
     std::vector<Fate> fates_;
     std::vector<std::string> reasons_;
     std::size_t current_ = 0;
-    bool approved_ = false;
+    std::vector<bool> approvals_;  ///< what a person allowed stays allowed while it waits for a guard
     Phase phase_ = Phase::idle;
     EventState state_ = EventState::open;
     Time acted_at_, check_until_;
-    Duration check_pause_{0};
-    std::optional<Time> healthy_since_, retry_at_, waiting_since_, last_recurrence_;
+    Duration check_pause_{0}, poll_{0};
+    std::optional<Time> healthy_since_, retry_at_, ask_until_, waiting_since_, last_recurrence_;
     bool ran_unknown_ = false, any_unknown_ = false, finished_ = false;
     std::string last_reason_;
 };

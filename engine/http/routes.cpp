@@ -1,5 +1,6 @@
 #include "http/routes.hpp"
 
+#include "http/brain_routes.hpp"
 #include "service/fingerprints.hpp"
 #include "store/cluster_store.hpp"
 #include "store/healing_store.hpp"
@@ -455,6 +456,11 @@ awaitable<Response> openapi(Engine&, Request) {
               json::object{{"token", json::object{{"type", "http"}, {"scheme", "bearer"}}}}}}}});
 }
 
+std::vector<Route> with_brain(std::vector<Route> table) {
+    for (const auto& route : brain_routes()) table.push_back(route);
+    return table;
+}
+
 }  // namespace
 
 Response json_response(const json::value& value, unsigned status) {
@@ -477,7 +483,7 @@ Response problem(const Error& error) {
 }
 
 const std::vector<Route>& routes() {
-    static const std::vector<Route> table = {
+    static const std::vector<Route> table = with_brain({
         {"GET", "/health", "Is the process alive", false, health},
         {"GET", "/ready", "Does it take in and heal; 503 with the reason when not", false, ready},
         {"GET", "/metrics", "Figures for Prometheus", false, metrics},
@@ -568,7 +574,7 @@ const std::vector<Route>& routes() {
         {"POST", "/api/v1/jobs/{name}/{what}", "run, pause or resume a job", true, change_job},
         {"GET", "/api/v1/audit", "Every mutating request and action", false, list_audit},
         {"GET", "/api/v1/audit/verify", "Recompute the hash chain", false, verify_audit},
-    };
+    });
     return table;
 }
 

@@ -1,6 +1,7 @@
 #include "service/cluster.hpp"
 
 #include "base/log.hpp"
+#include "store/brain_store.hpp"
 
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
@@ -248,7 +249,7 @@ asio::awaitable<result<std::vector<AttemptFact>>> Cluster::history(Time from) {
         auto foreign = sql::foreign_intents(db, node);
         if (!foreign) return foreign.error();
         seen->foreign = *foreign;
-        auto facts = sql::load_history(db, from);
+        auto facts = sql::load_facts(db, from);
         if (!facts) return facts.error();
         seen->facts = std::move(*facts);
         return {};

@@ -7,6 +7,7 @@
 #include "ingest/gzip.hpp"
 #include "ingest/tail.hpp"
 #include "runner/plugins.hpp"
+#include "service/brain.hpp"
 #include "service/cluster.hpp"
 #include "service/config_keeper.hpp"
 #include "service/healer.hpp"
@@ -85,8 +86,10 @@ public:
             metrics_,
             settings_,
             {},
+            {},
             cluster_.get()});
         healer_ = create_healer(*shared_);
+        brain_ = create_brain(*shared_, *healer_);
         hearing_ = std::make_unique<Hearing>(*shared_, *healer_);
 
         std::vector<sql::OffsetRow> offsets;
@@ -117,6 +120,7 @@ public:
             feed_.publish("strategies", {{"artifacts", plugins_->entries().size()}});
         });
         HEAL_CO_TRY(co_await hearing_->recover());
+        HEAL_CO_TRY(co_await brain_->start());
         HEAL_CO_TRY(co_await healer_->recover());
         start_tail(std::move(offsets));
         keeper_ = std::make_unique<ConfigKeeper>(
@@ -617,6 +621,7 @@ public:
         return metrics_.text();
     }
 
+    Brain* brain() override { return brain_.get(); }
     Metrics& metrics() override { return metrics_; }
     Feed& feed() override { return feed_; }
     const Clock& clock() const override { return clock_; }
@@ -670,6 +675,9 @@ private:
         }
         overrides_ = std::move(changed->overrides);
         hearing_->set_aliases(std::move(changed->decisions));
+        if (auto holds = co_await brain_->start(); !holds)
+            log::error("holds that another node set could not be read: {}", holds.error().text);
+        healer_->holds_changed();
         apply_pause(changed->pause);
         refresh_strategies();
         healer_->strategies_changed();
@@ -855,6 +863,7 @@ private:
             co_await minute_.async_wait(asio::redirect_error(asio::use_awaitable, ec));
             if (ec) co_return;
             healer_->housekeeping();
+            brain_->housekeeping();
             store_->submit(
                 [before = clock_.wall() - std::chrono::hours{24}](Database& db) -> result<void> {
                     auto n = sql::forget_batches(db, before);
@@ -882,6 +891,7 @@ private:
     std::unique_ptr<StoreJobs> jobs_;
     std::unique_ptr<Shared> shared_;
     std::unique_ptr<Healer> healer_;
+    std::unique_ptr<Brain> brain_;
     std::unique_ptr<Hearing> hearing_;
     std::shared_ptr<Tail> tail_;
     asio::thread_pool workers_;

@@ -25,6 +25,8 @@ struct IngestAnswer {
     json::array errors;  ///< {"line", "text"}, the first 20
 };
 
+class Brain;
+
 class Engine {
 public:
     virtual ~Engine() = default;
@@ -76,6 +78,10 @@ public:
     ) = 0;
     /// The kill switch; survives restarts.
     virtual boost::asio::awaitable<result<void>> pause(bool on, std::string reason, std::string actor) = 0;
+
+    /// Holds, guards, why: what people ask of the decisions. Null until the store is
+    /// open.
+    virtual Brain* brain() = 0;
 
     /// `what`: run (resumes when it has ended), pause or resume. Audited. errc::not_found, errc::conflict.
     virtual boost::asio::awaitable<result<json::object>> job(

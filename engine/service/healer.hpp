@@ -38,6 +38,8 @@ struct Shared {
     Metrics& metrics;
     std::shared_ptr<const Settings> settings;  ///< replaced on reload
     Strategies strategies;
+    /// Kill switches, maintenance windows and freezes that people set; nullopt: not read, which denies.
+    std::optional<std::vector<Hold>> holds{};
     Cluster* cluster = nullptr;  ///< null: this node is alone. Else `store` is fenced (cluster.hpp)
     /// The entry of the inventory for a service, or null.
     const ServiceSettings* service(const std::string& name, const std::string& environment) const;
@@ -86,6 +88,9 @@ public:
     /// The kill switch. nullopt: its state could not be read, which denies. Attempts under way are cancelled
     /// when it goes on.
     virtual void set_paused(std::optional<bool> paused, std::string reason) = 0;
+
+    /// A hold was set or lifted: attempts under way that a kill switch concerns are cancelled.
+    virtual void holds_changed() = 0;
 
     /// Strategies changed: quiet fingerprints may be tried again.
     virtual void strategies_changed() = 0;

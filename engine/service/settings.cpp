@@ -390,6 +390,103 @@ void read_source(
     settings.sources.push_back(std::move(source));
 }
 
+void read_group(
+    const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings
+) {
+    GroupSettings group;
+    Mapping in{node, path, context};
+    if (!in.text("name", group.name)) in.error(node, path + ".name", "is missing; a group needs a name");
+    if (!in.texts("services", group.services) || group.services.size() < 2)
+        in.error(node, path + ".services", "must list at least two services");
+    std::string minimum = "50%";
+    in.text("min_healthy", minimum);
+    group.percent = minimum.ends_with('%');
+    const char* end = minimum.data() + minimum.size() - (group.percent ? 1 : 0);
+    const auto [at, ec] = std::from_chars(minimum.data(), end, group.min_healthy);
+    const auto most = group.percent ? 100U : static_cast<unsigned>(group.services.size());
+    if (ec != std::errc{} || at != end || group.min_healthy > most) {
+        in.error("min_healthy", "must be a number of members or a percentage of them, such as 2 or 50%");
+    }
+    settings.groups.push_back(std::move(group));
+}
+
+void read_window(
+    const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings
+) {
+    static constexpr const char* days[] = {"mon", "tue", "wed", "thu", "fri", "sat", "sun"};
+    WindowRule window;
+    Mapping in{node, path, context};
+    in.choice<HoldKind>(
+        "kind",
+        window.kind,
+        {{"maintenance", HoldKind::maintenance}, {"freeze", HoldKind::freeze}, {"pause", HoldKind::pause}}
+    );
+    if (window.kind == HoldKind::pause)
+        in.error("kind", "must be maintenance or freeze; the kill switch is set at run time");
+    in.texts("services", window.services);
+    in.text("reason", window.reason);
+    const auto moment = [&](const char* key, std::optional<Time>& ret) {
+        std::string text;
+        if (!in.text(key, text)) return;
+        Time t;
+        if (!parse_rfc3339(text, t)) return in.error(key, "must be a time such as 2026-12-24T18:00:00Z");
+        ret = t;
+    };
+    moment("from", window.from);
+    moment("until", window.until);
+    std::string at;
+    const bool weekly = in.text("at", at);
+    std::vector<std::string> names;
+    if (in.texts("days", names)) {
+        window.weekdays = 0;
+        for (const auto& name : names) {
+            const auto* day = std::find(std::begin(days), std::end(days), name);
+            if (day == std::end(days))
+                in.error("days", "must be a list of mon, tue, wed, thu, fri, sat, sun");
+            else
+                window.weekdays = static_cast<std::uint8_t>(window.weekdays | 1U << (day - days));
+        }
+    }
+    in.duration("for", window.length, 1min, 7 * 24h);
+    if (weekly) {
+        unsigned hour = 0, minute = 0;
+        const bool good = at.size() == 5 && at[2] == ':' &&
+                          std::from_chars(at.data(), at.data() + 2, hour).ptr == at.data() + 2 &&
+                          std::from_chars(at.data() + 3, at.data() + 5, minute).ptr == at.data() + 5;
+        if (!good || hour > 23 || minute > 59) in.error("at", "must be a time of day in UTC such as 02:30");
+        window.minute = hour * 60 + minute;
+        if (window.length.count() == 0) in.error(node, path + ".for", "is missing; how long it lasts");
+        if (window.from || window.until) in.error("at", "give at and for, or from and until");
+    } else if (!window.until)
+        in.error(node, path, "needs at and for, or until (and from)");
+    settings.windows.push_back(std::move(window));
+}
+
+void read_limits(Mapping& in, Limits& limits) {
+    in.duration("cooldown", limits.cooldown, 0ms, 24h);
+    in.integer("attempts_per_incident", limits.attempts_per_incident, 1, 100);
+    in.integer("target_per_hour", limits.target_per_hour, 0, 100'000);
+    in.integer("strategy_per_hour", limits.strategy_per_hour, 0, 100'000);
+    in.integer("service_per_hour", limits.service_per_hour, 0, 100'000);
+    in.integer("global_per_minute", limits.global_per_minute, 0, 100'000);
+    in.integer("budget_per_day", limits.budget_per_day, 0, 100'000'000);
+    in.integer("flap_high", limits.flap_high, 0, 100);
+    in.integer("flap_low", limits.flap_low, 0, 100);
+    in.duration("flap_window", limits.flap_window, 1min, 12h);
+    if (limits.flap_high > 0 && limits.flap_low > limits.flap_high)
+        in.error("flap_low", "must not be above flap_high");
+    in.integer("breaker_failures", limits.breaker_failures, 0, 1000);
+    in.duration("breaker_pause", limits.breaker_pause, 1s, 24h);
+    in.duration("stable_for", limits.stable_for, 1min, 24h);
+    in.duration("confirm", limits.confirm, 0ms, 10min);
+    in.integer("healthy_acts", limits.healthy_acts, 0, 1'000'000);
+    in.duration("repeat_after", limits.repeat_after, 0ms, 24h);
+    in.integer("storm_targets", limits.storm.targets, 0, 100'000);
+    in.duration("storm_window", limits.storm.window, 1s, 1h);
+    in.duration("storm_cooldown", limits.storm.cooldown, 0ms, 1h);
+    in.duration("storm_ramp", limits.storm.ramp_step, 0ms, 10min);
+}
+
 void read_strategy(
     const std::string& name, const YAML::Node& node, Mapping::Context& context, Settings& settings
 ) {
@@ -542,11 +639,7 @@ void read_file(
     }
     if (const auto* node = top.find("limits")) {
         Mapping in{*node, "limits", context};
-        in.duration("cooldown", settings.limits.cooldown, 0ms, 24h);
-        in.integer("attempts_per_incident", settings.limits.attempts_per_incident, 1, 100);
-        in.integer("target_per_hour", settings.limits.target_per_hour, 0, 100'000);
-        in.integer("strategy_per_hour", settings.limits.strategy_per_hour, 0, 100'000);
-        in.integer("global_per_minute", settings.limits.global_per_minute, 0, 100'000);
+        read_limits(in, settings.limits);
         in.integer("queue_batches", settings.queue_batches, 1, 100'000);
     }
     if (const auto* node = top.find("verify")) {
@@ -563,6 +656,7 @@ void read_file(
             settings.max_auto_risk,
             {{"safe", Risk::safe}, {"disruptive", Risk::disruptive}, {"destructive", Risk::destructive}}
         );
+        in.texts("forbid", settings.forbidden);
     }
     if (const auto* node = top.find("fingerprint")) {
         Mapping in{*node, "fingerprint", context};
@@ -572,6 +666,12 @@ void read_file(
     }
     top.each("services", [&](const YAML::Node& item, const std::string& at) {
         read_service(item, at, context, settings);
+    });
+    top.each("groups", [&](const YAML::Node& item, const std::string& at) {
+        read_group(item, at, context, settings);
+    });
+    top.each("windows", [&](const YAML::Node& item, const std::string& at) {
+        read_window(item, at, context, settings);
     });
     top.each("sources", [&](const YAML::Node& item, const std::string& at) {
         read_source(item, at, context, settings);
@@ -606,6 +706,11 @@ std::string binary_folder() {
 }
 
 }  // namespace
+
+unsigned GroupSettings::minimum() const {
+    const auto members = static_cast<unsigned>(services.size());
+    return percent ? (members * min_healthy + 99) / 100 : min_healthy;
+}
 
 StoreSettings store_settings(const Settings& settings) {
     StoreSettings s;
@@ -684,6 +789,14 @@ SettingsResult load_settings(const std::string& path) {
                     fmt::format("services.{}.depends_on: there is no service '{}'", service.name, other)
                 );
             }
+        }
+    }
+    for (const auto& group : settings.groups) {
+        for (const auto& member : group.services) {
+            if (!names.contains(member))
+                out.errors.push_back(
+                    fmt::format("groups.{}.services: there is no service '{}'", group.name, member)
+                );
         }
     }
     if (out.errors.empty()) out.settings = std::move(settings);

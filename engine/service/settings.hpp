@@ -37,6 +37,15 @@ struct ServiceSettings {
     json::object facts;  ///< what strategies see as request.target, "name" included
 };
 
+/// Services that stand in for each other; some of them must stay healthy.
+struct GroupSettings {
+    std::string name;
+    std::vector<std::string> services;  ///< names of the inventory
+    unsigned min_healthy = 1;           ///< members, or percent of them (rounded up)
+    bool percent = false;
+    unsigned minimum() const;  ///< members
+};
+
 struct SourceSettings {
     std::string file;  ///< absolute path or glob
     std::string service, environment;
@@ -88,6 +97,9 @@ struct Settings {
     std::vector<SourceSettings> sources;
     std::vector<ServiceSettings> services;
     std::map<std::string, StrategySettings> strategies;
+    std::vector<GroupSettings> groups;
+    std::vector<WindowRule> windows;
+    std::vector<std::string> forbidden;  ///< globs over capabilities that no strategy gets
     Limits limits;
     VerifyPolicy verify;
     Autonomy default_autonomy = Autonomy::automatic;

@@ -98,7 +98,10 @@ constexpr Statement see_shared{
     "select shared state",
     "SELECT COALESCE((SELECT MAX(updated_at) FROM engine_state), 0) || ' ' || COALESCE((SELECT "
     "MAX(updated_at) "
-    "FROM strategy_settings), 0) || ' ' || COALESCE((SELECT MAX(decided_at) FROM fingerprint_decisions), 0)"};
+    "FROM strategy_settings), 0) || ' ' || COALESCE((SELECT MAX(decided_at) FROM fingerprint_decisions), 0) "
+    "|| ' ' "
+    "|| (SELECT COUNT(*) || ' ' || COALESCE(MAX(starts_at), 0) || ' ' || COALESCE(MAX(lifted_at), 0) FROM "
+    "healing_holds)"};
 constexpr Statement wake_nodes{"notify", "SELECT pg_notify('heald', $1)"};
 constexpr Statement see_nodes{
     "list cluster_nodes",

@@ -174,7 +174,9 @@ def gzipped(text):
 
 # Everything may act at once and by itself; the tests of guards set their own.
 OPEN = {"autonomy": {"default": "auto", "max_risk": "destructive"}, "verify": {"timeout": "2s", "stabilize": "200ms", "hold": "1h"},
-        "limits": {"cooldown": "0ms", "target_per_hour": 100000, "strategy_per_hour": 100000, "global_per_minute": 100000}}
+        "limits": {"cooldown": "0ms", "target_per_hour": 100000, "strategy_per_hour": 100000, "service_per_hour": 100000,
+                   "global_per_minute": 100000, "budget_per_day": 100000000, "flap_high": 0, "breaker_failures": 0, "storm_targets": 0,
+                   "repeat_after": "0ms", "healthy_acts": 1, "confirm": "0ms"}}
 
 
 def touch_script(name, path, priority=50, matches="{}", outcome="succeeded", extra=""):

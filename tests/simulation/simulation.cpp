@@ -125,7 +125,10 @@ private:
                 expected_ = *e;
             } else if (const auto* c = std::get_if<order::Check>(&o))
                 expected_ = *c;
-            else if (const auto* u = std::get_if<order::Undo>(&o)) {
+            else if (const auto* l = std::get_if<order::Look>(&o)) {
+                if (acting_) throw Broken{"looking away while one acts"};
+                expected_ = *l;
+            } else if (const auto* u = std::get_if<order::Undo>(&o)) {
                 attempts_.back().undoing = true;
                 expected_ = *u;
             } else if (const auto* t = std::get_if<order::Wait>(&o))
@@ -142,6 +145,8 @@ private:
             } else if (const auto* f = std::get_if<order::Finish>(&o)) {
                 say(fmt::format("finish {}: {}", to_string(f->state), f->reason));
                 ended_ = f->state;
+                if (f->state == EventState::closed && !(last_.positive > 0 && last_.negative == 0))
+                    throw Broken{"said to have recovered without positive evidence"};
                 if (is_open(f->state)) throw Broken{"finished in an open state"};
                 if (f->reason.empty()) throw Broken{"ended without a reason"};
             }
@@ -166,19 +171,67 @@ private:
             in.candidate = &candidate(x->index);
             in.limits = &limits_;
             in.history = chance(0.02) ? nullptr : &history_;
+            in.episodes = chance(0.01) ? nullptr : &episodes_;
+            in.storm = chance(0.01) ? nullptr : &storm_;
+            holds_.clear();
+            if (chance(0.1)) {
+                holds_.push_back(
+                    {"h",
+                     static_cast<HoldKind>(pick(0, 2)),
+                     static_cast<HoldScope>(pick(0, 2)),
+                     "t",
+                     "r",
+                     "a",
+                     now_ - 1s,
+                     now_ + 1min}
+                );
+            }
+            in.holds = chance(0.02) ? nullptr : &holds_;
+            in.windows = &windows_;
+            in.forbidden = &forbidden_;
+            if (!chance(0.02)) in.health.emplace();
+            if (in.health && chance(0.2)) in.health->positive = 1;
+            if (in.health && chance(0.2))
+                in.health->negative = 1, in.health->ill_since = now_ - Duration{pick(0, 1'000'000)};
+            if (!chance(0.02)) in.groups.emplace();
+            if (in.groups && chance(0.1))
+                in.groups->push_back({"g", 3, 2, static_cast<unsigned>(pick(0, 2)), 0});
+            if (!chance(0.02)) in.dependencies.emplace();
+            if (in.dependencies && chance(0.1)) in.dependencies->push_back({"d", chance(0.5), "x"});
+            if (!chance(0.02)) in.grants.emplace();
+            in.break_glass = x->approved && chance(0.2);
+            in.max_auto_risk = Risk::destructive;
             in.approved = x->approved;
             in.paused = chance(0.03) ? std::nullopt : std::optional<bool>{chance(0.05)};
             in.attempts_of_incident = static_cast<unsigned>(attempts_.size());
             in.now = now_;
             const auto verdict = evaluate_guards(in);
             allowed_ = verdict.allowed();
-            if (allowed_ && (!in.history || !in.paused || *in.paused))
+            if (allowed_ && (!in.history || !in.episodes || !in.storm || !in.holds || !in.groups ||
+                             !in.dependencies || !in.grants || !in.paused || *in.paused))
                 throw Broken{"a guard with missing input let it pass"};
             const auto& last = verdict.last();
-            const bool temporary =
-                !last.passed && (last.guard == GuardId::kill_switch || last.guard == GuardId::target_lock);
+            if (allowed_) {
+                overridden_ += in.break_glass;
+                for (const auto& hold : holds_) {
+                    if (hold.kind == HoldKind::pause &&
+                        concerns(hold, incident_.service_name, in.candidate->info.name, now_))
+                        throw Broken{"passed a kill switch"};
+                }
+                if (in.dependencies && !in.break_glass) {
+                    for (const auto& d : *in.dependencies) {
+                        if (!d.up) throw Broken{"acted while a dependency was down"};
+                    }
+                }
+            }
             perform(machine_->step(
-                input::Guarded{allowed_, last.needs_approval, last.retry_at, temporary, last.reason}, now_
+                input::Guarded{
+                    allowed_,
+                    last.needs_approval,
+                    last.retry_at,
+                    last.temporary && !last.passed,
+                    last.reason},
+                now_
             ));
         } else if (const auto* w = std::get_if<order::WriteIntent>(&order)) {
             if (chance(0.1)) {
@@ -188,7 +241,7 @@ private:
             const auto& c = candidate(w->index);
             attempts_.push_back({w->index, c.info.name, c.info.idempotent});
             tried_.insert(c.info.name);
-            history_.started({c.info.name, "e", "f", "t", c.info.name, now_, {}});
+            history_.started({c.info.name, "e", "f", "t", c.info.name, now_});
             perform(machine_->step(input::IntentStored{}, now_));
         } else if (std::get_if<order::Execute>(&order)) {
             acting_ = false;
@@ -200,6 +253,9 @@ private:
         } else if (std::get_if<order::Check>(&order)) {
             last_ = Evidence{static_cast<unsigned>(pick(0, 1)), static_cast<unsigned>(chance(0.4)), {}};
             perform(machine_->step(input::Checked{last_}, now_));
+        } else if (std::get_if<order::Look>(&order)) {
+            last_ = Evidence{static_cast<unsigned>(pick(0, 1)), static_cast<unsigned>(chance(0.4)), {}};
+            perform(machine_->step(input::Looked{last_, chance(0.2)}, now_));
         } else if (const auto* t = std::get_if<order::Wait>(&order)) {
             if (t->duration < 0us || t->duration > 24h) throw Broken{"an unreasonable wait"};
             now_ = now_ + t->duration;
@@ -258,7 +314,8 @@ private:
         if (!ended_) throw Broken{"no end"};
         if (*ended_ == EventState::healed && !attempts_.back().verified)
             throw Broken{"healed without verification"};
-        if (attempts_.size() > limits_.attempts_per_incident) throw Broken{"more attempts than the limit"};
+        if (attempts_.size() > limits_.attempts_per_incident + overridden_)
+            throw Broken{"more attempts than the limit"};
         if (needs_undo_ && *ended_ != EventState::escalated)
             throw Broken{"ended with a failed attempt that was not taken back"};
     }
@@ -271,11 +328,17 @@ private:
     Incident incident_;
     Limits limits_;
     History history_;
+    Episodes episodes_;
+    StormWatch storm_;
+    std::vector<Hold> holds_;
+    std::vector<WindowRule> windows_;
+    std::vector<std::string> forbidden_;
     std::vector<Durable> attempts_;
     std::set<std::string> tried_;
     std::optional<HealingOrder> expected_;
     std::optional<EventState> ended_;
     Evidence last_;
+    std::size_t overridden_ = 0;
     bool allowed_ = false, acting_ = false, needs_undo_ = false;
 };
 

@@ -1,5 +1,4 @@
 #include "core/bug.hpp"
-#include "core/guards.hpp"
 #include "core/healing_machine.hpp"
 #include "core/matcher.hpp"
 #include "core/router.hpp"
@@ -184,111 +183,6 @@ TEST(OutcomeBook, ASuccessThatDidNotHoldBecomesAFailure) {
     EXPECT_LT(book.confidence(0.5, "s", "f", "svc", t0), 0.5);
 }
 
-// --- guards
-// --------------------------------------------------------------------------------------------------------
-
-struct GuardCase {
-    GuardCase() {
-        incident.id = "e1";
-        incident.fingerprint = "f";
-        incident.target = "cart";
-        who = candidate("restart");
-        in.incident = &incident;
-        in.candidate = &who;
-        in.limits = &limits;
-        in.history = &history;
-        in.paused = false;
-        in.now = t0;
-    }
-    void past(
-        const std::string& id,
-        Time started,
-        std::optional<Time> ended,
-        const std::string& fingerprint = "other"
-    ) {
-        history.started({id, "e-" + id, fingerprint, "cart", "restart", started, ended});
-    }
-    std::string tripped() const {
-        const auto outcome = evaluate_guards(in);
-        return outcome.allowed() ? "" : to_string(outcome.last().guard);
-    }
-    Incident incident;
-    Candidate who;
-    Limits limits;
-    History history;
-    GuardInput in;
-};
-
-TEST(Guards, AllowWhenNothingSpeaksAgainst) { EXPECT_EQ(GuardCase{}.tripped(), ""); }
-
-TEST(Guards, MissingInputDenies) {
-    GuardCase a;
-    a.in.paused.reset();
-    EXPECT_EQ(a.tripped(), "kill_switch");
-    EXPECT_TRUE(evaluate_guards(a.in).last().input_missing);
-    GuardCase b;
-    b.in.history = nullptr;
-    EXPECT_FALSE(b.tripped().empty());
-    EXPECT_FALSE(evaluate_guards(GuardInput{}).allowed());
-}
-
-TEST(Guards, EachTripsForItsOwnReason) {
-    GuardCase kill;
-    kill.in.paused = true;
-    EXPECT_EQ(kill.tripped(), "kill_switch");
-    GuardCase off;
-    off.who.autonomy = Autonomy::off;
-    EXPECT_EQ(off.tripped(), "autonomy");
-    GuardCase approve;
-    approve.who.autonomy = Autonomy::approve;
-    EXPECT_EQ(approve.tripped(), "autonomy");
-    EXPECT_TRUE(evaluate_guards(approve.in).last().needs_approval);
-    approve.in.approved = true;
-    EXPECT_EQ(approve.tripped(), "");
-    GuardCase risk;
-    risk.who.info.risk = Risk::disruptive;
-    EXPECT_EQ(risk.tripped(), "risk");
-    risk.in.max_auto_risk = Risk::disruptive;
-    EXPECT_EQ(risk.tripped(), "");
-    GuardCase lock;
-    lock.past("a", t0 - 5s, {});
-    EXPECT_EQ(lock.tripped(), "target_lock");
-    GuardCase attempts;
-    attempts.in.attempts_of_incident = attempts.limits.attempts_per_incident;
-    EXPECT_EQ(attempts.tripped(), "attempts");
-}
-
-TEST(Guards, CooldownTellsWhenItEnds) {
-    GuardCase g;
-    g.past("a", t0 - 30s, t0 - 20s, "f");
-    EXPECT_EQ(g.tripped(), "cooldown");
-    EXPECT_EQ(evaluate_guards(g.in).last().retry_at, t0 - 20s + g.limits.cooldown);
-    g.in.now = t0 + 40s;
-    EXPECT_EQ(g.tripped(), "");
-}
-
-TEST(Guards, RatesCountWithinTheirWindowOnly) {
-    GuardCase target;
-    target.limits.target_per_hour = 2;
-    target.past("a", t0 - 50min, t0 - 50min);
-    target.past("b", t0 - 10min, t0 - 10min);
-    EXPECT_EQ(target.tripped(), "target_rate");
-    EXPECT_EQ(evaluate_guards(target.in).last().retry_at, t0 + 10min);
-    target.in.now = t0 + 11min;
-    EXPECT_EQ(target.tripped(), "");
-    GuardCase strategy;
-    strategy.limits.strategy_per_hour = 1;
-    strategy.past("a", t0 - 10min, t0 - 10min);
-    EXPECT_EQ(strategy.tripped(), "strategy_rate");
-    GuardCase global;
-    global.limits.global_per_minute = 1;
-    global.past("a", t0 - 10s, t0 - 10s);
-    EXPECT_EQ(global.tripped(), "global_rate");
-    GuardCase zero;
-    zero.limits.global_per_minute = 0;
-    EXPECT_EQ(zero.tripped(), "global_rate");
-}
-
 // --- the machine
 // ---------------------------------------------------------------------------------------------------
 
@@ -298,6 +192,7 @@ std::string words(const HealingOrder& o) {
     if (const auto* x = std::get_if<order::WriteIntent>(&o)) return fmt::format("intent {}", x->index);
     if (const auto* x = std::get_if<order::Execute>(&o)) return fmt::format("execute {}", x->index);
     if (const auto* x = std::get_if<order::Check>(&o)) return fmt::format("check {}", x->index);
+    if (std::holds_alternative<order::Look>(o)) return "look";
     if (const auto* x = std::get_if<order::Wait>(&o))
         return fmt::format("wait {}ms", x->duration.count() / 1000);
     if (const auto* x = std::get_if<order::Undo>(&o)) return fmt::format("undo {}", x->index);
@@ -411,8 +306,63 @@ TEST(HealingMachine, WaitsForAGuardAndAsksAgain) {
     Walk w{{candidate("a")}};
     w(input::Begin{});
     EXPECT_EQ(w(input::Guarded{false, false, t0 + 5s, false, "cooldown"}), "move open; wait 5000ms");
-    EXPECT_EQ(w(input::Timer{}, 5s), "consider 0");
+    EXPECT_EQ(w(input::Timer{}, 5s), "look");
+    EXPECT_EQ(w(input::Looked{Evidence{0, 1, {}}, false}), "consider 0");
     EXPECT_EQ(w(allowed), "intent 0");
+}
+
+TEST(HealingMachine, WhatIsHealthyAndQuietWhileItWaitsNeedsNothing) {
+    Walk w{{candidate("a")}};
+    w(input::Begin{}), w(input::Guarded{false, false, t0 + 5s, false, "cooldown"});
+    EXPECT_EQ(w(input::Timer{}, 5s), "look");
+    EXPECT_EQ(w(input::Looked{Evidence{1, 0, {}}, false}), "finish closed");
+    Walk noisy{{candidate("a")}};
+    noisy(input::Begin{}), noisy(input::Guarded{false, false, t0 + 5s, false, "cooldown"});
+    noisy(input::Recurred{t0 + 4s});
+    noisy(input::Timer{}, 5s);
+    EXPECT_EQ(noisy(input::Looked{Evidence{1, 0, {}}, true}), "consider 0") << "the error came again";
+    Walk blind{{candidate("a")}};
+    blind(input::Begin{}), blind(input::Guarded{false, false, t0 + 5s, false, "cooldown"});
+    blind(input::Timer{}, 5s);
+    EXPECT_EQ(blind(input::Looked{Evidence{}, false}), "consider 0") << "silence is no evidence";
+}
+
+TEST(HealingMachine, AnotherIncidentsActionMayHaveHelpedThisOneToo) {
+    Walk w{{candidate("a")}};
+    w(input::Begin{}), w(input::Guarded{false, false, {}, true, "lock"});
+    EXPECT_EQ(w(input::Timer{}, 250ms), "look");
+    EXPECT_EQ(w(input::Looked{Evidence{1, 0, {}}, true}), "finish closed");
+}
+
+TEST(HealingMachine, AsksALockOftenAtFirstThenLess) {
+    Walk w{{candidate("a")}};
+    w(input::Begin{});
+    for (const char* wait : {"250", "500", "1000", "2000", "2000"}) {
+        EXPECT_EQ(
+            w(input::Guarded{false, false, {}, true, "lock"}), fmt::format("move open; wait {}ms", wait)
+        );
+        w(input::Timer{}), w(input::Looked{});
+    }
+}
+
+TEST(HealingMachine, WhatNobodyAnsweredIsConsideredAgainOnceItIsAllowed) {
+    Walk w{{candidate("a")}};
+    w(input::Begin{});
+    EXPECT_EQ(
+        w(input::Guarded{false, true, t0 + 1h, false, "it failed last"}),
+        "move awaiting_approval; wait 3600000ms"
+    );
+    EXPECT_EQ(w(input::Timer{}, 1h), "look");
+    EXPECT_EQ(w(input::Looked{Evidence{0, 1, {}}, false}), "consider 0");
+}
+
+TEST(HealingMachine, WhatAPersonAllowedStaysAllowedWhileItWaits) {
+    Walk w{{candidate("a")}};
+    w(input::Begin{}), w(input::Guarded{false, true, {}, false, "approve"});
+    EXPECT_EQ(w(input::Approved{"a"}), "consider 0 approved");
+    EXPECT_EQ(w(input::Guarded{false, false, {}, true, "lock"}), "move open; wait 250ms");
+    w(input::Timer{});
+    EXPECT_EQ(w(input::Looked{}), "consider 0 approved");
 }
 
 TEST(HealingMachine, TriesWhatMayRunByItselfBeforeAskingAPerson) {
@@ -444,7 +394,8 @@ TEST(HealingMachine, AnIntentThatCouldNotBeStoredIsTriedAgainLater) {
     Walk w{{candidate("a")}};
     w(input::Begin{}), w(allowed);
     EXPECT_EQ(w(input::IntentFailed{"disk full"}), "move healing; wait 1000ms");
-    EXPECT_EQ(w(input::Timer{}, 1s), "consider 0");
+    EXPECT_EQ(w(input::Timer{}, 1s), "look");
+    EXPECT_EQ(w(input::Looked{}), "consider 0");
 }
 
 TEST(HealingMachine, WhatFailedBeforeGoesLast) {

@@ -1,0 +1,147 @@
+#include "cli/brain_commands.hpp"
+
+#include "base/json.hpp"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <string>
+
+namespace heal::cli {
+namespace {
+
+/// Text of a log never steers a terminal.
+std::string plain(std::string_view text) {
+    std::string out{text};
+    for (char& c : out) {
+        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
+    }
+    return out;
+}
+
+class Commands {
+public:
+    Commands(CLI::App& app, const CommandContext& context) : c_(context) {
+        holds(app);
+        guards(app);
+    }
+
+private:
+    json::object ask(const std::string& method, const std::string& path, const json::object* body = nullptr) {
+        auto answer =
+            body ? c_.client.call(method, path, json::serialize(*body)) : c_.client.call(method, path);
+        if (!answer) throw RequestFailed{answer.error()};
+        if (!answer->is_object())
+            throw RequestFailed{fail(errc::internal, "heald's answer is not an object")};
+        return std::move(answer->get_object());
+    }
+    bool json_wanted(const json::object& answer) const {
+        if (c_.as_json) fmt::print("{}\n", json::serialize(answer));
+        return c_.as_json;
+    }
+
+    void holds(CLI::App& app) {
+        auto* hold =
+            app.add_subcommand("hold", "keep heald from acting: kill switches, maintenance, freezes");
+        hold->require_subcommand(1);
+        hold->add_subcommand("list", "what is set")->callback([this] {
+            const auto answer = ask("GET", "/api/v1/holds");
+            if (json_wanted(answer)) return;
+            for (const auto& item : array_at(answer, "items")) {
+                const auto& h = item.as_object();
+                fmt::print(
+                    "{}  {} {} {} until {} by {}: {}\n",
+                    string_at(h, "id"),
+                    string_at(h, "kind"),
+                    string_at(h, "scope"),
+                    plain(string_at(h, "name")),
+                    string_at(h, "ends_at").empty() ? "it is lifted" : string_at(h, "ends_at"),
+                    plain(string_at(h, "actor")),
+                    plain(string_at(h, "reason"))
+                );
+            }
+            if (array_at(answer, "items").empty()) fmt::print(stderr, "nothing is set\n");
+        });
+        auto* set = hold->add_subcommand("set", "set one");
+        set->add_option("kind", kind_, "pause (kill switch), maintenance or freeze")
+            ->required()
+            ->check(CLI::IsMember({"pause", "maintenance", "freeze"}));
+        set->add_option("--service", service_, "only this service");
+        set->add_option("--strategy", strategy_, "only this strategy");
+        set->add_option("--for", length_, "30m, 2h, 7d; all but a pause need an end");
+        set->add_option("--until", until_, "a time such as 2026-12-24T18:00:00Z");
+        set->add_option("--reason", reason_)->required();
+        set->callback([this] {
+            json::object body{{"kind", kind_}, {"reason", reason_}};
+            const std::pair<const char*, const std::string&> fields[] = {
+                {"service", service_}, {"strategy", strategy_}, {"for", length_}, {"until", until_}};
+            for (const auto& [key, value] : fields) {
+                if (!value.empty()) body[key] = value;
+            }
+            const auto answer = ask("POST", "/api/v1/holds", &body);
+            if (!json_wanted(answer)) fmt::print("set {}\n", string_at(answer, "id"));
+        });
+        auto* lift = hold->add_subcommand("lift", "lift one");
+        lift->add_option("id", id_)->required();
+        lift->callback([this] {
+            const auto answer = ask("DELETE", "/api/v1/holds/" + escape(id_));
+            if (!json_wanted(answer)) fmt::print("lifted\n");
+        });
+    }
+
+    void guards(CLI::App& app) {
+        auto* guard = app.add_subcommand("guard", "what stands between a decision and an action");
+        guard->require_subcommand(1);
+        guard->add_subcommand("list", "each in order, with its counters")->callback([this] {
+            const auto answer = ask("GET", "/api/v1/guards");
+            if (json_wanted(answer)) return;
+            fmt::print(
+                "{:<16} {:>9} {:>8} {:>8}  {}\n", "GUARD", "EVALUATED", "TRIPPED", "MISSING", "PROTECTS"
+            );
+            for (const auto& item : array_at(answer, "guards")) {
+                const auto& g = item.as_object();
+                fmt::print(
+                    "{:<16} {:>9} {:>8} {:>8}  {}{}\n",
+                    string_at(g, "guard"),
+                    int_at(g, "evaluated"),
+                    int_at(g, "tripped"),
+                    int_at(g, "input_missing"),
+                    bool_at(g, "off") ? "(off) " : "",
+                    string_at(g, "purpose")
+                );
+            }
+        });
+        auto* drill = app.add_subcommand(
+            "drill", "make each guard trip once on a made-up incident; exit 1 when one does not"
+        );
+        drill->callback([this] {
+            const auto answer = ask("POST", "/api/v1/guards/drill");
+            c_.exit_code = bool_at(answer, "ok") ? 0 : 1;
+            if (json_wanted(answer)) return;
+            for (const auto& item : array_at(answer, "guards")) {
+                const auto& g = item.as_object();
+                fmt::print(
+                    "{:<16} {:<6} {}\n",
+                    string_at(g, "guard"),
+                    bool_at(g, "off")  ? "off"
+                    : bool_at(g, "ok") ? "ok"
+                                       : "FAILED",
+                    bool_at(g, "off") ? "the configuration turns it off" : plain(string_at(g, "reason"))
+                );
+            }
+        });
+    }
+
+    CommandContext c_;
+    std::string id_, kind_, service_, strategy_, length_, until_, reason_;
+};
+
+}  // namespace
+
+void add_brain_commands(CLI::App& app, const CommandContext& context) {
+    // The callbacks refer to it for as long as the App lives; a subcommand's own callback keeps it alive.
+    auto commands = std::make_shared<Commands>(app, context);
+    app.final_callback([commands] {});
+}
+
+}  // namespace heal::cli

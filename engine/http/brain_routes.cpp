@@ -1,0 +1,73 @@
+#include "http/brain_routes.hpp"
+
+#include "service/brain.hpp"
+
+namespace heal::http {
+namespace {
+
+using boost::asio::awaitable;
+
+result<json::object> body_object(const Request& request) {
+    auto parsed = parse_json(request.body.empty() ? "{}" : request.body, "body");
+    if (!parsed) return parsed.error();
+    if (!parsed->is_object()) return fail(errc::invalid_input, "body: must be a JSON object");
+    return std::move(parsed->get_object());
+}
+
+Response answer_of(result<json::object> answer, unsigned status = 200) {
+    return answer ? json_response(std::move(*answer), status) : problem(answer.error());
+}
+
+Response starting() { return problem(fail(errc::unavailable, "heald is starting; try again")); }
+
+awaitable<Response> list_holds(Engine& engine, Request) {
+    auto* brain = engine.brain();
+    if (!brain) co_return starting();
+    co_return json_response(json::object{{"items", brain->holds()}});
+}
+awaitable<Response> set_hold(Engine& engine, Request request) {
+    auto* brain = engine.brain();
+    if (!brain) co_return starting();
+    auto body = body_object(request);
+    if (!body) co_return problem(body.error());
+    auto outcome = co_await brain->set_hold(std::move(*body), request.actor);
+    co_return answer_of(std::move(outcome), 201);
+}
+awaitable<Response> lift_hold(Engine& engine, Request request) {
+    auto* brain = engine.brain();
+    if (!brain) co_return starting();
+    auto outcome = co_await brain->lift_hold(request.arguments[0], request.actor);
+    co_return answer_of(std::move(outcome));
+}
+awaitable<Response> guards(Engine& engine, Request) {
+    auto* brain = engine.brain();
+    if (!brain) co_return starting();
+    co_return json_response(brain->guards());
+}
+awaitable<Response> drill(Engine& engine, Request request) {
+    auto* brain = engine.brain();
+    if (!brain) co_return starting();
+    co_return json_response(brain->drill(request.actor));
+}
+
+}  // namespace
+
+std::vector<Route> brain_routes() {
+    return {
+        {"GET",
+         "/api/v1/holds",
+         "Kill switches, maintenance windows and freezes that are set",
+         false,
+         list_holds},
+        {"POST",
+         "/api/v1/holds",
+         "Set one (body: {kind, service or strategy, reason, for or until})",
+         true,
+         set_hold},
+        {"DELETE", "/api/v1/holds/{id}", "Lift one", true, lift_hold},
+        {"GET", "/api/v1/guards", "Each guard, what it protects from, its counters", false, guards},
+        {"POST", "/api/v1/guards/drill", "Make each guard trip once on a made-up incident", true, drill},
+    };
+}
+
+}  // namespace heal::http

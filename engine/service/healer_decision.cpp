@@ -1,0 +1,286 @@
+#include "base/id.hpp"
+#include "service/healer_impl.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+namespace heal {
+
+using namespace std::chrono_literals;
+
+namespace {
+/// A strategy's assess is a question, not an action; a round trip takes 40-60 µs (./dev bench runner).
+constexpr std::chrono::milliseconds assess_timeout{1000};
+}  // namespace
+
+/// Assesses those that want to be asked, moves the confidence by what was learned, ranks.
+asio::awaitable<void> HealerImpl::rank_candidates(Run& run) {
+    auto& candidates = run.unranked;
+    std::map<std::string, std::vector<std::size_t>> by_artifact;
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+        if (candidates[i].info.has_assess) by_artifact[candidates[i].info.artifact].push_back(i);
+    }
+    for (const auto& [artifact, indices] : by_artifact) {
+        std::vector<StrategyCall> calls;
+        for (const auto i : indices) calls.push_back(make_call(run, candidates[i], "", assess_timeout, true));
+        auto replies = co_await s_.runner.assess(std::move(calls));
+        for (std::size_t k = 0; k < indices.size() && k < replies.size(); ++k) {
+            auto& c = candidates[indices[k]];
+            if (replies[k].outcome == Outcome::succeeded)
+                c.prior = std::clamp(replies[k].confidence, 0.0, 1.0);
+            else
+                c.note =
+                    "its assess said no: " +
+                    (replies[k].text.empty() ? std::string{to_string(replies[k].outcome)} : replies[k].text);
+        }
+    }
+    const Time now = s_.clock.wall();
+    for (auto& c : candidates) {
+        c.confidence =
+            book_.confidence(c.prior, c.info.name, run.incident.fingerprint, run.incident.service_name, now);
+        const auto counts = book_.of(c.info.name, run.incident.fingerprint, now);
+        c.successes = static_cast<std::uint64_t>(counts.successes + 0.5);
+        c.failures = static_cast<std::uint64_t>(counts.failures + 0.5);
+    }
+    rank(candidates);
+}
+
+std::string HealerImpl::decision_json(const Run& run) const {
+    json::array candidates;
+    int place = 0;
+    for (const auto& c : run.machine->candidates()) {
+        candidates.push_back(json::object{
+            {"rank", ++place},
+            {"strategy", c.info.name},
+            {"version", c.info.version},
+            {"priority", c.priority},
+            {"prior", c.prior},
+            {"confidence", c.confidence},
+            {"floor", c.floor},
+            {"successes", c.successes},
+            {"failures", c.failures},
+            {"autonomy", to_string(c.autonomy)},
+            {"risk", to_string(c.info.risk)},
+            {"note", c.note}});
+    }
+    return json::serialize(json::object{{"candidates", std::move(candidates)}, {"verdicts", run.verdicts}});
+}
+
+namespace {
+
+/// Repeated looks at the same obstacle (a lock, a pause) are one entry with the newest time.
+void note_verdicts(
+    Run& run, const Candidate& candidate, const GuardResult& outcome, bool approved, Time now
+) {
+    json::array stopped, overridden;
+    for (const auto& v : outcome.verdicts) {
+        if (v.overridden)
+            overridden.push_back(json::object{{"guard", to_string(v.guard)}, {"reason", v.reason}});
+        if (v.passed) continue;
+        json::object item{{"guard", to_string(v.guard)}, {"reason", v.reason}};
+        if (v.input_missing) item["input_missing"] = true;
+        if (v.needs_approval) item["needs_approval"] = true;
+        if (v.retry_at) item["retry_at"] = to_rfc3339(*v.retry_at);
+        stopped.push_back(std::move(item));
+    }
+    json::object entry{
+        {"strategy", candidate.info.name},
+        {"at", to_rfc3339(now)},
+        {"allowed", outcome.allowed()},
+        {"approved", approved},
+        {"asked", outcome.verdicts.size()},
+        {"decided_by", outcome.allowed() ? "" : to_string(outcome.last().guard)},
+        {"stopped", std::move(stopped)}};
+    if (!overridden.empty()) entry["overridden"] = std::move(overridden);
+    std::int64_t times = 1;
+    if (!run.verdicts.empty()) {
+        const auto& last = run.verdicts.back().get_object();
+        if (string_at(last, "strategy") == candidate.info.name &&
+            string_at(last, "decided_by") == string_at(entry, "decided_by") && !outcome.allowed()) {
+            times = int_at(last, "times", 1) + 1;
+            run.verdicts.pop_back();
+        }
+    }
+    entry["times"] = times;
+    run.verdicts.push_back(std::move(entry));
+    if (run.verdicts.size() > 50) run.verdicts.erase(run.verdicts.begin());
+}
+
+}  // namespace
+
+bool HealerImpl::must_look_around(const Run& run, const Candidate& candidate) const {
+    if (!run.probes.empty() && candidate.info.risk != Risk::safe) return true;
+    const auto* service = s_.service(run.incident.service_name, run.incident.environment);
+    if (!service) return false;
+    if (!service->depends_on.empty()) return true;
+    return std::any_of(s_.settings->groups.begin(), s_.settings->groups.end(), [&](const GroupSettings& g) {
+        return std::find(g.services.begin(), g.services.end(), service->name) != g.services.end();
+    });
+}
+
+asio::awaitable<void> HealerImpl::look_around(Run& run) {
+    const auto settings = s_.settings;
+    const auto* own = s_.service(run.incident.service_name, run.incident.environment);
+    // One look at each service that matters; those without a probe are known by their incidents alone.
+    std::map<std::string, std::pair<std::size_t, std::size_t>> spans;
+    std::vector<ProbeSettings> probes;
+    const auto want = [&](const std::string& name) {
+        if (spans.contains(name)) return;
+        const auto* service = s_.service(name, run.incident.environment);
+        const std::size_t first = probes.size();
+        if (service) probes.insert(probes.end(), service->probes.begin(), service->probes.end());
+        spans[name] = {first, probes.size()};
+    };
+    const bool own_health = own && !run.probes.empty();
+    if (own) {
+        if (own_health) want(own->name);
+        for (const auto& name : own->depends_on) want(name);
+        for (const auto& group : settings->groups) {
+            if (std::find(group.services.begin(), group.services.end(), own->name) == group.services.end())
+                continue;
+            for (const auto& name : group.services) want(name);
+        }
+    }
+    const Time began = s_.clock.wall();
+    const Evidence evidence = co_await s_.prober.check(probes);
+    const auto state = [&](const std::string& name) -> std::pair<bool, std::string> {
+        const auto [first, last] = spans.at(name);
+        for (std::size_t i = first; i < last; ++i) {
+            const auto& item = evidence.items.at(i).get_object();
+            if (!bool_at(item, "ok"))
+                return {false, fmt::format("{}: {}", string_at(item, "source"), string_at(item, "text"))};
+        }
+        if (first < last) return {true, {}};
+        for (const auto& [key, other] : runs_) {
+            if (other->incident.target == name) return {false, "it has an open incident"};
+        }
+        return {true, {}};
+    };
+    std::vector<DependencyHealth> dependencies;
+    std::vector<GroupHealth> groups;
+    if (own) {
+        for (const auto& name : own->depends_on) {
+            const auto [up, text] = state(name);
+            dependencies.push_back({name, up, text});
+        }
+        for (const auto& group : settings->groups) {
+            if (std::find(group.services.begin(), group.services.end(), own->name) == group.services.end())
+                continue;
+            GroupHealth health{
+                group.name, static_cast<unsigned>(group.services.size()), group.minimum(), 0, 0};
+            for (const auto& name : group.services) {
+                if (name == own->name) continue;
+                const bool acting =
+                    std::any_of(history_.facts().begin(), history_.facts().end(), [&](const AttemptFact& f) {
+                        return !f.ended && f.target == name;
+                    });
+                health.acting += acting;
+                health.healthy += !acting && state(name).first;
+            }
+            groups.push_back(std::move(health));
+        }
+    }
+    TargetHealth health;
+    if (own_health) {
+        const auto [first, last] = spans.at(own->name);
+        for (std::size_t i = first; i < last; ++i)
+            (bool_at(evidence.items.at(i).get_object(), "ok") ? health.positive : health.negative) += 1;
+    }
+    if (health.negative == 0)
+        run.ill_since.reset();
+    else if (!run.ill_since)
+        run.ill_since = began;
+    health.ill_since = run.ill_since;
+    run.health = health;
+    for (const auto& d : dependencies) {
+        if (!d.up) open_dependency(run, d);
+    }
+    run.dependencies = std::move(dependencies);
+    run.groups = std::move(groups);
+}
+
+void HealerImpl::open_dependency(const Run& run, const DependencyHealth& dependency) {
+    const auto* service = s_.service(dependency.name, run.incident.environment);
+    const bool known = std::any_of(runs_.begin(), runs_.end(), [&](const auto& other) {
+        return other.second->incident.target == dependency.name;
+    });
+    if (!service || known || stopping_) return;
+    Incident in;
+    in.fingerprint = sha256_hex("dependency down\x1f" + dependency.name).substr(0, 16);
+    in.environment = run.incident.environment;
+    if (is_quiet(in.fingerprint, in.environment)) return;
+    in.id = new_id(s_.clock);
+    in.service_name = in.target = dependency.name;
+    in.severity = run.incident.severity;
+    in.trigger = "dependency down";
+    in.opened_at = in.first_at = in.last_at = s_.clock.wall();
+    in.count = 1;
+    in.record.service_name = dependency.name;
+    in.record.environment = in.environment;
+    in.record.fingerprint = in.fingerprint;
+    in.record.level = Level::error;
+    in.record.message = fmt::format(
+        "'{}' is down, seen from '{}': {}", dependency.name, run.incident.service_name, dependency.text
+    );
+    in.record.source = "heald:dependency";
+    in.record.time = in.record.received = in.opened_at;
+    in.pattern = in.record.pattern = in.trigger;
+    auto candidates = s_.strategies.fitting(in, service->facts, [](Duration) { return std::uint64_t{1}; });
+    open(std::move(in), std::move(candidates));
+}
+
+asio::awaitable<std::optional<HealingInput>> HealerImpl::look(Run& run) {
+    const Evidence evidence = co_await s_.prober.check(run.probes);
+    const bool others =
+        std::any_of(history_.facts().rbegin(), history_.facts().rend(), [&](const AttemptFact& f) {
+            return f.target == run.incident.target && f.event != run.incident.id && f.ended &&
+                   *f.ended >= run.incident.opened_at;
+        });
+    co_return input::Looked{evidence, others};
+}
+
+HealingInput HealerImpl::consider(Run& run, const order::Consider& o) {
+    const auto& candidate = run.machine->candidates()[o.index];
+    std::vector<std::string> grants;
+    for (const auto& declared : candidate.info.capabilities) {
+        for (auto& grant : expand_capability(declared, run.target)) grants.push_back(std::move(grant));
+    }
+    GuardInput in;
+    in.incident = &run.incident;
+    in.candidate = &candidate;
+    in.limits = &s_.settings->limits;
+    in.history = history_loaded_ ? &history_ : nullptr;
+    in.episodes = history_loaded_ ? &episodes_ : nullptr;
+    in.storm = history_loaded_ ? &storm_ : nullptr;
+    in.holds = s_.holds ? &*s_.holds : nullptr;
+    in.windows = &s_.settings->windows;
+    in.approved = o.approved;
+    in.break_glass = o.approved && run.break_glass;
+    in.paused = paused_;
+    in.pause_reason = pause_reason_;
+    if (must_look_around(run, candidate)) {
+        in.health = run.health;
+        in.groups = run.groups;
+        in.dependencies = run.dependencies;
+    } else {
+        in.health.emplace();
+        in.groups.emplace();
+        in.dependencies.emplace();
+    }
+    in.grants = std::move(grants);
+    in.forbidden = &s_.settings->forbidden;
+    in.max_auto_risk = s_.settings->max_auto_risk;
+    in.attempts_of_incident = run.attempts;
+    in.now = s_.clock.wall();
+    const auto outcome = evaluate_guards(in);
+    counters_.count(outcome);
+    note_verdicts(run, candidate, outcome, o.approved, in.now);
+    if (!o.approved) run.approver.clear();  // an approval is for one strategy, not for those after it
+    const auto& last = outcome.last();
+    return input::Guarded{
+        outcome.allowed(), last.needs_approval, last.retry_at, last.temporary && !last.passed, last.reason};
+}
+
+}  // namespace heal

@@ -1,0 +1,148 @@
+// The healer behind healer.hpp; its parts are in healer.cpp (the loop of one incident and its end),
+// healer_decision.cpp (who may act), healer_attempt.cpp (acting, looking, taking back) and
+// healer_recovery.cpp (after a restart).
+#pragma once
+
+#include "service/healer_parts.hpp"
+
+namespace heal {
+
+class HealerImpl final : public Healer {
+public:
+    explicit HealerImpl(Shared& shared) : s_(shared) {}
+
+    std::string occurred(
+        const std::string& fingerprint, const std::string& environment, std::uint64_t count, Time at
+    ) override;
+
+    bool recurred_after_healing(const std::string& fingerprint, const std::string& environment, Time at)
+        override;
+
+    bool is_quiet(const std::string& fingerprint, const std::string& environment) const override;
+
+    void open(Incident incident, std::vector<Candidate> candidates) override;
+
+    asio::awaitable<result<void>> recover() override;
+
+    void take_up(std::vector<sql::TakenOver> taken) override;
+    asio::awaitable<void> abandon() override;
+    void catch_up(const sql::ClaimedCount& count) override;
+    void learn_held(sql::HeldEvent held) override;
+
+    result<void> approve(const std::string& event, const std::string& strategy, const std::string& actor)
+        override;
+
+    result<void> reject(const std::string& event, const std::string& reason, const std::string& actor)
+        override;
+
+    void set_paused(std::optional<bool> paused, std::string reason) override;
+
+    void holds_changed() override;
+    void strategies_changed() override { quiet_.clear(); }
+    std::size_t open_count() const override { return runs_.size(); }
+    const GuardCounters& guard_counters() const override { return counters_; }
+    const OutcomeBook& outcomes() const override { return book_; }
+
+    void housekeeping() override;
+
+    asio::awaitable<void> stop(std::chrono::milliseconds grace) override;
+
+private:
+    struct Quiet {
+        Time until;
+        Duration span{0};
+    };
+
+    // --- small helpers
+    // --------------------------------------------------------------------------------------------
+
+    void submit(const char* what, Store::Job job);
+
+    static void put(Run& run, HealingInput in);
+
+    Run* asked(const std::string& event) const;
+    Error not_asked(const std::string& event) const;
+
+    void keep_quiet(const std::string& key, Time from);
+
+    Store::Job store_event(const Run& run);
+
+    void start(RunPtr run);
+    void take_up(sql::OpenEvent event, std::vector<sql::AttemptRow> attempts);
+
+    /// True: this node heals the incident.
+    asio::awaitable<bool> claimed(Run& run);
+    /// What the other nodes did counts for the guards here.
+    asio::awaitable<void> look_at_other_nodes();
+    bool ending() const { return stopping_ || abandoning_; }
+
+    // --- the loop of one incident
+    // ---------------------------------------------------------------------------------
+
+    asio::awaitable<void> drive(RunPtr run);
+
+    /// Assesses those that want to be asked, moves the confidence by what was learned, ranks.
+    asio::awaitable<void> rank_candidates(Run& run);
+
+    void restore_episodes(const std::vector<sql::EpisodeRow>& rows);
+    /// Where an incident stood before the restart; what was tried then is not tried again.
+    HealingInput resume_input(Run& run);
+
+    StrategyCall make_call(
+        const Run& run,
+        const Candidate& c,
+        std::string attempt,
+        std::chrono::milliseconds timeout,
+        bool dry_run
+    ) const;
+
+    std::string decision_json(const Run& run) const;
+
+    // --- performing orders
+    // ----------------------------------------------------------------------------------------
+
+    asio::awaitable<std::optional<HealingInput>> perform(Run& run, const HealingOrder& order);
+
+    /// Looks at what it depends on and at its groups, where the inventory names any.
+    asio::awaitable<void> look_around(Run& run);
+    /// What it depends on is down: that is an incident of its own, and the one to heal.
+    void open_dependency(const Run& run, const DependencyHealth& dependency);
+    bool must_look_around(const Run& run, const Candidate& candidate) const;
+    HealingInput consider(Run& run, const order::Consider& o);
+    /// Is the target healthy again although nothing was done for this incident?
+    asio::awaitable<std::optional<HealingInput>> look(Run& run);
+    void episode_opened(const Incident& incident);
+
+    asio::awaitable<std::optional<HealingInput>> write_intent(Run& run, std::size_t index);
+
+    void start_execution(Run& run, std::shared_ptr<IntentGate> intent);
+
+    asio::awaitable<std::optional<HealingInput>> execute(Run& run, std::size_t index);
+
+    asio::awaitable<std::optional<HealingInput>> check(Run& run, std::size_t index);
+
+    asio::awaitable<std::optional<HealingInput>> undo(Run& run, std::size_t index);
+
+    void verified(Run& run, const order::Verified& o);
+
+    void move(Run& run, const order::Move& o);
+
+    void finish(Run& run, const order::Finish& o);
+
+    Shared& s_;
+    std::map<std::string, RunPtr> runs_;
+    std::map<std::string, sql::HeldEvent> held_;
+    std::map<std::string, Quiet> quiet_;
+    std::map<std::string, std::string> excluded_;
+    History history_;
+    Episodes episodes_;
+    StormWatch storm_;
+    bool history_loaded_ = false;
+    OutcomeBook book_;
+    GuardCounters counters_;
+    std::optional<bool> paused_;
+    std::string pause_reason_;
+    bool stopping_ = false, abandoning_ = false, unsettled_ = false;
+};
+
+}  // namespace heal

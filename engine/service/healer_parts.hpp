@@ -1,0 +1,127 @@
+// What the parts of the healer share: one incident under way, one attempt under way, and the ledger that
+// records its effects. Internal to service/healer*.cpp. @thread the event loop's
+#pragma once
+
+#include "service/healer.hpp"
+#include "store/brain_store.hpp"
+
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace heal {
+
+namespace asio = boost::asio;
+
+/// An error is healed once per environment.
+inline std::string key_of(const std::string& fingerprint, const std::string& environment) {
+    return fingerprint + '\x1f' + environment;
+}
+
+/// Longest time a fingerprint that could not be healed is left alone.
+inline constexpr Duration longest_quiet = std::chrono::hours{1};
+
+/// How far back guards look: a day for the budget and the breaker, and what a clock may be wrong.
+inline constexpr Duration history_kept = std::chrono::hours{26};
+
+/// The whole call as text, so that a restart can repeat it exactly, and back.
+std::string to_text(const StrategyCall& call);
+StrategyCall call_from(const std::string& attempt, const std::string& text);
+
+/// Whether the intent of an attempt is stored. Its strategy is called while the commit runs; its effects wait
+/// for this.
+struct IntentGate {
+    explicit IntentGate(asio::io_context& io) : wake(io, asio::steady_timer::time_point::max()) {}
+    void settle(result<void> result) {
+        stored = std::move(result);
+        wake.cancel();
+    }
+    asio::awaitable<result<void>> wait() {
+        boost::system::error_code ignored;
+        while (!stored) co_await wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        co_return *stored;
+    }
+    std::optional<result<void>> stored;
+    asio::steady_timer wake;
+};
+
+/// Records every effect of an attempt before it happens and how it ended.
+class AttemptLedger final : public EffectLedger {
+public:
+    /// @param intent  null: stored long ago
+    AttemptLedger(
+        Shared& shared, std::string attempt, std::string event, std::shared_ptr<IntentGate> intent = nullptr
+    )
+        : shared_(shared),
+          attempt_(std::move(attempt)),
+          event_(std::move(event)),
+          intent_(std::move(intent)) {}
+
+    asio::awaitable<result<void>> intent_durable() override;
+
+    asio::awaitable<result<void>> begin(Effect effect) override;
+
+    void end(EffectResult r) override;
+
+    void log(Level level, std::string message, json::object fields, double progress) override;
+
+private:
+    /// A node that was stopped for a while must not act on what another one heals by now: errc::denied.
+    result<void> still_ours() const;
+
+    Shared& shared_;
+    std::string attempt_, event_;
+    std::shared_ptr<IntentGate> intent_;
+    std::map<std::pair<std::string, std::int64_t>, std::int64_t> undoes_;
+    std::map<std::pair<std::string, std::int64_t>, std::string> summaries_;
+};
+
+/// A strategy's execute under way.
+struct Execution {
+    explicit Execution(asio::io_context& io) : wake(io, asio::steady_timer::time_point::max()) {}
+    asio::awaitable<StrategyReply> wait() {
+        boost::system::error_code ignored;
+        while (!reply) co_await wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        co_return std::move(*reply);
+    }
+    std::optional<StrategyReply> reply;
+    Duration started{0};
+    asio::steady_timer wake;
+};
+
+/// One open incident.
+struct Run {
+    Run(asio::io_context& io, Incident in) : incident(std::move(in)), wake(io) {}
+    Incident incident;
+    json::object target;
+    std::vector<ProbeSettings> probes;
+    std::optional<HealingMachine> machine;
+    std::deque<HealingInput> inbox;
+    asio::steady_timer wake;
+    std::optional<Duration> due;  ///< steady time of the machine's wait
+    std::vector<Candidate> unranked;
+    std::string attempt, approver;
+    StrategyCall call;
+    std::shared_ptr<Execution> execution;
+    bool dry_run = false, executing = false, resumed = false;
+    bool break_glass = false;  ///< the approver overrides what protects against haste
+    bool stored = true;        ///< false: its row could not be written, the next write tries again
+    unsigned attempts = 0;
+    json::array verdicts;
+    std::optional<Time> ill_since;                              ///< see TargetHealth
+    std::optional<TargetHealth> health;                         ///< of its own probes, as last looked at
+    std::optional<std::vector<GroupHealth>> groups;             ///< as last looked at
+    std::optional<std::vector<DependencyHealth>> dependencies;  ///< likewise
+    Evidence evidence;
+    std::vector<sql::AttemptRow> earlier;  ///< of before a restart
+};
+using RunPtr = std::shared_ptr<Run>;
+
+}  // namespace heal

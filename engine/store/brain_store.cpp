@@ -1,0 +1,137 @@
+#include "store/brain_store.hpp"
+
+#include "base/json.hpp"
+
+namespace heal::sql {
+namespace {
+
+using std::string_view;
+
+Value time_or_null(const std::optional<Time>& t) { return t ? Value{t->us} : Value{nullptr}; }
+std::optional<Time> time_at(const Row& r, int column) {
+    if (r.is_null(column)) return std::nullopt;
+    return Time{r.integer(column)};
+}
+result<void> done(result<std::int64_t>&& outcome) {
+    if (!outcome) return outcome.error();
+    return {};
+}
+
+}  // namespace
+
+result<void> insert_hold(Database& db, const Hold& h) {
+    constexpr Statement insert{
+        "insert healing_holds",
+        "INSERT INTO healing_holds (id, kind, scope, name, reason, actor, starts_at, ends_at, lifted_at, "
+        "lifted_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, NULL, '')"};
+    const std::string reason = to_valid_utf8(h.reason), name = to_valid_utf8(h.name);
+    return done(db.run(
+        insert,
+        {string_view{h.id},
+         string_view{to_string(h.kind)},
+         string_view{to_string(h.scope)},
+         string_view{name},
+         string_view{reason},
+         string_view{h.actor},
+         h.starts.us,
+         time_or_null(h.ends)}
+    ));
+}
+
+result<bool> lift_hold(Database& db, const std::string& id, const std::string& actor, Time now) {
+    constexpr Statement update{
+        "lift healing_holds",
+        "UPDATE healing_holds SET lifted_at = $2, lifted_by = $3 WHERE id = $1 AND lifted_at IS NULL AND "
+        "(ends_at IS NULL OR ends_at > $2)"};
+    auto changed = db.run(update, {string_view{id}, now.us, string_view{actor}});
+    if (!changed) return changed.error();
+    return *changed > 0;
+}
+
+result<std::vector<Hold>> load_holds(Database& db, Time now) {
+    constexpr Statement select{
+        "select healing_holds",
+        "SELECT id, kind, scope, name, reason, actor, starts_at, ends_at FROM healing_holds WHERE lifted_at "
+        "IS NULL AND (ends_at IS NULL OR ends_at > $1) ORDER BY starts_at, id"};
+    std::vector<Hold> holds;
+    bool readable = true;
+    HEAL_TRY(db.query(select, {now.us}, [&](const Row& r) {
+        Hold h;
+        h.id = r.text(0);
+        readable = parse_hold_kind(r.text(1), h.kind) && parse_hold_scope(r.text(2), h.scope) && readable;
+        h.name = r.text(3);
+        h.reason = r.text(4);
+        h.actor = r.text(5);
+        h.starts = Time{r.integer(6)};
+        h.ends = time_at(r, 7);
+        holds.push_back(std::move(h));
+    }));
+    if (!readable) return fail(errc::corrupt, "healing_holds has a row that this heald cannot read");
+    return holds;
+}
+
+result<std::vector<AttemptFact>> load_facts(Database& db, Time from) {
+    constexpr Statement select{
+        "select facts of attempts",
+        "SELECT id, event_id, fingerprint, target, strategy, started_at, ended_at, service_name, risk, "
+        "verified, harm, build FROM healing_results WHERE dry_run = 0 AND (started_at >= $1 OR state IN "
+        "('started', 'executed')) ORDER BY started_at, id"};
+    std::vector<AttemptFact> facts;
+    HEAL_TRY(db.query(select, {from.us}, [&](const Row& r) {
+        AttemptFact f{r.text(0), r.text(1), r.text(2), r.text(3), r.text(4), Time{r.integer(5)}};
+        f.ended = time_at(r, 6);
+        f.service = r.text(7);
+        parse_risk(r.text(8), f.risk);
+        const std::string verified = r.text(9);
+        f.result = !r.text(10).empty()          ? FactResult::failed
+                   : verified == "succeeded"    ? FactResult::succeeded
+                   : verified == "failed"       ? FactResult::failed
+                   : verified == "did_not_hold" ? FactResult::relapsed
+                                                : FactResult::none;
+        f.build = r.text(11);
+        facts.push_back(std::move(f));
+    }));
+    return facts;
+}
+
+result<std::vector<EpisodeRow>> load_episodes(Database& db, Time from) {
+    constexpr Statement select{
+        "select episodes",
+        "SELECT id, target, service_name, environment, opened_at, COALESCE(healed_at, closed_at) FROM "
+        "self_heal_events WHERE closed_at IS NULL OR opened_at >= $1 OR COALESCE(healed_at, closed_at) >= $1 "
+        "ORDER BY opened_at, id"};
+    std::vector<EpisodeRow> rows;
+    HEAL_TRY(db.query(select, {from.us}, [&](const Row& r) {
+        rows.push_back({r.text(0), r.text(1), r.text(2), r.text(3), Time{r.integer(4)}, time_at(r, 5)});
+    }));
+    return rows;
+}
+
+result<void> set_attempt_risk(Database& db, const std::string& attempt, Risk risk) {
+    constexpr Statement update{
+        "set risk of healing_results", "UPDATE healing_results SET risk = $2 WHERE id = $1"};
+    return done(db.run(update, {string_view{attempt}, string_view{to_string(risk)}}));
+}
+
+result<void> set_attempt_harm(Database& db, const std::string& attempt, const std::string& harm) {
+    constexpr Statement update{
+        "set harm of healing_results", "UPDATE healing_results SET harm = $2 WHERE id = $1"};
+    const std::string text = to_valid_utf8(harm);
+    return done(db.run(update, {string_view{attempt}, string_view{text}}));
+}
+
+result<std::vector<VerifiedAttempt>> load_verified_attempts(Database& db, Time from) {
+    constexpr Statement select{
+        "select verified attempts",
+        "SELECT r.fingerprint, e.environment, r.strategy, r.verified FROM healing_results r JOIN "
+        "self_heal_events e ON e.id = r.event_id WHERE r.dry_run = 0 AND r.verified IN ('succeeded', "
+        "'failed', "
+        "'did_not_hold') AND r.started_at >= $1 ORDER BY r.started_at, r.id"};
+    std::vector<VerifiedAttempt> rows;
+    HEAL_TRY(db.query(select, {from.us}, [&](const Row& r) {
+        rows.push_back({r.text(0), r.text(1), r.text(2), r.text(3) != "succeeded"});
+    }));
+    return rows;
+}
+
+}  // namespace heal::sql
