@@ -24,6 +24,7 @@ public:
     Commands(CLI::App& app, const CommandContext& context) : c_(context) {
         holds(app);
         guards(app);
+        why(app);
     }
 
 private:
@@ -86,6 +87,21 @@ private:
         lift->callback([this] {
             const auto answer = ask("DELETE", "/api/v1/holds/" + escape(id_));
             if (!json_wanted(answer)) fmt::print("lifted\n");
+        });
+    }
+
+    void why(CLI::App& app) {
+        auto* why = app.add_subcommand(
+            "why", "why an event went as it did; exit 1 when the ranking cannot be computed again"
+        );
+        why->add_option("event", id_)->required();
+        why->callback([this] {
+            const auto answer = ask("GET", "/api/v1/healing/events/" + escape(id_) + "/why");
+            const auto* equal = object_at(answer, "ranking").if_contains("equal");
+            c_.exit_code = equal && equal->is_bool() && !equal->get_bool() ? 1 : 0;
+            if (json_wanted(answer)) return;
+            for (const auto& line : array_at(answer, "lines"))
+                fmt::print("{}\n", plain(view(line.as_string())));
         });
     }
 

@@ -60,6 +60,11 @@ struct VerifyPolicy {
         std::chrono::hours{24};  ///< third horizon: a recurrence within it turns healed into did_not_hold
 };
 
+/// Verified outcomes at one level of evidence, decayed.
+struct Learned {
+    double good = 0, bad = 0;
+};
+
 /// A strategy that fits an incident, with every number that ranked it.
 struct Candidate {
     StrategyInfo info;
@@ -71,6 +76,7 @@ struct Candidate {
     VerifyPolicy verify;
     json::object config;                        ///< parameters, checked against info.parameters
     std::uint64_t successes = 0, failures = 0;  ///< verified outcomes that moved the confidence
+    std::vector<Learned> learned;               ///< coarse to fine: strategy, with service, with fingerprint
     std::string note;                           ///< why it is out; "" when it is in
 };
 

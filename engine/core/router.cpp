@@ -65,15 +65,29 @@ double OutcomeBook::confidence(
     const std::string& service,
     Time now
 ) const {
-    double value = std::clamp(prior, 0.0, 1.0);
+    return learned_confidence(prior, learned(strategy, fingerprint, service, now));
+}
+
+std::vector<Learned> OutcomeBook::learned(
+    const std::string& strategy, const std::string& fingerprint, const std::string& service, Time now
+) const {
+    std::vector<Learned> out;
     for (const auto& k :
          {key(strategy, '*', ""), key(strategy, 's', service), key(strategy, 'f', fingerprint)}) {
         const auto it = counts_.find(k);
-        if (it == counts_.end()) continue;
-        const double factor = decay(it->second.at, now);
-        const double s = it->second.successes * factor, f = it->second.failures * factor;
-        value = (value * prior_weight + s) / (prior_weight + s + f);
+        const double factor = it == counts_.end() ? 0 : decay(it->second.at, now);
+        out.push_back(
+            it == counts_.end() ? Learned{}
+                                : Learned{it->second.successes * factor, it->second.failures * factor}
+        );
     }
+    return out;
+}
+
+double learned_confidence(double prior, std::span<const Learned> levels) {
+    double value = std::clamp(prior, 0.0, 1.0);
+    for (const auto& l : levels)
+        value = (value * OutcomeBook::prior_weight + l.good) / (OutcomeBook::prior_weight + l.good + l.bad);
     return value;
 }
 

@@ -39,11 +39,19 @@ public:
         Time now
     ) const;
 
+    /// The evidence behind it: the strategy in all, with the service, with the fingerprint.
+    std::vector<Learned> learned(
+        const std::string& strategy, const std::string& fingerprint, const std::string& service, Time now
+    ) const;
+
     static constexpr double prior_weight = 4;  // outcomes; docs/adr/0005-ranking.md
 
 private:
     std::map<std::string, Counts> counts_;
 };
+
+/// The prior moved by evidence, coarse to fine; each coarser value is the prior of the finer one. In [0,1].
+double learned_confidence(double prior, std::span<const Learned> levels);
 
 /// Best first: higher priority wins, equal priority is decided by effective confidence, then by name (so that
 /// it is the same everywhere). Candidates with a note, or below their floor (which sets a note), come last

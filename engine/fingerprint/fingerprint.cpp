@@ -183,6 +183,7 @@ std::uint64_t number_of(std::string_view hex) noexcept {
 
 constexpr std::size_t cache_sets = 1 << 13;  // 4 ways each: 32 Ki patterns, 1 MB
 constexpr std::size_t ways = 4;
+constexpr std::size_t shape_sets = 1 << 14;  // 65 536 shapes, 4 MB at most
 
 }  // namespace
 
@@ -211,14 +212,35 @@ Explanation explain(std::string_view service, std::string_view raw_line, std::st
     return e;
 }
 
-/// 4-way sets; the newest entry of a full set replaces in turn.
+/// 4-way sets; the newest entry of a full set replaces in turn. Begins with 8 KiB, grows by four.
 struct Scanner::Slots {
     struct Slot {
         Key key;
         std::uint64_t id;
         bool used;
     };
-    ZeroPages<Slot> pages{cache_sets * ways};
+    std::size_t sets = 64, pushed_out = 0;
+    ZeroPages<Slot> pages{sets * ways};
+
+    Slot* set_of(const Key& key) noexcept { return pages.data() + (key.low & (sets - 1)) * ways; }
+    Slot& place(const Key& key, std::uint64_t turn) noexcept {
+        Slot* const set = set_of(key);
+        for (std::size_t i = 0; i < ways; ++i) {
+            if (!set[i].used) return set[i];
+        }
+        ++pushed_out;
+        return set[turn % ways];
+    }
+    void grow() {
+        ZeroPages<Slot> old = std::move(pages);
+        const std::size_t count = sets * ways;
+        sets *= 4;
+        pages = ZeroPages<Slot>{sets * ways};
+        pushed_out = 0;
+        for (std::size_t i = 0; i < count; ++i) {
+            if (old.data()[i].used) place(old.data()[i].key, i) = old.data()[i];
+        }
+    }
 };
 
 Scanner::Scanner(std::string service, std::uint64_t seed_low, std::uint64_t seed_high)
@@ -227,7 +249,7 @@ Scanner::Scanner(std::string service, std::uint64_t seed_low, std::uint64_t seed
       seed_high_(seed_high),
       slots_(std::make_unique<Slots>()),
       shape_(std::make_unique<ShapeHash>(seed_low ^ 0x5851F42D4C957F2DULL, seed_high)),
-      memo_(std::make_unique<ShapeMemo>()),
+      memo_(std::make_unique<ShapeMemo>(shape_sets)),
       reader_(std::make_unique<LineReader>()) {}
 
 Scanner::~Scanner() = default;
@@ -288,25 +310,20 @@ Scanner::Known Scanner::known(std::string_view message, DigitWatch* line, bool w
     return known;
 }
 
-Key Scanner::key(std::string_view message) { return known(message, nullptr, false).key; }
+Key Scanner::key(std::string_view message, DigitWatch* watch) { return known(message, watch, false).key; }
 
 std::uint64_t Scanner::id(std::string_view message) { return known(message, nullptr, true).id; }
 
 std::uint64_t Scanner::id_of(const Key& k, std::string_view message) {
-    Slots::Slot* const set = slots_->pages.data() + (k.low & (cache_sets - 1)) * ways;
+    Slots::Slot* const set = slots_->set_of(k);
     for (std::size_t i = 0; i < ways; ++i) {
         if (set[i].used && set[i].key == k) return set[i].id;
     }
-    const std::size_t victim = ++misses_ % ways;
-    std::size_t place = victim;
-    for (std::size_t i = 0; i < ways; ++i) {
-        if (!set[i].used) {
-            place = i;
-            break;
-        }
-    }
-    set[place] = {k, number_of(digest_of(service_, pattern_of(message), {})), true};
-    return set[place].id;
+    ++misses_;
+    const std::uint64_t id = number_of(digest_of(service_, pattern_of(message), {}));
+    if (slots_->pushed_out > slots_->sets && slots_->sets < cache_sets) slots_->grow();
+    slots_->place(k, misses_) = {k, id, true};
+    return id;
 }
 
 std::uint64_t Scanner::id_of_line(std::string_view raw_line) {

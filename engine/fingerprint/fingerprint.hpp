@@ -86,7 +86,9 @@ public:
     Scanner& operator=(Scanner&&) noexcept;
 
     /// Key of a message without header.
-    Key key(std::string_view message);
+    /// @param watch  told of the digits that decided when the message is a part of what it watches; may be
+    /// null
+    Key key(std::string_view message, DigitWatch* watch = nullptr);
     /// First 64 bits of the SHA-256 digest, that is the public id as a number. Message without header.
     std::uint64_t id(std::string_view message);
     /// The same for a raw line, whose message LineReader (reader.hpp) finds.

@@ -4,6 +4,7 @@
 #include "fingerprint/shape.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 namespace heal::fingerprint {
@@ -257,9 +258,17 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog, DigitW
     return 0;
 }
 
-bool is_name_char(char c) noexcept {
-    return is_alpha(c) || is_digit(c) || c == '_' || c == '-' || c == '.' || c == '/' || c == '$' || c == '@';
+constexpr std::array<bool, 256> make_name_chars() {
+    std::array<bool, 256> table{};
+    for (unsigned i = 0; i < 256; ++i) {
+        const char c = static_cast<char>(i);
+        table[i] = is_alpha(c) || is_digit(c) || c == '_' || c == '-' || c == '.' || c == '/' || c == '$' ||
+                   c == '@';
+    }
+    return table;
 }
+constexpr std::array<bool, 256> name_chars = make_name_chars();
+bool is_name_char(char c) noexcept { return name_chars[static_cast<unsigned char>(c)]; }
 
 /// End of the bracket group that opens at p (nested ones counted), or 0 when it does not close within the
 /// header's bound.
@@ -379,6 +388,7 @@ struct Cutter {
     bool more_timestamps() noexcept {
         bool syslog = false;
         std::size_t q = p;
+        if (q >= s.size() || (!is_digit(s[q]) && s[q] != '[' && s[q] != '(' && !is_upper(s[q]))) return false;
         if (at(s, q, '[') || at(s, q, '(')) ++q;
         q = skip_blanks(s, q);
         // Kernel uptime: [   12.345678]

@@ -169,32 +169,28 @@ bool is_function_word(std::uint64_t hash) noexcept {
     return std::binary_search(words.begin(), words.end(), hash);
 }
 
-bool model_says_value(
-    std::uint64_t before,
-    std::uint64_t previous,
-    char glue,
-    std::string_view w,
-    std::uint64_t hash,
-    bool closed
+Verdict model_verdict(
+    std::uint64_t before, std::uint64_t previous, char glue, std::string_view w, std::uint64_t hash
 ) noexcept {
     if (glue == '[') {
         // An index in capitals that no message has as text: [LNKF].
         bool capitals = w.size() >= 3;
         for (const char c : w) capitals = capitals && c >= 'A' && c <= 'Z';
-        if (capitals && find(hash, word_kind) == 0) return true;
+        if (capitals && find(hash, word_kind) == 0) return {true, false};
     }
     const Evidence e = evidence_of(before, previous, glue, hash);
-    if (e.after == 0) return false;
+    if (e.after == 0) return {};
     // Behind a colon stands text more often than not; only clear labels count.
-    if (glue == ':' && e.after < 15) return false;
-    if (closed && glue == ' ' && e.pair == 0 && w.size() >= 2 && is_kind(previous) &&
-        !is_function_word(hash) && !is_state(w, hash))
-        return true;
+    if (glue == ':' && e.after < 15) return {};
+    Verdict verdict;
+    verdict.if_closed = glue == ' ' && e.pair == 0 && w.size() >= 2 && is_kind(previous) &&
+                        !is_function_word(hash) && !is_state(w, hash);
     const int context = static_cast<int>(e.after_two != 0 ? e.after_two : e.after);
-    if (w.size() < 2 && context < 12) return false;
+    if (w.size() < 2 && context < 12) return verdict;
     // Seen as text right here: text.
-    if (e.pair >= 2) return false;
-    return context * 2 - static_cast<int>(e.word) * 2 - static_cast<int>(e.pair) >= threshold;
+    if (e.pair >= 2) return verdict;
+    verdict.value = context * 2 - static_cast<int>(e.word) * 2 - static_cast<int>(e.pair) >= threshold;
+    return verdict;
 }
 
 }  // namespace heal::fingerprint

@@ -85,17 +85,16 @@ consteval std::uint64_t word_hash(std::string_view w) {
     return multiply(h ^ load(p, n), 0xE7037ED1A0B428DBULL) | 1;
 }
 
-/// True when `w` stands where an argument stands and is not known as text there.
+/// What the model says about a word in its place.
+struct Verdict {
+    bool value = false;      ///< an argument stands there and w is not known as text there
+    bool if_closed = false;  ///< the same when the phrase ends behind w: the message, a mark, a value or a
+                             ///< function word follows
+};
 /// @param before, previous  folded hashes of the two words to the left, 0: none
 /// @param glue              the last mark between the previous word and w; a blank when there was none
-/// @param closed            the phrase ends behind w: the message, a mark, a value or a function word follows
-bool model_says_value(
-    std::uint64_t before,
-    std::uint64_t previous,
-    char glue,
-    std::string_view w,
-    std::uint64_t hash,
-    bool closed
+Verdict model_verdict(
+    std::uint64_t before, std::uint64_t previous, char glue, std::string_view w, std::uint64_t hash
 ) noexcept;
 
 /// Is it a noun that names a kind of thing (service, table, queue …), whose name may follow?

@@ -136,13 +136,14 @@ Line LineReader::inner(std::string_view text, DigitWatch& watch, int depth) {
         return line;
     }
     // rsyslog writes the line ends within a message as #012.
-    if (const auto end = line.message.find("#012"); end != std::string_view::npos && end > 0) {
-        watch.saw(line.message.substr(end + 1, 3));
-        line.message = line.message.substr(0, end);
-    } else if (const auto hash = line.message.find('#'); hash != std::string_view::npos) {
-        // With other digits it might have been one.
-        for (auto at = hash; at != std::string_view::npos; at = line.message.find('#', at + 1)) {
-            if (has_shape(line.message.substr(at), "#000")) watch.saw(line.message.substr(at + 1, 3));
+    for (auto at = line.message.find('#'); at != std::string_view::npos;
+         at = line.message.find('#', at + 1)) {
+        if (!has_shape(line.message.substr(at), "#000")) continue;
+        const auto digits = line.message.substr(at + 1, 3);
+        watch.saw(digits);
+        if (digits == "012" && at > 0) {
+            line.message = line.message.substr(0, at);
+            break;
         }
     }
     return line;
@@ -248,8 +249,12 @@ bool LineReader::logfmt(std::string_view text, Line& ret) {
 }
 
 bool LineReader::access(std::string_view text, DigitWatch& watch, Line& ret) {
-    const auto open = text.substr(0, 130).find(" [");
+    // A search for the bracket alone stops less often than one for the blank before it.
+    std::size_t open = text.substr(0, 130).find('[');
+    while (open != std::string_view::npos && (open == 0 || text[open - 1] != ' '))
+        open = text.substr(0, 130).find('[', open + 1);
     if (open == std::string_view::npos) return false;
+    --open;
     const auto close = text.substr(0, open + 44).find("] \"", open);
     if (close == std::string_view::npos) return false;
     const auto request_end = text.find("\" ", close + 3);

@@ -109,14 +109,15 @@ private:
     }
 
     // A word without a digit: text, unless syntax and context say that it is a value.
-    void word(std::string_view w) noexcept {
+    void word(std::string_view w, bool joined = false) noexcept {
         const std::uint64_t h = folded_hash(w);
-        if (label_ && glue_ == ':' && w.find('_') != std::string_view::npos) {
-            label_ = false;
+        if (glue_ == ':' && !label_.empty() && w.find('_') != std::string_view::npos &&
+            is_field_label(label_)) {
+            label_ = {};
             value(Rule::position, w);
             return;
         }
-        label_ = is_field_label(w);
+        label_ = w;
         if (glue_ == ' ' && is_user_name(w, h)) {
             value(Rule::position, w);
             return;
@@ -125,7 +126,7 @@ private:
             value(Rule::number, w);
             return;
         }
-        if (stands_for_value(w)) {
+        if (stands_for_value(w, joined)) {
             value(Rule::position, w);
             after_position_ = true;
             return;
@@ -201,7 +202,7 @@ private:
     }
 
     /// Places where a word is a value whatever word it is.
-    bool stands_for_value(std::string_view w) const noexcept {
+    bool stands_for_value(std::string_view w, bool joined) const noexcept {
         static constexpr std::uint64_t for_ = word_hash("for"), from = word_hash("from");
         const std::size_t p = end_of(w);
         const char next = p < s_.size() ? s_[p] : '\0';
@@ -235,7 +236,7 @@ private:
         // cron's `(root) CMD (…)`
         if (glue_ == '(' && next == ')' && w.data() == s_.data() + 1) return true;
         // `umount of data-volume`, `using ehci_pci`: a made-up name that no message has as text
-        if (glue_ == ' ' && previous_ != no_word && is_made_up(w) && is_preposition(previous_) &&
+        if (joined && glue_ == ' ' && previous_ != no_word && is_made_up(w) && is_preposition(previous_) &&
             !is_known_word(folded_hash(w)))
             return true;
         // `for deploy from 10.0.0.9`
@@ -510,13 +511,15 @@ private:
     }
 
     /// {"a": 1}, {'a': 1}, [{…}], ["a", …]: an object printed in whole. Its end, or 0.
-    std::size_t literal(std::size_t p) const noexcept {
+    std::size_t literal(std::size_t p) noexcept {
         std::size_t q = p;
         while (q < s_.size() && q < p + 4 && (s_[q] == '{' || s_[q] == '[' || s_[q] == ' ')) ++q;
         if (q == p || q >= s_.size() || (s_[q] != '"' && s_[q] != '\'')) return 0;
         bool brace = false;
         for (std::size_t i = p; i < q; ++i) brace = brace || s_[i] == '{';
-        if (!brace) return 0;
+        // Few tries for each message: braces that never close would make this quadratic.
+        if (!brace || literal_tries_ == 8) return 0;
+        ++literal_tries_;
         int depth = 0;
         const std::size_t limit = std::min(s_.size(), p + 4000);
         for (q = p; q < limit; ++q) {
@@ -906,12 +909,19 @@ private:
                 const std::uint8_t tk = classes_of(tail);
                 if ((hk & cls_join) == 0 || (tk & cls_digit) == 0 ||
                     head.find('.') == std::string_view::npos) {
+                    // label:label:… without end would be looked at again and again.
+                    if (labels_ >= 16) {
+                        value(Rule::identifier, t);
+                        return;
+                    }
+                    ++labels_;
                     if ((hk & cls_join) != 0)
                         name(head);
                     else
                         word(head);
                     mark(':');
                     if (!tail.empty()) piece(tail, tk, false);
+                    --labels_;
                     return;
                 }
             }
@@ -986,17 +996,19 @@ private:
                 return;
             }
         }
-        word(t);
+        word(t, true);
     }
 
     /// eth0, wlan1: the kind of device is text, its number is not. Length of the stem, or 0.
     std::size_t device_stem(std::string_view t) const noexcept {
+        static constexpr std::uint64_t interface = word_hash("interface");
+        // `device eth0`: a name like any other.
+        if (glue_ == ' ' && previous_ != no_word && previous_ != interface && is_kind(previous_)) return 0;
         const std::size_t n = t.size() - 1;
         if (n < 2 || n > 5 || !is_digit(t[n])) return 0;
         for (std::size_t i = 0; i < n; ++i) {
             if (t[i] < 'a' || t[i] > 'z') return 0;
         }
-        static constexpr std::uint64_t interface = word_hash("interface");
         return previous_ == interface || is_device_stem(t.substr(0, n)) ? n : 0;
     }
 
@@ -1024,8 +1036,10 @@ private:
     std::uint64_t previous_ = no_word,
                   before_previous_ = no_word;  ///< folded hashes of the words to the left
     char glue_ = ' ';                          ///< last mark since the previous word
-    bool container_ = false;                   ///< the word to the left names a collection
-    bool key_before_ = false, text_key_ = false, after_position_ = false, label_ = false;
+    int literal_tries_ = 0, labels_ = 0;
+    bool container_ = false;  ///< the word to the left names a collection
+    bool key_before_ = false, text_key_ = false, after_position_ = false;
+    std::string_view label_;       ///< the last word
     bool previous_lower_ = false;  ///< the word to the left begins in lower case
     bool listed_ = false;          ///< a value, and perhaps a comma since
     bool after_number_ = false;    ///< a value with a number in it, and perhaps blanks or a comma since
@@ -1034,7 +1048,8 @@ private:
 
 template <class Sink>
 bool Scan<Sink>::is_position(std::string_view w, std::uint64_t h) const noexcept {
-    return model_says_value(before_previous_, previous_, glue_, w, h, closes_phrase(w));
+    const Verdict verdict = model_verdict(before_previous_, previous_, glue_, w, h);
+    return verdict.value || (verdict.if_closed && closes_phrase(w));
 }
 
 }  // namespace heal::fingerprint

@@ -2,7 +2,9 @@
 
 #include "fingerprint/model.hpp"
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -110,36 +112,53 @@ Shape ShapeHash::scalar(std::string_view text, ShapeOf kind) const noexcept {
     return hash<ScalarBlock>(key_, text, kind);
 }
 
+ShapeMemo::Entry& ShapeMemo::place_in(Entry* set) noexcept {
+    for (std::size_t i = 0; i < ways; ++i) {
+        if (!set[i].used) return set[i];
+    }
+    ++pushed_out_;
+    for (std::size_t i = 0; i < ways; ++i) {
+        Entry& e = set[++hand_ % ways];
+        if (!e.recent) return e;
+        e.recent = false;
+    }
+    return set[++hand_ % ways];
+}
+
+void ShapeMemo::grow() {
+    const std::size_t sets = std::min((mask_ + 1) * 4, most_);
+    ZeroPages<Entry> larger{sets * ways};
+    for (std::size_t i = 0; i < (mask_ + 1) * ways; ++i) {
+        const Entry& e = entries_.data()[i];
+        if (e.used) place_in(larger.data() + (e.shape.low & (sets - 1)) * ways) = e;
+    }
+    entries_ = std::move(larger);
+    mask_ = sets - 1;
+    pushed_out_ = 0;
+}
+
 void ShapeMemo::put(
     const Shape& shape,
     const DigitWatch& watch,
     std::uint64_t key_low,
     std::uint64_t key_high,
     std::uint64_t id
-) noexcept {
+) {
     if (watch.refused()) return;
-    Entry* const set = entries_.data() + (shape.low & (sets - 1)) * ways;
-    Entry* place = nullptr;
-    for (std::size_t i = 0; i < ways && place == nullptr; ++i) {
-        if (!set[i].used) place = set + i;
-    }
-    for (std::size_t i = 0; i < ways && place == nullptr; ++i) {
-        Entry& e = set[++hand_ % ways];
-        if (!e.recent) place = &e;
-        e.recent = false;
-    }
-    if (place == nullptr) place = set + ++hand_ % ways;
-    place->shape = shape;
-    place->key_low = key_low;
-    place->key_high = key_high;
-    place->id = id;
-    place->count = watch.count_;
+    // A quarter as many were pushed out as there is room for.
+    if (pushed_out_ > mask_ && mask_ + 1 < most_) grow();
+    Entry& place = place_in(entries_.data() + (shape.low & mask_) * ways);
+    place.shape = shape;
+    place.key_low = key_low;
+    place.key_high = key_high;
+    place.id = id;
+    place.count = watch.count_;
     for (std::size_t i = 0; i < watch.count_; ++i) {
-        place->at[i] = watch.at_[i];
-        place->digit[i] = watch.digit_[i];
+        place.at[i] = watch.at_[i];
+        place.digit[i] = watch.digit_[i];
     }
-    place->used = true;
-    place->recent = false;
+    place.used = true;
+    place.recent = false;
 }
 
 }  // namespace heal::fingerprint

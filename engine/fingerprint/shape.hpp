@@ -85,7 +85,6 @@ private:
 /// 536 entries, nothing per line. One per thread.
 class ShapeMemo {
 public:
-    static constexpr std::size_t sets = 1 << 14;
     static constexpr std::size_t ways = 4;
 
     struct Entry {
@@ -98,12 +97,13 @@ public:
     };
     static_assert(sizeof(Entry) == 64);
 
-    ShapeMemo() : entries_(sets * ways) {}
+    /// @param most  sets of four entries at last; a power of two, at least 64
+    explicit ShapeMemo(std::size_t most) : most_(most), mask_(first_sets - 1), entries_(first_sets * ways) {}
 
     /// The entry for a text of this shape; null when none is known. Its digits are noted in `outer` when the
     /// text is a part of what that watches.
     Entry* find(const Shape& shape, std::string_view text, DigitWatch* outer) noexcept {
-        Entry* const set = entries_.data() + (shape.low & (sets - 1)) * ways;
+        Entry* const set = entries_.data() + (shape.low & mask_) * ways;
         for (std::size_t i = 0; i < ways; ++i) {
             Entry& e = set[i];
             if (e.shape != shape || !e.used) continue;
@@ -125,9 +125,15 @@ public:
         std::uint64_t key_low,
         std::uint64_t key_high,
         std::uint64_t id
-    ) noexcept;
+    );
 
 private:
+    static constexpr std::size_t first_sets = 64;
+
+    Entry& place_in(Entry* set) noexcept;
+    void grow();
+
+    std::size_t most_, mask_, pushed_out_ = 0;
     ZeroPages<Entry> entries_;
     std::uint32_t hand_ = 0;
 };

@@ -39,6 +39,12 @@ awaitable<Response> lift_hold(Engine& engine, Request request) {
     auto outcome = co_await brain->lift_hold(request.arguments[0], request.actor);
     co_return answer_of(std::move(outcome));
 }
+awaitable<Response> why(Engine& engine, Request request) {
+    auto* brain = engine.brain();
+    if (!brain) co_return starting();
+    auto outcome = co_await brain->why(request.arguments[0]);
+    co_return answer_of(std::move(outcome));
+}
 awaitable<Response> guards(Engine& engine, Request) {
     auto* brain = engine.brain();
     if (!brain) co_return starting();
@@ -65,6 +71,11 @@ std::vector<Route> brain_routes() {
          true,
          set_hold},
         {"DELETE", "/api/v1/holds/{id}", "Lift one", true, lift_hold},
+        {"GET",
+         "/api/v1/healing/events/{id}/why",
+         "Why it went as it did, in words; the ranking computed again",
+         false,
+         why},
         {"GET", "/api/v1/guards", "Each guard, what it protects from, its counters", false, guards},
         {"POST", "/api/v1/guards/drill", "Make each guard trip once on a made-up incident", true, drill},
     };

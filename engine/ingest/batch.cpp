@@ -75,17 +75,18 @@ void set_text(std::string& ret, std::string_view text, std::size_t max) {
 }  // namespace
 
 struct BatchBuilder::State {
-    // 88 bytes and its text: with the two index entries less than 300 bytes per known fingerprint (bench).
+    // 64 bytes and its text: with the index entries and the scanner's memo less than 300 bytes per known
+    // fingerprint (bench).
     struct Known {
         std::array<char, 32> digest{};  // binary; hex when it is handed out
-        std::string text;               // pattern, then signature
-        std::uint32_t pattern_size = 0;
-        std::uint32_t delta = 0;
-        std::uint64_t generation = 0;  // of the batch `delta` points into
-        bool fresh = true;             // met for the first time in this batch
+        std::unique_ptr<char[]> text;   // pattern, then signature
+        std::uint32_t pattern_size = 0, signature_size = 0;
+        std::uint32_t generation = 0;  // of the batch `delta` points into; comes round after 4e9 batches
+        std::uint32_t delta : 31 = 0;
+        std::uint32_t fresh : 1 = 1;  // met for the first time in this batch
 
-        std::string_view pattern() const { return std::string_view{text}.substr(0, pattern_size); }
-        std::string_view signature() const { return std::string_view{text}.substr(pattern_size); }
+        std::string_view pattern() const { return {text.get(), pattern_size}; }
+        std::string_view signature() const { return {text.get() + pattern_size, signature_size}; }
     };
 
     explicit State(const Clock& c) : clock(c) {}
@@ -95,9 +96,9 @@ struct BatchBuilder::State {
     fingerprint::Scanner scanner{{}, hash.part(0), hash.part(1)};
     Batch batch;
     bool time_read = false;
-    std::uint64_t generation = 1;
+    std::uint32_t generation = 1;
     std::unordered_map<std::uint64_t, Known*> texts;  // service, environment, pattern and stack, hashed
-    std::unordered_map<std::uint64_t, std::unique_ptr<Known>> prints;  // environment and digest, hashed
+    std::unordered_map<std::uint64_t, Known> prints;  // environment and digest, hashed
     std::size_t bytes_known = 0;
     std::string message_scratch, stack_scratch;
     std::shared_ptr<const fingerprint::Rules> current_rules, no_rules;
@@ -125,17 +126,33 @@ struct BatchBuilder::State {
         return current_rules->apply({service, component, message, stack}).fingerprint;
     }
 
+    // The last record of a delta, when it was counted by its shape.
+    struct Pending {
+        std::string line;
+        Time outer;
+        std::shared_ptr<LineAgain> again;  // null: none
+    };
+    std::vector<Pending> pending;  // by delta; longer than the deltas, its strings are used again
+
+    Time sane(Time time) {
+        const Time received = now();
+        return time.us != 0 && time >= received - oldest_event && time <= received + newest_event ? time
+                                                                                                  : received;
+    }
+
     Known& known(
         std::string_view service,
         std::string_view environment,
         std::string_view component,
         std::string_view message,
-        std::string_view stack
+        std::string_view stack,
+        fingerprint::DigitWatch* watch,
+        std::uint64_t& key
     ) {
         // Only rules look at the component and at the words of a message; without them all messages of one
         // pattern are one, and the scanner knows most of them by their shape.
-        std::uint64_t key = hash(environment, hash(service, 0));
-        key = current_rules ? hash(message, hash(component, key)) : hash(scanner.key(message), key);
+        key = hash(environment, hash(service, 0));
+        key = current_rules ? hash(message, hash(component, key)) : hash(scanner.key(message, watch), key);
         if (!stack.empty()) key = hash(stack, key);
         if (const auto found = texts.find(key); found != texts.end()) return *found->second;
         if (texts.size() >= known_texts || bytes_known > known_bytes) {
@@ -144,8 +161,8 @@ struct BatchBuilder::State {
             texts.clear();
             bytes_known = 0;
             for (auto i = prints.begin(); i != prints.end();) {
-                if (i->second->generation == generation) {
-                    bytes_known += size_of(*i->second);
+                if (i->second.generation == generation) {
+                    bytes_known += size_of(i->second);
                     ++i;
                 } else {
                     i = prints.erase(i);
@@ -156,19 +173,21 @@ struct BatchBuilder::State {
         const auto digest = from_hex(print.digest);
         auto at = hash({digest.data(), digest.size()}, hash(environment, 1));
         // Two digests under one hash are kept apart.
-        for (auto i = prints.find(at); i != prints.end() && i->second->digest != digest; i = prints.find(at))
+        for (auto i = prints.find(at); i != prints.end() && i->second.digest != digest; i = prints.find(at))
             ++at;
-        auto& slot = prints[at];
-        if (!slot) {
-            slot = std::make_unique<Known>();
-            slot->digest = digest;
-            slot->pattern_size = static_cast<std::uint32_t>(print.pattern.size());
-            slot->text.reserve(print.pattern.size() + print.signature.size());
-            slot->text.append(print.pattern).append(print.signature);
-            bytes_known += size_of(*slot);
+        const auto [place, made] = prints.try_emplace(at);
+        Known& slot = place->second;
+        if (made) {
+            slot.digest = digest;
+            slot.pattern_size = static_cast<std::uint32_t>(print.pattern.size());
+            slot.signature_size = static_cast<std::uint32_t>(print.signature.size());
+            slot.text = std::make_unique<char[]>(print.pattern.size() + print.signature.size());
+            std::copy(print.pattern.begin(), print.pattern.end(), slot.text.get());
+            std::copy(print.signature.begin(), print.signature.end(), slot.text.get() + slot.pattern_size);
+            bytes_known += size_of(slot);
         }
-        texts.emplace(key, slot.get());
-        return *slot;
+        texts.emplace(key, &slot);
+        return slot;
     }
 
     static std::array<char, 32> from_hex(std::string_view hex) {
@@ -187,7 +206,42 @@ struct BatchBuilder::State {
         return ret;
     }
 
-    static std::size_t size_of(const Known& known) { return sizeof(Known) + known.text.size() + 112; }
+    void fill(
+        LogRecord& sample,
+        const Delta& delta,
+        const RecordView& record,
+        const DecodeDefaults& defaults,
+        std::string_view clean_message,
+        Level level
+    ) {
+        sample.time = sane(record.time);
+        sample.received = now();
+        sample.service_name = delta.service_name;
+        sample.environment = delta.environment;
+        set_text(sample.release, record.release, max_name_bytes);
+        set_text(
+            sample.host, record.host.empty() ? std::string_view{defaults.host} : record.host, max_name_bytes
+        );
+        set_text(
+            sample.component, record.component.empty() ? record.logger : record.component, max_name_bytes
+        );
+        sample.level = level;
+        sample.message.assign(clean_message);
+        set_text(sample.error_type, record.error_type, max_name_bytes);
+        set_text(sample.request_id, record.request_id, max_name_bytes);
+        set_text(sample.workspace_id, record.workspace_id, max_name_bytes);
+        set_text(sample.trace_id, record.trace_id, max_name_bytes);
+        sample.http_status = record.http_status;
+        sample.context = record.context != nullptr ? record.context->context() : std::string{};
+        sample.source = defaults.source;
+        sample.fingerprint = delta.fingerprint;
+        sample.digest = delta.digest;
+        sample.pattern = delta.pattern;
+    }
+
+    static std::size_t size_of(const Known& known) {
+        return sizeof(Known) + known.pattern_size + known.signature_size + 112;
+    }
 };
 
 BatchBuilder::BatchBuilder(const Clock& clock) : state_(std::make_unique<State>(clock)) {}
@@ -207,7 +261,10 @@ bool BatchBuilder::has_lines() const { return state_->batch.lines > 0; }
 const Batch& BatchBuilder::peek() const { return state_->batch; }
 Time BatchBuilder::received() const { return state_->now(); }
 
-void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults) {
+BatchBuilder::Added BatchBuilder::add(
+    const RecordView& record, const DecodeDefaults& defaults, fingerprint::DigitWatch* watch
+) {
+    Added added;
     State& s = *state_;
     const auto service = !record.service.empty()             ? record.service.substr(0, max_name_bytes)
                          : !defaults.service.empty()         ? std::string_view{defaults.service}
@@ -215,12 +272,14 @@ void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults)
                                                              : std::string_view{"unknown"};
     if (service == "heald" || record.logger == "heald") {
         ++s.batch.self;
-        return;
+        added.what = Added::What::self;
+        return added;
     }
     const Level level = level_of(record, defaults);
     if (level < defaults.min_level) {
         ++s.batch.below_level;
-        return;
+        added.what = Added::What::below_level;
+        return added;
     }
     const auto environment = !record.environment.empty() ? record.environment.substr(0, max_name_bytes)
                                                          : std::string_view{defaults.environment};
@@ -239,23 +298,23 @@ void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults)
     const auto clean_stack = clean(stack, s.stack_scratch);
 
     s.use(defaults.rules);
-    auto* found = &s.known(service, environment, record.component, clean_message, clean_stack);
+    auto* found =
+        &s.known(service, environment, record.component, clean_message, clean_stack, watch, added.key);
     // A little room above: what a line decoder still holds when the batch is full.
     const bool fold = found->generation != s.generation && s.batch.deltas.size() >= max_deltas + 64;
     if (fold) {
-        found = &s.known(service, environment, {}, other_errors, {});
+        std::uint64_t key = 0;
+        found = &s.known(service, environment, {}, other_errors, {}, nullptr, key);
         ++s.batch.folded;
     }
     auto& known = *found;
-    const Time received = s.now();
-    const bool time_is_sane = record.time.us != 0 && record.time >= received - oldest_event &&
-                              record.time <= received + newest_event;
-    const Time time = time_is_sane ? record.time : received;
+    added.repeatable = !fold && !cut && !s.current_rules && record.stack_trace.empty();
+    const Time time = s.sane(record.time);
 
     if (known.generation != s.generation) {
         known.fresh = known.generation == 0;
         known.generation = s.generation;
-        known.delta = static_cast<std::uint32_t>(s.batch.deltas.size());
+        known.delta = static_cast<std::uint32_t>(s.batch.deltas.size()) & 0x7FFFFFFFU;
         Delta& made = s.batch.deltas.emplace_back();
         made.digest = State::to_hex(known.digest);
         made.fingerprint = made.digest.substr(0, 16);
@@ -275,33 +334,67 @@ void BatchBuilder::add(const RecordView& record, const DecodeDefaults& defaults)
 
     const std::size_t keep = known.fresh ? 4 : 2;
     if (delta.samples.size() < keep) delta.samples.emplace_back();
+    if (known.delta < s.pending.size()) s.pending[known.delta].again.reset();
     LogRecord& sample = delta.samples.back();
-    sample.time = time;
-    sample.received = received;
-    sample.service_name = delta.service_name;
-    sample.environment = delta.environment;
-    set_text(sample.release, record.release, max_name_bytes);
-    set_text(
-        sample.host, record.host.empty() ? std::string_view{defaults.host} : record.host, max_name_bytes
+    s.fill(sample, delta, record, defaults, fold ? std::string_view{other_errors} : clean_message, level);
+    if (fold) {
+        sample.error_type.clear();
+        sample.stack_trace.clear();
+    } else {
+        sample.stack_trace.assign(clean_stack);
+    }
+    return added;
+}
+
+bool BatchBuilder::repeat(
+    std::uint64_t key, Level level, Time time, std::string_view line, Time outer, LineAgain& again
+) {
+    State& s = *state_;
+    const auto found = s.texts.find(key);
+    if (found == s.texts.end()) return false;
+    const State::Known& known = *found->second;
+    if (known.generation != s.generation) return false;
+    Delta& delta = s.batch.deltas[known.delta];
+    // The first samples are made as they come.
+    if (delta.samples.size() < (known.fresh ? 4U : 2U)) return false;
+    time = s.sane(time);
+    ++delta.count;
+    ++s.batch.records;
+    delta.level = std::max(delta.level, level);
+    delta.first = std::min(delta.first, time);
+    delta.last = std::max(delta.last, time);
+    if (s.pending.size() <= known.delta) s.pending.resize(known.delta + 64);
+    State::Pending& pending = s.pending[known.delta];
+    pending.line.assign(line);
+    pending.outer = outer;
+    if (pending.again.get() != &again) pending.again = again.share();
+    return true;
+}
+
+void BatchBuilder::put_last_sample(
+    std::uint32_t delta, const RecordView& record, const DecodeDefaults& defaults
+) {
+    State& s = *state_;
+    const auto message = cut_utf8(record.message, max_message_bytes);
+    if (!is_plain_ascii(message)) set_text(s.message_scratch, message, message.size());
+    Delta& d = s.batch.deltas[delta];
+    s.fill(
+        d.samples.back(),
+        d,
+        record,
+        defaults,
+        is_plain_ascii(message) ? message : std::string_view{s.message_scratch},
+        level_of(record, defaults)
     );
-    set_text(sample.component, record.component.empty() ? record.logger : record.component, max_name_bytes);
-    sample.level = level;
-    sample.message.assign(fold ? other_errors : clean_message);
-    set_text(sample.error_type, fold ? std::string_view{} : record.error_type, max_name_bytes);
-    sample.stack_trace.assign(fold ? std::string_view{} : clean_stack);
-    set_text(sample.request_id, record.request_id, max_name_bytes);
-    set_text(sample.workspace_id, record.workspace_id, max_name_bytes);
-    set_text(sample.trace_id, record.trace_id, max_name_bytes);
-    sample.http_status = record.http_status;
-    sample.context = record.context != nullptr ? record.context->context() : std::string{};
-    sample.source = defaults.source;
-    sample.fingerprint = delta.fingerprint;
-    sample.digest = delta.digest;
-    sample.pattern = delta.pattern;
+    d.samples.back().stack_trace.clear();
 }
 
 Batch BatchBuilder::take() {
     State& s = *state_;
+    for (std::uint32_t i = 0; i < s.pending.size() && i < s.batch.deltas.size(); ++i) {
+        const auto again = std::move(s.pending[i].again);
+        if (again) again->read_again(s.pending[i].line, s.pending[i].outer, *this, i);
+    }
     Batch ret = std::move(s.batch);
     if (!s.time_read) ret.received = s.clock.wall();
     s.batch = Batch{};

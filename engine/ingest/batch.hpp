@@ -101,6 +101,20 @@ struct DecodeDefaults {
     Level default_level = Level::unknown;
 };
 
+class BatchBuilder;
+
+/// Reads a line again that was counted without a look at its fields, for the last sample of its kind in a
+/// batch.
+class LineAgain {
+public:
+    virtual ~LineAgain() = default;
+    /// Hands the record of `line` to builder.put_last_sample(delta, …).
+    virtual void read_again(
+        std::string_view line, Time outer, BatchBuilder& builder, std::uint32_t delta
+    ) = 0;
+    virtual std::shared_ptr<LineAgain> share() = 0;
+};
+
 /// Folds records into a Batch. One per thread, reusable; keeps an index of patterns met lately, so that the
 /// fingerprint of an equal one is not computed again. Memory: at most max_deltas deltas, known_texts index
 /// entries of 100 bytes and a scanner (fingerprint.hpp).
@@ -123,8 +137,27 @@ public:
     BatchBuilder(const BatchBuilder&) = delete;
     BatchBuilder& operator=(const BatchBuilder&) = delete;
 
+    /// What became of a record.
+    struct Added {
+        enum class What : std::uint8_t { counted, below_level, self } what = What::counted;
+        bool repeatable = false;  ///< repeat(key, …) may count another one like it
+        std::uint64_t key = 0;
+    };
+
     /// Takes one record: drops and counts it when it is heald's own or below the level, else folds it in.
-    void add(const RecordView& record, const DecodeDefaults& defaults);
+    /// @param watch  told of the digits of the message that decided its pattern; may be null
+    Added add(
+        const RecordView& record, const DecodeDefaults& defaults, fingerprint::DigitWatch* watch = nullptr
+    );
+
+    /// Counts one more record of a kind that add() named, from a line that differs from the one then in
+    /// digits only. The line is kept, and read again when the batch is taken and it is still the last of its
+    /// kind. False: nothing was done, add() is needed (the kind is new in this batch, or forgotten).
+    bool repeat(
+        std::uint64_t key, Level level, Time time, std::string_view line, Time outer, LineAgain& again
+    );
+    /// For LineAgain alone.
+    void put_last_sample(std::uint32_t delta, const RecordView& record, const DecodeDefaults& defaults);
 
     /// Counts physical lines as they come; every line is then accounted for by exactly one of the others.
     void count_lines(std::uint64_t lines, std::uint64_t bytes);

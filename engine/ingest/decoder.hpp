@@ -93,6 +93,8 @@ public:
     void line(
         std::string_view text, std::uint64_t raw_bytes, bool truncated, Duration now, BatchBuilder& builder
     );
+    /// False: every line is looked at in full. What is heard is the same; for tests and for measuring.
+    void remember_shapes(bool on);
     /// There is nothing more to read at the moment: the last line is given away, or held as JoinOptions says.
     /// Afterwards no view into earlier lines is kept.
     void pause(Duration now, BatchBuilder& builder);
@@ -106,7 +108,7 @@ public:
 
 private:
     struct State;
-    std::unique_ptr<State> state_;
+    std::shared_ptr<State> state_;  ///< shared with builders that hold a line to read again
 };
 
 }  // namespace heal

@@ -1,11 +1,15 @@
 #include "fingerprint/fingerprint.hpp"
 #include "fingerprint/reader.hpp"
+#include "fingerprint/shape.hpp"
 #include "ingest/decoder.hpp"
 #include "ingest/formats.hpp"
 #include "ingest/json_record.hpp"
 #include "ingest/text.hpp"
 
+#include <sys/random.h>
+
 #include <algorithm>
+#include <functional>
 
 namespace heal {
 namespace {
@@ -100,7 +104,7 @@ bool is_frame(std::string_view line) {
 
 }  // namespace
 
-struct LineDecoder::State {
+struct LineDecoder::State final : LineAgain, std::enable_shared_from_this<LineDecoder::State> {
     State(DecodeDefaults d, JoinOptions j) : defaults(std::move(d)), join(j) {
         json_allowed = defaults.format == "auto" || defaults.format == "json";
         only_json = defaults.format == "json";
@@ -119,7 +123,8 @@ struct LineDecoder::State {
     bool open = false;
     Trace trace = Trace::none;
     std::string head, stack;
-    fingerprint::Line header;  // points into head
+    fingerprint::Line header;                // points into head
+    fingerprint::DigitWatch head_watch{{}};  // digits of head that decided the header
     Level head_level = Level::unknown;
     bool has_frames = false;  // the continuation is a trace, not just indented text
     bool truncated = false;
@@ -133,6 +138,139 @@ struct LineDecoder::State {
     std::string assembly_stream;
     std::uint64_t assembly_lines = 0, assembly_raw = 0;
     Time assembly_time;
+
+    // What became of lines of shapes met before, in the plain form: a line with a time in front that nothing
+    // was joined to. `shapes` as in fingerprint's Scanner: it leaves work out and never changes a result.
+    struct Outcome {
+        std::uint64_t key = 0;  // of BatchBuilder::repeat
+        std::uint32_t time_at = 0, time_size = 0;
+        Level level = Level::unknown;
+        bool below = false;
+
+        std::uint64_t packed() const {
+            return time_at | static_cast<std::uint64_t>(time_size) << 16U |
+                   static_cast<std::uint64_t>(level) << 32U | static_cast<std::uint64_t>(below) << 40U;
+        }
+        static Outcome unpacked(std::uint64_t key, std::uint64_t bits) {
+            return {
+                key,
+                static_cast<std::uint32_t>(bits & 0xFFFFU),
+                static_cast<std::uint32_t>(bits >> 16U & 0xFFFFU),
+                static_cast<Level>(bits >> 32U & 0xFFU),
+                (bits >> 40U & 1U) != 0};
+        }
+    };
+    struct Shapes {
+        Shapes() : hash(seed(), seed()), memo(sets) {}
+        // 4096 shapes, 256 KiB for each file that is followed, and none before it has shown some lines.
+        static constexpr std::size_t sets = 1 << 10;
+        static constexpr std::uint64_t first_line = 256;
+        static std::uint64_t seed() {
+            std::uint64_t word = 0;
+            if (::getrandom(&word, sizeof word, 0) != static_cast<ssize_t>(sizeof word))
+                word = reinterpret_cast<std::uintptr_t>(&word);
+            return word;
+        }
+        fingerprint::ShapeHash hash;
+        fingerprint::ShapeMemo memo;
+    };
+    std::unique_ptr<Shapes> shapes;
+    bool remembers = true;
+    std::uint64_t plain_lines = 0;  // before there are shapes
+    bool lazy = false;              // the open group is one line of a known shape that was not looked at
+    Outcome outcome;                // of that line
+    bool candidate = false;         // the open group is one line whose shape is not known
+    fingerprint::Shape shape;       // of the open group's line when it is a candidate
+    fingerprint::Shape next_shape;
+    bool is_new_shape = false;
+    std::unique_ptr<State> side;                     // reads lines again, away from the open group
+    std::function<void(const RecordView&)> capture;  // set in a side: takes the record instead of a builder
+
+    void read_again(std::string_view line, Time outer, BatchBuilder& builder, std::uint32_t delta) override {
+        if (!side) {
+            side = std::make_unique<State>(defaults, join);
+            side->remembers = false;
+        }
+        side->capture = [&](const RecordView& record) { builder.put_last_sample(delta, record, defaults); };
+        side->begin(line, line.size(), 1, false, Duration{0}, outer);
+        side->flush_group(builder);
+        side->capture = nullptr;
+    }
+
+    std::shared_ptr<LineAgain> share() override { return shared_from_this(); }
+
+    // A line of a known shape. False: it has to be looked at.
+    bool take_known(
+        std::string_view line, std::uint64_t raw_bytes, Duration now, Time outer, BatchBuilder& builder
+    ) {
+        next_shape = shapes->hash(line, fingerprint::ShapeOf::line);
+        const auto* entry = shapes->memo.find(next_shape, line, nullptr);
+        is_new_shape = entry == nullptr;
+        if (is_new_shape || (open && trace != Trace::none)) return false;
+        // It has a time in front, so it goes on with nothing.
+        flush_group(builder);
+        head.assign(line);
+        outcome = Outcome::unpacked(entry->key_low, entry->key_high);
+        lazy = open = true;
+        stack.clear();
+        trace = Trace::none;
+        has_frames = truncated = chain = candidate = false;
+        lines = 1;
+        raw = raw_bytes;
+        opened = last = now;
+        outer_time = outer;
+        return true;
+    }
+
+    // The open group was not looked at; now something depends on what it says.
+    void look() {
+        if (!lazy) return;
+        lazy = false;
+        read_head();
+    }
+
+    bool flush_known(BatchBuilder& builder) {
+        if (outcome.below) {
+            builder.count_lines(1, raw);
+            builder.count_below_level(1);
+            return true;
+        }
+        Time time;
+        parse_log_time(
+            std::string_view{head}.substr(outcome.time_at, outcome.time_size), builder.received(), time
+        );
+        if (time.us == 0) time = outer_time;
+        if (!builder.repeat(outcome.key, outcome.level, time, head, outer_time, *this)) return false;
+        builder.count_lines(1, raw);
+        return true;
+    }
+
+    // Remembers what became of the line in `head`, when only its shape and the digits in `watch` decided.
+    void remember(Outcome what, fingerprint::DigitWatch& watch) {
+        const std::string_view time = header.timestamp;
+        if (!candidate || lines != 1 || !stack.empty() || trace != Trace::none || truncated || time.empty() ||
+            time.data() < head.data() || time.data() >= head.data() + head.size())
+            return;
+        // Lines whose form is told by the values of digits: access and Apache lines, statuses, #012.
+        const std::string_view line = head;
+        if (is_indented(line) || line[0] == '<' || contains(line, "] \"") || contains(line, "==") ||
+            (line[0] == '[' && contains(line.substr(0, 60), "] [")))
+            return;
+        for (auto at = line.find('#'); at != std::string_view::npos; at = line.find('#', at + 1)) {
+            if (at + 1 < line.size() && is_digit(line[at + 1])) return;
+        }
+        plain_scratch.assign(line);
+        for (char& c : plain_scratch) {
+            if (is_digit(c)) c = '5';
+        }
+        // A status makes an error of a line that names no level.
+        if (head_level == Level::unknown && http_status_in_text(plain_scratch) != 0) return;
+        // The service is named by the line.
+        if (defaults.service.empty()) watch.saw(program());
+        what.time_at = static_cast<std::uint32_t>(time.data() - head.data());
+        what.time_size = static_cast<std::uint32_t>(time.size());
+        shapes->memo.put(shape, watch, what.key, what.packed(), 1);
+    }
 
     std::string_view group_message() const {
         if (header.message.empty()) return head;
@@ -163,6 +301,7 @@ struct LineDecoder::State {
 
     bool continues(std::string_view line) {
         if (!open || !join.enabled) return false;
+        look();
         if (is_indented(line)) return true;
         if (line.starts_with("Caused by: ") || line.starts_with("Suppressed: ") || line.starts_with("... ") ||
             line.starts_with("--- End of ") || (line.size() > 2 && line[0] == '#' && is_digit(line[1]))) {
@@ -276,22 +415,10 @@ struct LineDecoder::State {
         Time outer
     ) {
         head.assign(line);
-        header = fingerprint::cut_header(head);
-        head_level = header.level;
-        if (head_level == Level::unknown && is_syslog_shaped()) {
-            // "app[77]: ERROR it broke"
-            const auto word = header.message.substr(0, header.message.find_first_of(" :"));
-            if (!word.empty() && word[0] >= 'A' && word[0] <= 'Z' && word.size() > 2)
-                head_level = parse_level(word);
-        }
+        read_head();
         stack.clear();
-        trace = trace_begun_by(head);
-        // A trace behind a log header ("2026-… panic: …") goes on like one without.
-        if (trace == Trace::none && header.message.size() < head.size())
-            trace = trace_begun_by(header.message);
-        has_frames = trace != Trace::none;
         truncated = cut;
-        chain = false;
+        chain = lazy = false;
         lines = physical;
         raw = raw_bytes;
         opened = last = now;
@@ -299,8 +426,26 @@ struct LineDecoder::State {
         open = true;
     }
 
+    void read_head() {
+        head_watch = fingerprint::DigitWatch{head};
+        header = fingerprint::cut_header(head, head_watch);
+        head_level = header.level;
+        if (head_level == Level::unknown && is_syslog_shaped()) {
+            // "app[77]: ERROR it broke"
+            const auto word = header.message.substr(0, header.message.find_first_of(" :"));
+            if (!word.empty() && word[0] >= 'A' && word[0] <= 'Z' && word.size() > 2)
+                head_level = parse_level(word);
+        }
+        trace = trace_begun_by(head);
+        // A trace behind a log header ("2026-… panic: …") goes on like one without.
+        if (trace == Trace::none && header.message.size() < head.size())
+            trace = trace_begun_by(header.message);
+        has_frames = trace != Trace::none;
+    }
+
     // Will more lines come that belong to this one? Only then it may wait.
-    bool may_be_continued() const {
+    bool may_be_continued() {
+        look();
         if (!join.enabled || trace == Trace::dump_done) return false;
         if (trace != Trace::none) return true;
         if (is_syslog_shaped() || (head_level != Level::unknown && head_level < Level::error)) return false;
@@ -311,11 +456,24 @@ struct LineDecoder::State {
 
     void flush_group(BatchBuilder& builder) {
         if (!open) return;
+        if (lazy) {
+            if (flush_known(builder)) {
+                lazy = open = false;
+                return;
+            }
+            look();
+        }
         open = false;
-        builder.count_lines(lines, raw);
-        if (lines > 1) builder.count_joined(lines - 1);
+        if (!capture) {
+            builder.count_lines(lines, raw);
+            if (lines > 1) builder.count_joined(lines - 1);
+        }
         if (head_level != Level::unknown && head_level < defaults.min_level) {
+            if (capture) return;
             builder.count_below_level(1);
+            Outcome below;
+            below.below = true;
+            remember(below, head_watch);
             return;
         }
         RecordView record;
@@ -333,7 +491,17 @@ struct LineDecoder::State {
         record.truncated = truncated;
         record.context = &context;
         describe(record);
-        builder.add(record, defaults);
+        if (capture) {
+            capture(record);
+            return;
+        }
+        const auto added = builder.add(record, defaults, &head_watch);
+        Outcome what;
+        what.key = added.key;
+        what.level = level_of(record, defaults);
+        what.below = added.what == BatchBuilder::Added::What::below_level;
+        if (what.below || (added.what == BatchBuilder::Added::What::counted && added.repeatable))
+            remember(what, head_watch);
     }
 
     // Message, type and stack of a group, by the kind of its trace.
@@ -508,6 +676,16 @@ struct LineDecoder::State {
             }
             return;
         }
+        bool fresh_shape = false;
+        if (!shapes && remembers && ++plain_lines > Shapes::first_line) shapes = std::make_unique<Shapes>();
+        if (shapes && !wrapped && !cut && physical == 1 && !only_json && line[0] != '{' &&
+            line.size() <= fingerprint::ShapeHash::max_text) {
+            if (take_known(line, raw_bytes, now, outer, builder)) {
+                if (!join.enabled) flush_group(builder);
+                return;
+            }
+            fresh_shape = is_new_shape;
+        }
         // Wrappers first: what they hold may go on with the group that is open. Reading a line does not touch
         // that group.
         RecordView record;
@@ -541,6 +719,8 @@ struct LineDecoder::State {
         }
         if (others_allowed && other_format(line, raw_bytes, physical, cut, outer, builder)) return;
         begin(line, raw_bytes, physical, cut, now, outer);
+        candidate = fresh_shape;
+        shape = next_shape;
         if (!join.enabled) flush_group(builder);
     }
 
@@ -679,7 +859,7 @@ struct LineDecoder::State {
 };
 
 LineDecoder::LineDecoder(DecodeDefaults defaults, JoinOptions join)
-    : state_(std::make_unique<State>(std::move(defaults), join)) {}
+    : state_(std::make_shared<State>(std::move(defaults), join)) {}
 LineDecoder::~LineDecoder() = default;
 LineDecoder::LineDecoder(LineDecoder&&) noexcept = default;
 LineDecoder& LineDecoder::operator=(LineDecoder&&) noexcept = default;
@@ -688,6 +868,11 @@ void LineDecoder::line(
     std::string_view text, std::uint64_t raw_bytes, bool truncated, Duration now, BatchBuilder& builder
 ) {
     state_->take(text, raw_bytes, 1, truncated, now, Time{}, false, builder);
+}
+
+void LineDecoder::remember_shapes(bool on) {
+    state_->remembers = on;
+    if (!on) state_->shapes.reset();
 }
 
 void LineDecoder::pause(Duration, BatchBuilder& builder) {

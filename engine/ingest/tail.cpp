@@ -144,7 +144,7 @@ struct File {
     bool offset_is_new = false;
     std::vector<SourceOffset> more_offsets;  // travel with its next batch
     bool resumed = false;                    // the store knew its name
-    std::int64_t read_at_us = 0;             // wall clock of the last look at its data
+    std::int64_t in_place_us = 0;            // wall clock before the last look that found it under its name
     Duration look_for_missed_until{0};
     std::int64_t missed_since_us = 0;
 
@@ -453,7 +453,7 @@ private:
             if (!former->rotated || former->gone || former->source != next.source) continue;
             former->source = rotated_source(former->path, former->identity);
             next.more_offsets.push_back(offset_of(*former, former->delivered));
-            since_us = former->read_at_us;
+            since_us = former->in_place_us;
         }
         if (since_us == 0) return;
         read_missed(next, since_us);
@@ -477,6 +477,7 @@ private:
         file->config = &config;
         file->identity = identity_of(st);
         file->last_data = now_;
+        file->in_place_us = clock_.wall().us;
         return file;
     }
 
@@ -727,10 +728,14 @@ private:
 
     // Has the name come to mean another file?
     void look_whether_moved(File& file) {
+        const auto looked_us = clock_.wall().us;
         struct stat st {};
         const bool there = (file.config->follow_symlinks ? ::stat(file.path.c_str(), &st)
                                                          : ::lstat(file.path.c_str(), &st)) == 0;
-        if (there && identity_of(st) == file.identity) return;
+        if (there && identity_of(st) == file.identity) {
+            file.in_place_us = looked_us;
+            return;
+        }
         ++rotations_;
         file.rotated = true;
         file.dirty = true;
@@ -802,7 +807,6 @@ private:
 
     void process(File& file) {
         file.dirty = false;
-        file.read_at_us = clock_.wall().us;
         struct stat st {};
         if (::fstat(file.fd.get(), &st) != 0) return;
         auto size = static_cast<std::uint64_t>(st.st_size);

@@ -70,6 +70,53 @@ std::string_view qualified_name(std::string_view text, std::size_t from) {
 constexpr std::array<std::string_view, 6> signals{
     "SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS"};
 
+// Could error_type_in_text find something? One pass over the letters that its words can't do without; most
+// log lines have none of them.
+bool may_name_an_error(std::string_view text) {
+    const std::size_t n = text.size();
+    const auto is = [&](std::size_t from, std::string_view part) {
+        return from + part.size() <= n && text.compare(from, part.size(), part) == 0;
+    };
+    for (std::size_t i = 0; i < n; ++i) {
+        switch (text[i]) {
+            case 'x':  // Exception
+                if (is(i, "xcept")) return true;
+                break;
+            case 'r':  // Error, fatal error
+                if (is(i, "rror")) return true;
+                break;
+            case 'u':  // Fault, segfault, Segmentation fault
+                if (is(i, "ult")) return true;
+                break;
+            case 'F':
+                if (is(i, "Fail")) return true;
+                break;
+            case 'P':
+            case 'p':
+                if (is(i + 1, "anic")) return true;
+                break;
+            case 'S':  // Sanitizer, SIGSEGV
+                if (is(i, "San") || is(i, "SIG")) return true;
+                break;
+            case 'w':  // throwing an instance of
+                if (is(i, "wing an inst")) return true;
+                break;
+            case 'm':  // stack smashing
+                if (is(i, "mashing")) return true;
+                break;
+            case 'b':  // double free
+                if (is(i, "ble free")) return true;
+                break;
+            case 'O':
+                if (is(i, "Out of mem")) return true;
+                break;
+            default:
+                break;
+        }
+    }
+    return false;
+}
+
 // Days since the epoch of a civil date (Howard Hinnant, chrono-compatible low-level date algorithms).
 std::int64_t days_from_civil(int y, int m, int d) {
     y -= m <= 2 ? 1 : 0;
@@ -80,11 +127,28 @@ std::int64_t days_from_civil(int y, int m, int d) {
     return static_cast<std::int64_t>(era) * 146097 + doe - 719468;
 }
 
+// localtime_r takes a lock of the C library; offsets change on whole quarters of an hour.
 std::int64_t local_offset_us(Time at) {
+    thread_local std::int64_t known_quarter = -1, known_offset = 0;
+    const std::int64_t quarter = at.us / 900'000'000;
+    if (quarter == known_quarter) return known_offset;
     const std::time_t seconds = at.us / 1'000'000;
     std::tm parts{};
-    return ::localtime_r(&seconds, &parts) != nullptr ? static_cast<std::int64_t>(parts.tm_gmtoff) * 1'000'000
-                                                      : 0;
+    known_offset = ::localtime_r(&seconds, &parts) != nullptr
+                       ? static_cast<std::int64_t>(parts.tm_gmtoff) * 1'000'000
+                       : 0;
+    known_quarter = quarter;
+    return known_offset;
+}
+
+// The year in which a day of the epoch lies (the inverse of days_from_civil).
+int year_of(std::int64_t days) {
+    days += 719468;
+    const std::int64_t era = (days >= 0 ? days : days - 146096) / 146097;
+    const auto doe = static_cast<int>(days - era * 146097);
+    const int yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
+    const int doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    return static_cast<int>(era) * 400 + yoe + (doy >= 306 ? 1 : 0);
 }
 
 // A little cursor; every step that does not fit makes it bad for good.
@@ -241,6 +305,7 @@ Level level_in_text(std::string_view message) {
 }
 
 std::string_view error_type_in_text(std::string_view message) {
+    if (!may_name_an_error(message)) return {};
     const auto after = [&](std::string_view what) -> std::size_t {
         const auto at = message.find(what);
         return at == std::string_view::npos ? at : at + what.size();
@@ -395,10 +460,7 @@ bool parse_log_time(std::string_view text, Time received, Time& ret) {
         return Time{days_from_civil(y, month, day) * 86'400'000'000LL + time_of_day - zone};
     };
     if (!has_year) {
-        const std::time_t seconds = received.us / 1'000'000;
-        std::tm now{};
-        if (::gmtime_r(&seconds, &now) == nullptr) return false;
-        year = now.tm_year + 1900;
+        year = year_of(received.us / 86'400'000'000LL - (received.us < 0 ? 1 : 0));
         if (at(year) > received + Duration{86'400'000'000LL}) --year;
     }
     ret = at(year);

@@ -2,12 +2,15 @@
 
 #include "base/id.hpp"
 #include "base/log.hpp"
+#include "service/explain.hpp"
 #include "store/brain_store.hpp"
+#include "store/queries.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <charconv>
+#include <functional>
 
 namespace heal {
 
@@ -125,6 +128,16 @@ public:
         healer_.holds_changed();
         s_.feed.publish("hold", {{"state", "lifted"}, {"id", id}});
         co_return json::object{{"lifted", id}};
+    }
+
+    asio::awaitable<result<json::object>> why(std::string event) override {
+        // Named before the co_await: docs/adr/0006-coroutines.md.
+        std::function<result<json::object>(Database&)> job = [event](Database& db) {
+            return sql::show_event(db, event);
+        };
+        auto shown = co_await s_.store.read<json::object>(std::move(job));
+        if (!shown) co_return shown.error();
+        co_return explain(*shown);
     }
 
     json::object guards() const override {

@@ -28,6 +28,10 @@ public:
     /// errc::not_found: unknown or over.
     virtual boost::asio::awaitable<result<json::object>> lift_hold(std::string id, std::string actor) = 0;
 
+    /// Why an event went as it did, in words, one step a line; the ranking is computed again from what was
+    /// stored and must give the same bytes. errc::not_found.
+    virtual boost::asio::awaitable<result<json::object>> why(std::string event) = 0;
+
     /// Each guard in order, with what it protects from, its counters and whether the configuration turns it
     /// off.
     virtual json::object guards() const = 0;

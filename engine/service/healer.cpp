@@ -87,6 +87,7 @@ void HealerImpl::open(Incident incident, std::vector<Candidate> candidates) {
     auto run = std::make_shared<Run>(s_.io, std::move(incident));
     run->unranked = std::move(candidates);
     episode_opened(run->incident);
+    look_for_harm(run);
     s_.feed.publish(
         "incident",
         {{"event", run->incident.id},
@@ -142,6 +143,69 @@ void HealerImpl::holds_changed() {
             });
         if (stopped && run->executing) s_.runner.cancel(run->attempt);
     }
+}
+
+void HealerImpl::look_for_harm(const RunPtr& run) {
+    const auto& in = run->incident;
+    const Time now = s_.clock.wall();
+    const auto* service = s_.service(in.service_name, in.environment);
+    const auto concerned = [&](const AttemptFact& f) {
+        if (f.ended.value_or(now) + harm_window < now || f.fingerprint == in.fingerprint) return false;
+        return f.target == in.target ||
+               (service && std::find(service->depends_on.begin(), service->depends_on.end(), f.target) !=
+                               service->depends_on.end());
+    };
+    const auto& facts = history_.facts();
+    const auto fact = std::find_if(facts.rbegin(), facts.rend(), concerned);
+    if (fact == facts.rend() || in.trigger == "dependency down") return;
+    const Suspect suspect{
+        fact->attempt, fact->event, fact->strategy, fact->fingerprint, fact->service, fact->target};
+    auto fresh = std::make_shared<bool>(false);
+    s_.store.submit(
+        [fresh, id = in.fingerprint, since = fact->started](Database& db) -> result<void> {
+            auto first = sql::first_seen(db, id);
+            if (!first) return first.error();
+            *fresh = !*first || **first >= since;  // its row may follow in the next commit
+            return {};
+        },
+        [this, fresh, run, suspect](result<void> outcome) {
+            if (!outcome || !*fresh) return;
+            run->suspect = suspect;
+            if (run->ended) note_harm(*run, *run->ended);  // it had no strategy to try
+        }
+    );
+}
+
+void HealerImpl::note_harm(const Run& run, EventState end) {
+    // What an action shakes for a moment (a connection that is reset) goes away by itself: no harm.
+    if (!run.suspect || end == EventState::closed) return;
+    const auto& s = *run.suspect;
+    const Time now = s_.clock.wall();
+    const std::string text = fmt::format(
+        "a new kind of error on '{}' after it, event {}: {}",
+        run.incident.target,
+        run.incident.id,
+        title_of(run.incident.record)
+    );
+    history_.judged(s.attempt, FactResult::failed);
+    book_.correct(s.strategy, s.fingerprint, s.service, now);
+    s_.metrics.add("heald_harm_total", {{"strategy", s.strategy}});
+    s_.feed.publish(
+        "harm",
+        {{"event", s.event}, {"attempt", s.attempt}, {"strategy", s.strategy}, {"text", to_valid_utf8(text)}}
+    );
+    log::warn("'{}' did harm: {}", s.strategy, text);
+    submit("harm", [s, text, now](Database& db) -> result<void> {
+        HEAL_TRY(sql::set_attempt_harm(db, s.attempt, text));
+        return sql::append_audit(
+            db,
+            now,
+            "heald",
+            "attempt.harm",
+            s.attempt,
+            json::serialize(json::object{{"text", to_valid_utf8(text)}})
+        );
+    });
 }
 
 /// Only what the inventory names counts for a storm: a log line can make up any other name.
@@ -270,12 +334,9 @@ asio::awaitable<void> HealerImpl::drive(RunPtr run) {
         if (!mine) co_return;
     }
     co_await rank_candidates(*run);
-    const auto it = excluded_.find(key_of(run->incident.fingerprint, run->incident.environment));
-    std::vector<std::string> excluded;
-    if (it != excluded_.end()) excluded.push_back(it->second);
     HealingInput first = input::Begin{};
     if (run->resumed) first = resume_input(*run);
-    run->machine.emplace(std::move(run->unranked), excluded);
+    run->machine.emplace(std::move(run->unranked));
     run->inbox.push_front(std::move(first));
     while (!run->machine->finished() && !ending()) {
         if (run->inbox.empty()) {
@@ -401,6 +462,8 @@ void HealerImpl::finish(Run& run, const order::Finish& o) {
     } else if (o.state == EventState::escalated || o.state == EventState::suppressed) {
         keep_quiet(key, now);
     }
+    run.ended = o.state;
+    note_harm(run, o.state);
     episodes_.closed(run.incident.target, end.healed_at.value_or(now));
     s_.metrics.add("heald_incidents_total", {{"state", to_string(o.state)}});
     s_.feed.publish(

@@ -1,4 +1,5 @@
 #include "base/id.hpp"
+#include "core/decision.hpp"
 #include "service/healer_impl.hpp"
 
 #include <fmt/format.h>
@@ -38,13 +39,17 @@ asio::awaitable<void> HealerImpl::rank_candidates(Run& run) {
     }
     const Time now = s_.clock.wall();
     for (auto& c : candidates) {
-        c.confidence =
-            book_.confidence(c.prior, c.info.name, run.incident.fingerprint, run.incident.service_name, now);
+        c.learned = book_.learned(c.info.name, run.incident.fingerprint, run.incident.service_name, now);
         const auto counts = book_.of(c.info.name, run.incident.fingerprint, now);
         c.successes = static_cast<std::uint64_t>(counts.successes + 0.5);
         c.failures = static_cast<std::uint64_t>(counts.failures + 0.5);
     }
-    rank(candidates);
+    std::vector<std::string> excluded;
+    const auto it = excluded_.find(key_of(run.incident.fingerprint, run.incident.environment));
+    if (it != excluded_.end()) excluded.push_back(it->second);
+    run.ranking_input = decision_input(candidates, excluded);
+    run.ranking = decide(run.ranking_input);
+    apply_decision(run.ranking, candidates);
 }
 
 std::string HealerImpl::decision_json(const Run& run) const {
@@ -65,7 +70,11 @@ std::string HealerImpl::decision_json(const Run& run) const {
             {"risk", to_string(c.info.risk)},
             {"note", c.note}});
     }
-    return json::serialize(json::object{{"candidates", std::move(candidates)}, {"verdicts", run.verdicts}});
+    return json::serialize(json::object{
+        {"candidates", std::move(candidates)},
+        {"verdicts", run.verdicts},
+        {"input", run.ranking_input},
+        {"output", run.ranking}});
 }
 
 namespace {

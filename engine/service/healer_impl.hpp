@@ -112,6 +112,10 @@ private:
     /// Is the target healthy again although nothing was done for this incident?
     asio::awaitable<std::optional<HealingInput>> look(Run& run);
     void episode_opened(const Incident& incident);
+    /// Was something done on the target, or on what it depends on, just before a new kind of error appeared?
+    void look_for_harm(const RunPtr& run);
+    /// The new error did not go away by itself: the attempt before it counts as failed, for good.
+    void note_harm(const Run& run, EventState end);
 
     asio::awaitable<std::optional<HealingInput>> write_intent(Run& run, std::size_t index);
 

@@ -31,6 +31,9 @@ inline constexpr Duration longest_quiet = std::chrono::hours{1};
 /// How far back guards look: a day for the budget and the breaker, and what a clock may be wrong.
 inline constexpr Duration history_kept = std::chrono::hours{26};
 
+/// So long after an attempt ended a new kind of error on its target or dependants may come of it.
+inline constexpr Duration harm_window = std::chrono::minutes{2};
+
 /// The whole call as text, so that a restart can repeat it exactly, and back.
 std::string to_text(const StrategyCall& call);
 StrategyCall call_from(const std::string& attempt, const std::string& text);
@@ -96,6 +99,11 @@ struct Execution {
     asio::steady_timer wake;
 };
 
+/// An attempt after which a kind of error appeared that nobody had seen before.
+struct Suspect {
+    std::string attempt, event, strategy, fingerprint, service, target;
+};
+
 /// One open incident.
 struct Run {
     Run(asio::io_context& io, Incident in) : incident(std::move(in)), wake(io) {}
@@ -114,7 +122,10 @@ struct Run {
     bool break_glass = false;  ///< the approver overrides what protects against haste
     bool stored = true;        ///< false: its row could not be written, the next write tries again
     unsigned attempts = 0;
-    json::array verdicts;
+    std::optional<Suspect> suspect;  ///< this incident may be its harm
+    std::optional<EventState> ended;
+    json::object ranking_input;  ///< of core/decision.hpp, kept with the event
+    json::array ranking, verdicts;
     std::optional<Time> ill_since;                              ///< see TargetHealth
     std::optional<TargetHealth> health;                         ///< of its own probes, as last looked at
     std::optional<std::vector<GroupHealth>> groups;             ///< as last looked at

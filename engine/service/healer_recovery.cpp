@@ -15,7 +15,7 @@ asio::awaitable<result<void>> HealerImpl::recover() {
     std::vector<AttemptFact> history;
     std::vector<sql::EpisodeRow> episodes;
     std::vector<sql::VerifiedAttempt> verified;
-    std::vector<sql::OutcomeRow> outcomes;
+    std::vector<sql::Outcome> outcomes;
     std::vector<sql::HeldEvent> holding;
     std::vector<sql::QuietEvent> given_up;
     const Time now = s_.clock.wall();
@@ -31,7 +31,7 @@ asio::awaitable<result<void>> HealerImpl::recover() {
         HEAL_TRY(take(sql::load_facts(db, now - history_kept), history));
         HEAL_TRY(take(sql::load_episodes(db, now - history_kept), episodes));
         HEAL_TRY(take(sql::load_verified_attempts(db, now - history_kept), verified));
-        HEAL_TRY(take(sql::load_outcomes(db, 50'000), outcomes));
+        HEAL_TRY(take(sql::load_learned(db, 50'000), outcomes));
         HEAL_TRY(take(sql::load_holding(db), holding));
         HEAL_TRY(take(sql::load_recently_given_up(db, now - longest_quiet), given_up));
         // In a cluster what is open is claimed first (healer_cluster.cpp).
@@ -54,8 +54,7 @@ asio::awaitable<result<void>> HealerImpl::recover() {
         else
             excluded_.erase(key_of(v.fingerprint, v.environment));
     }
-    for (const auto& o : outcomes)
-        book_.record(o.strategy, o.fingerprint, o.service, o.verified == "succeeded", o.at);
+    for (const auto& o : outcomes) book_.record(o.strategy, o.fingerprint, o.service, o.success, o.at);
     for (auto& h : holding) held_[key_of(h.fingerprint, h.environment)] = std::move(h);
     for (const auto& q : given_up) keep_quiet(key_of(q.fingerprint, q.environment), q.closed_at);
     history_loaded_ = true;

@@ -107,6 +107,33 @@ result<std::vector<EpisodeRow>> load_episodes(Database& db, Time from) {
     return rows;
 }
 
+result<std::optional<Time>> first_seen(Database& db, const std::string& fingerprint) {
+    constexpr Statement select{
+        "select first seen", "SELECT first_seen_at FROM error_fingerprints WHERE id = $1"};
+    std::optional<Time> at;
+    HEAL_TRY(db.query(select, {string_view{fingerprint}}, [&](const Row& r) { at = Time{r.integer(0)}; }));
+    return at;
+}
+
+result<std::vector<Outcome>> load_learned(Database& db, std::int64_t limit) {
+    constexpr Statement select{
+        "select learned outcomes",
+        "SELECT strategy, fingerprint, service_name, verified, harm, verified_at FROM healing_results WHERE "
+        "dry_run = 0 AND verified IN ('succeeded', 'failed', 'did_not_hold') ORDER BY started_at DESC LIMIT "
+        "$1"};
+    std::vector<Outcome> rows;
+    HEAL_TRY(db.query(select, {limit}, [&](const Row& r) {
+        rows.push_back(
+            {r.text(0),
+             r.text(1),
+             r.text(2),
+             r.text(3) == "succeeded" && r.text(4).empty(),
+             Time{r.integer(5)}}
+        );
+    }));
+    return std::vector<Outcome>{rows.rbegin(), rows.rend()};
+}
+
 result<void> set_attempt_risk(Database& db, const std::string& attempt, Risk risk) {
     constexpr Statement update{
         "set risk of healing_results", "UPDATE healing_results SET risk = $2 WHERE id = $1"};

@@ -40,6 +40,17 @@ result<std::vector<EpisodeRow>> load_episodes(Database& db, Time from);
 result<void> set_attempt_risk(Database& db, const std::string& attempt, Risk risk);
 result<void> set_attempt_harm(Database& db, const std::string& attempt, const std::string& harm);
 
+/// When a fingerprint was seen first; nullopt: never.
+result<std::optional<Time>> first_seen(Database& db, const std::string& fingerprint);
+
+/// Outcomes as they count for learning, oldest first, at most the `limit` newest: harm is a failure.
+struct Outcome {
+    std::string strategy, fingerprint, service;
+    bool success = false;
+    Time at;
+};
+result<std::vector<Outcome>> load_learned(Database& db, std::int64_t limit);
+
 /// Attempts with a verdict since `from`, oldest first: the newest of a fingerprint says what failed last.
 struct VerifiedAttempt {
     std::string fingerprint, environment, strategy;

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <set>
+
 namespace heal::sql {
 namespace {
 
@@ -48,15 +50,22 @@ constexpr Statement put_claim{
     "INSERT INTO event_claims (event_id, node, fence, claimed_at) VALUES ($1, $2, $3, " SERVER_NOW
     ") ON CONFLICT (event_id) DO UPDATE SET node = excluded.node, fence = excluded.fence, claimed_at = "
     "excluded.claimed_at"};
-constexpr Statement see_orphans{
-    "select orphaned events",
-    "SELECT e.id, e.incident, e.state, e.occurrence_count, e.opened_at, e.target FROM self_heal_events e "
-    "WHERE "
-    "e.state IN " OPEN_STATES
+constexpr Statement claim_orphans{
+    "claim orphaned events",
+    "WITH orphans AS (SELECT e.id, e.incident, e.state, e.occurrence_count, e.opened_at, e.target FROM "
+    "self_heal_events e WHERE e.state IN " OPEN_STATES
     " AND NOT EXISTS (SELECT 1 FROM event_claims c JOIN cluster_nodes n ON n.node = c.node AND n.fence = "
     "c.fence "
     "AND n.state = 'alive' WHERE c.event_id = e.id) ORDER BY e.opened_at LIMIT $1 FOR UPDATE OF e SKIP "
-    "LOCKED"};
+    "LOCKED), "
+    "claims AS (INSERT INTO event_claims (event_id, node, fence, claimed_at) SELECT id, $2, $3, " SERVER_NOW
+    " FROM orphans ON CONFLICT (event_id) DO UPDATE SET node = excluded.node, fence = excluded.fence, "
+    "claimed_at = "
+    "excluded.claimed_at) SELECT * FROM orphans"};
+// Most open events have no attempt yet; the others are asked for one by one.
+constexpr Statement see_tried{
+    "select events with attempts",
+    "SELECT DISTINCT event_id FROM healing_results WHERE event_id = ANY ($1::text[])"};
 constexpr Statement drop_claims{
     "delete event_claims",
     "DELETE FROM event_claims c WHERE c.node = $1 AND NOT EXISTS (SELECT 1 FROM self_heal_events e WHERE "
@@ -192,7 +201,7 @@ result<std::vector<TakenOver>> take_over(
 ) {
     HEAL_TRY(check_fence(db, node, fence));
     std::vector<TakenOver> taken;
-    HEAL_TRY(db.query(see_orphans, {limit}, [&](const Row& r) {
+    HEAL_TRY(db.query(claim_orphans, {limit, string_view{node}, fence}, [&](const Row& r) {
         auto parsed = parse_json(r.text(1), "incident");
         if (!parsed || !parsed->is_object()) return;
         TakenOver t;
@@ -204,8 +213,14 @@ result<std::vector<TakenOver>> take_over(
         t.event.incident.target = r.text(5);
         taken.push_back(std::move(t));
     }));
+    if (taken.empty()) return taken;
+    std::string ids;  // UUIDs need no quoting in an array
+    for (const auto& t : taken) ids += (ids.empty() ? "{" : ",") + t.event.incident.id;
+    ids += '}';
+    std::set<std::string> tried;
+    HEAL_TRY(db.query(see_tried, {string_view{ids}}, [&](const Row& r) { tried.insert(r.text(0)); }));
     for (auto& t : taken) {
-        HEAL_TRY(db.post(put_claim, {string_view{t.event.incident.id}, string_view{node}, fence}));
+        if (!tried.contains(t.event.incident.id)) continue;
         auto rows = load_attempts(db, t.event.incident.id);
         if (!rows) return rows.error();
         t.attempts = std::move(*rows);

@@ -1,6 +1,6 @@
 // libFuzzer: header cut, scanner, JSON escapes and each stack trace parser. Checks what must hold for any
 // bytes; a crash, a hang or a broken promise ends the run. Build with preset fuzz; nightly:
-// -max_total_time=600, in tests: -runs=20000.
+// -max_total_time=600, in tests: 20 s.
 #include "fingerprint/bitmaps.hpp"
 #include "fingerprint/fingerprint.hpp"
 #include "fingerprint/neighbours.hpp"

@@ -230,3 +230,39 @@ def test_windows_and_groups_of_the_configuration_are_checked():
             assert code == 1 and text in err, err
     finally:
         h.close()
+
+
+def test_why_tells_each_step_and_computes_the_ranking_again(tmp_path, sites):
+    done = tmp_path / "done"
+    sites["cart"].ok = False
+    with Heald({**OPEN, "verify": {"timeout": "100ms", "stabilize": "0ms", "hold": "1h"}, "services": [service("cart", sites)]}) as h:
+        h.script("one.lua", touch_script("one", done, 60))
+        h.script("two.lua", touch_script("two", done, 40))
+        h.loaded("one"), h.loaded("two")
+        h.log_error("it is \u001b[31mbroken")
+        event = h.ended()[0]
+        code, out, _ = healctl(h, "why", event["id"])
+        assert code == 0 and "\x1b" not in out
+        for text in ("opened at", "2 strategies fit it", "1. 'one': priority 60", "2. 'two'", "the same, byte by byte", "guards let 'one' pass", "is ill", "verified: failed",
+                     "escalated: no candidate is left"):
+            assert text in out, out
+        answer = h.get(f"/api/v1/healing/events/{event['id']}/why")
+        assert answer["ranking"]["equal"] is True and answer["ranking"]["recomputed"] == answer["ranking"]["stored"]
+        assert h.call("GET", "/api/v1/healing/events/none/why").status == 404
+
+
+def test_a_new_kind_of_error_after_an_action_that_stays_is_harm(tmp_path, sites):
+    done = tmp_path / "done"
+    with Heald({**OPEN, "services": [service("cart", sites)]}) as h:
+        h.script("touch.lua", touch_script("touch", done, matches='{ message = "first" }'))
+        h.loaded("touch")
+        h.log_error("first trouble")
+        event = h.ended()[0]
+        assert event["state"] == "healed"
+        h.log_error("never seen before: panic in allocator")
+        h.log_error("never seen before: panic in allocator")
+        h.log_error("never seen before: panic in allocator")
+        wait_for("the harm is in the audit log", lambda: [a for a in h.get("/api/v1/audit")["items"] if a["action"] == "attempt.harm"])
+        entry = [a for a in h.get("/api/v1/audit")["items"] if a["action"] == "attempt.harm"][0]
+        assert entry["subject"] == event["attempts"][0]["id"] and "panic in allocator" in entry["detail"]["text"]
+        assert 'heald_harm_total{strategy="touch"} 1' in h.call("GET", "/metrics").text

@@ -1,4 +1,5 @@
 """From the error to the verified end, with real children, files, probes and processes."""
+import copy
 import http.server
 import pathlib
 import subprocess
@@ -35,7 +36,7 @@ def service(site=None, **facts):
     entry = {"name": "cart", **facts}
     if site:
         entry["probes"] = [{"http": site.url, "timeout": "500ms"}]
-    return {**OPEN, "services": [entry]}
+    return copy.deepcopy({**OPEN, "services": [entry]})
 
 
 def lines(path):
@@ -143,7 +144,7 @@ def test_a_strategy_that_dies_or_hangs_leaves_heald_serving_and_the_next_heals(t
     done = tmp_path / "done"
     site.healthy = lambda: bool(lines(done))
     config = service(site)
-    config["verify"] = {"timeout": "300ms", "stabilize": "100ms", "hold": "1h"}
+    config["verify"] = {"timeout": "2s", "stabilize": "100ms", "hold": "1h"}
     with Heald(config) as h:
         library = build_plugin(tmp_path, name, body)
         library.rename(h.state / "plugins" / library.name)

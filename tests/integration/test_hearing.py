@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import signal
 import time
 
 from harness import Heald, wait_for
@@ -70,6 +71,29 @@ def test_rename_rotation_across_kill_9_loses_and_doubles_nothing(tmp_path):
         h.close()
 
 
+def rotate(w, folder, generations):
+    for generation in range(1, generations + 1):
+        for i in range(generation - 1, 0, -1):
+            os.rename(folder / f"app.log.{i}", folder / f"app.log.{i + 1}")
+        w.rename(folder / "app.log.1", late=generation % 3)
+        w.write(generation)
+
+
+def test_rotations_are_followed_although_heald_got_no_processor_for_seconds(tmp_path):
+    log = tmp_path / "app.log"
+    w = Writer(log)
+    with Heald(config(log)) as h:
+        w.write()
+        wait_for("the first line", lambda: records(h) == 1)
+        h.process.send_signal(signal.SIGSTOP)
+        rotate(w, tmp_path, 6)
+        time.sleep(2.5)  # longer than the slack that file times get
+        h.process.send_signal(signal.SIGCONT)
+        wait_for(f"all {w.count} lines are in", lambda: records(h) >= w.count)
+        time.sleep(0.2)
+        assert records(h) == w.count
+
+
 def test_several_rotations_at_once_are_followed(tmp_path):
     log = tmp_path / "app.log"
     w = Writer(log)
@@ -77,11 +101,7 @@ def test_several_rotations_at_once_are_followed(tmp_path):
     try:
         w.write()
         wait_for("the first line", lambda: records(h) == 1)
-        for generation in range(1, 9):
-            for i in range(generation - 1, 0, -1):
-                os.rename(tmp_path / f"app.log.{i}", tmp_path / f"app.log.{i + 1}")
-            w.rename(tmp_path / "app.log.1", late=generation % 3)
-            w.write(generation)
+        rotate(w, tmp_path, 8)
         wait_for(f"all {w.count} lines are in", lambda: records(h) >= w.count)
         time.sleep(0.2)
         assert records(h) == w.count

@@ -1,4 +1,5 @@
 #include "core/bug.hpp"
+#include "core/decision.hpp"
 #include "core/healing_machine.hpp"
 #include "core/matcher.hpp"
 #include "core/router.hpp"
@@ -181,6 +182,30 @@ TEST(OutcomeBook, ASuccessThatDidNotHoldBecomesAFailure) {
     book.correct("s", "f", "svc", t0);
     EXPECT_GT(before, 0.5);
     EXPECT_LT(book.confidence(0.5, "s", "f", "svc", t0), 0.5);
+}
+
+TEST(Decision, IsComputedAgainFromItsTextByteByByte) {
+    OutcomeBook book;
+    for (int i = 0; i < 7; ++i) book.record("a", "f", "svc", i % 3 != 0, t0 + Duration{1h} * i);
+    book.record("b", "other", "svc", true, t0);
+    std::vector<Candidate> candidates{
+        candidate("a", 50, 1.0 / 3),
+        candidate("b", 50, 0.1),
+        candidate("c", 50, 2.0 / 7),
+        candidate("d", 90, 0.2)};
+    for (auto& c : candidates) c.learned = book.learned(c.info.name, "f", "svc", t0 + Duration{9h});
+    candidates[3].floor = 0.5;
+    const auto input = decision_input(candidates, {"c"});
+    const auto output = decide(input);
+    const auto text = json::serialize(input);
+    EXPECT_EQ(json::serialize(decide(parse_json(text, "x").value().as_object())), json::serialize(output));
+    apply_decision(output, candidates);
+    EXPECT_EQ(
+        candidates[0].info.name + candidates[1].info.name + candidates[2].info.name + candidates[3].info.name,
+        "abcd"
+    );
+    EXPECT_NEAR(candidates[0].confidence, book.confidence(1.0 / 3, "a", "f", "svc", t0 + Duration{9h}), 1e-5);
+    EXPECT_EQ(candidates[3].note, "confidence 0.200 is below its floor 0.500");
 }
 
 // --- the machine

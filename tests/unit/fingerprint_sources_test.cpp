@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <memory>
 #include <random>
 #include <string>
 #include <thread>
@@ -89,6 +90,87 @@ TEST(Sources, ALineHasOneIdWhicheverWayItIsHeard) {
             << line << "\n heard as: " << delta.pattern << "\n alone: " << reader.read(line).message;
         EXPECT_EQ(delta.fingerprint, fingerprint::explain(delta.service_name, line, {}).fingerprint.id)
             << line;
+    }
+}
+
+std::string told(const Batch& batch) {
+    std::string ret = std::to_string(batch.lines) + " " + std::to_string(batch.bytes) + " " +
+                      std::to_string(batch.records) + " " + std::to_string(batch.below_level) + " " +
+                      std::to_string(batch.joined) + " " + std::to_string(batch.malformed) + " " +
+                      std::to_string(batch.truncated) + "\n";
+    for (const auto& d : batch.deltas) {
+        ret += d.digest + " " + d.pattern + " " + d.signature + " " + d.service_name + " " +
+               to_string(d.level) + " " + std::to_string(d.count) + " " + std::to_string(d.first.us) + " " +
+               std::to_string(d.last.us) + "\n";
+        for (const auto& s : d.samples) {
+            ret += "  " + std::to_string(s.time.us) + "|" + s.host + "|" + s.component + "|" + s.message +
+                   "|" + s.error_type + "|" + s.stack_trace + "|" + s.context + "|" +
+                   std::to_string(s.http_status) + "|" + to_string(s.level) + "|" + s.release + s.request_id +
+                   s.service_name + "\n";
+        }
+    }
+    return ret;
+}
+
+// Hearing leaves out what it knows of a line's shape; what is heard must be the same, joined traces, samples
+// and counts and all.
+TEST(Sources, KnownShapesNeverChangeWhatIsHeard) {
+    const std::string_view more[] = {
+        "    at com.acme.Order.save(Order.java:12)",
+        "Caused by: java.io.IOException: disk 5 full",
+        "Traceback (most recent call last):",
+        "  File \"a.py\", line 5, in f",
+        "ValueError: bad 5",
+        "",
+        "panic: boom 5",
+        "goroutine 5 [running]:",
+        "2026-09-21 14:13:20,123 ERROR [main] java.lang.IllegalStateException: order 17 is lost",
+        "2026-09-21 14:13:20,123 INFO [main] com.acme.Worker: order 17 came",
+        "2026-09-21 14:13:20,123 WARN [main] com.acme.Worker: status=502 from 10.0.0.4",
+        "2026-09-21 14:13:20,123 WARN [main] com.acme.Worker: sha256 of order 17",
+        "Sep 21 14:13:20 web1 app5[77]: ERROR it broke 5 times",
+        "Sep 21 14:13:20 web1 app5[77]: started 5 times",
+        "[2026-09-21 14:13:20] [error] [main] it broke 5",
+        "1790000000 WARN it broke 5",
+        "2026-09-21T14:13:20.123Z WARN na\xc3\xafve 5",
+    };
+    std::mt19937 random{23};
+    for (int round = 0; round < 60; ++round) {
+        const ManualClock clock;
+        BatchBuilder fast{clock}, slow{clock};
+        DecodeDefaults defaults;
+        if (round % 2 == 0) defaults.service = "shop";
+        defaults.min_level = round % 3 == 0 ? Level::trace : Level::warn;
+        JoinOptions join;
+        join.enabled = round % 5 != 4;
+        auto a = std::make_unique<LineDecoder>(defaults, join);
+        LineDecoder b{defaults, join};
+        b.remember_shapes(false);
+        std::string heard, expected;
+        for (int i = 0; i < 1500; ++i) {
+            const std::size_t n = random() % (std::size(lines) + 3 * std::size(more));
+            std::string line{
+                n < std::size(lines) ? lines[n] : more[(n - std::size(lines)) % std::size(more)]};
+            for (int k = static_cast<int>(random() % 5); k > 0 && !line.empty(); --k) {
+                char& c = line[random() % line.size()];
+                if (c >= '0' && c <= '9') c = static_cast<char>('0' + random() % 10);
+            }
+            a->line(line, line.size() + 1, false, Duration{i}, fast);
+            b.line(line, line.size() + 1, false, Duration{i}, slow);
+            if (random() % 50 == 0) a->pause(Duration{i}, fast), b.pause(Duration{i}, slow);
+            ASSERT_EQ(a->held_bytes(), b.held_bytes());
+            ASSERT_EQ(a->deadline(), b.deadline());
+            if (random() % 200 == 0) {
+                heard += told(fast.take());
+                expected += told(slow.take());
+                ASSERT_EQ(heard, expected);
+            }
+        }
+        a->flush(fast);
+        b.flush(slow);
+        // A builder may outlive the decoder whose lines it holds.
+        a.reset();
+        ASSERT_EQ(told(fast.take()), told(slow.take()));
     }
 }
 
