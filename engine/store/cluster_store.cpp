@@ -50,14 +50,14 @@ constexpr Statement put_claim{
     "INSERT INTO event_claims (event_id, node, fence, claimed_at) VALUES ($1, $2, $3, " SERVER_NOW
     ") ON CONFLICT (event_id) DO UPDATE SET node = excluded.node, fence = excluded.fence, claimed_at = "
     "excluded.claimed_at"};
+// NOT IN: the claims are hashed once, whatever the planner believed of the table when it was still empty.
 constexpr Statement claim_orphans{
     "claim orphaned events",
     "WITH orphans AS (SELECT e.id, e.incident, e.state, e.occurrence_count, e.opened_at, e.target FROM "
     "self_heal_events e WHERE e.state IN " OPEN_STATES
-    " AND NOT EXISTS (SELECT 1 FROM event_claims c JOIN cluster_nodes n ON n.node = c.node AND n.fence = "
-    "c.fence "
-    "AND n.state = 'alive' WHERE c.event_id = e.id) ORDER BY e.opened_at LIMIT $1 FOR UPDATE OF e SKIP "
-    "LOCKED), "
+    " AND e.id NOT IN (SELECT c.event_id FROM event_claims c JOIN cluster_nodes n ON n.node = c.node AND "
+    "n.fence = "
+    "c.fence AND n.state = 'alive') ORDER BY e.opened_at LIMIT $1 FOR UPDATE OF e SKIP LOCKED), "
     "claims AS (INSERT INTO event_claims (event_id, node, fence, claimed_at) SELECT id, $2, $3, " SERVER_NOW
     " FROM orphans ON CONFLICT (event_id) DO UPDATE SET node = excluded.node, fence = excluded.fence, "
     "claimed_at = "
