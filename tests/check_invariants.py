@@ -61,7 +61,7 @@ def check(store, ledger=None, expect=None, idempotent=()):
     verdict("I3", f"{lost} attempts without an end although their incident has ended", lost > 0)
     # I9: legal history; the chain of the audit log.
     overlap = rows("SELECT COUNT(*) FROM (SELECT fingerprint, environment FROM self_heal_events WHERE state IN ('open', 'awaiting_approval', "
-                   "'healing', 'verifying', 'stabilizing') GROUP BY 1, 2 HAVING COUNT(*) > 1)")[0][0]
+                   "'healing', 'verifying', 'stabilizing') GROUP BY 1, 2 HAVING COUNT(*) > 1) AS doubled")[0][0]
     verdict("I9", f"{overlap} errors with two open incidents", overlap > 0)
     previous, bad, count = "", None, 0
     for seq, at, actor, action, subject, detail, before, digest in rows("SELECT seq, at, actor, action, subject, detail, previous, hash FROM audit_log ORDER BY seq"):

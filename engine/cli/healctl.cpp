@@ -5,6 +5,7 @@
 #include "cli/client.hpp"
 #include "cli/fingerprint_id.hpp"
 #include "cli/script_command.hpp"
+#include "cli/store_command.hpp"
 #include "cli/strategy_project.hpp"
 #include "service/fingerprints.hpp"
 #include "service/settings.hpp"
@@ -292,6 +293,7 @@ int run(int argc, char** argv) {
         return sub;
     };
 
+    cli::add_store_command(app, code);
     app.add_subcommand("status", "how heald is")->callback([&] {
         const auto answer = get("/api/v1/status");
         if (o.as_json)

@@ -2,6 +2,7 @@
 
 #include "http/brain_routes.hpp"
 #include "service/fingerprints.hpp"
+#include "store/cluster_store.hpp"
 #include "store/healing_store.hpp"
 #include "store/maintenance.hpp"
 
@@ -390,6 +391,11 @@ awaitable<Response> resume(Engine& engine, Request request) {
     co_return outcome ? json_response(json::object{{"paused", false}}) : problem(outcome.error());
 }
 
+awaitable<Response> list_nodes(Engine& engine, Request) {
+    std::function<result<json::object>(Database&)> job = [](Database& db) { return sql::list_nodes(db); };
+    co_return co_await from_query(engine, std::move(job));
+}
+
 awaitable<Response> list_jobs(Engine& engine, Request) {
     std::function<result<json::object>(Database&)> job = [](Database& db) { return sql::list_jobs(db); };
     co_return co_await from_query(engine, std::move(job));
@@ -559,6 +565,11 @@ const std::vector<Route>& routes() {
          change_bug},
         {"POST", "/api/v1/pause", "Kill switch on (body: {reason})", true, pause},
         {"POST", "/api/v1/resume", "Kill switch off", true, resume},
+        {"GET",
+         "/api/v1/cluster",
+         "Nodes on the same store, with version, health and lease",
+         false,
+         list_nodes},
         {"GET", "/api/v1/jobs", "Jobs with their newest runs", false, list_jobs},
         {"POST", "/api/v1/jobs/{name}/{what}", "run, pause or resume a job", true, change_job},
         {"GET", "/api/v1/audit", "Every mutating request and action", false, list_audit},

@@ -1,5 +1,6 @@
 #include "service/engine.hpp"
 
+#include "base/id.hpp"
 #include "base/log.hpp"
 #include "base/offload.hpp"
 #include "ingest/decoder.hpp"
@@ -7,6 +8,7 @@
 #include "ingest/tail.hpp"
 #include "runner/plugins.hpp"
 #include "service/brain.hpp"
+#include "service/cluster.hpp"
 #include "service/config_keeper.hpp"
 #include "service/healer.hpp"
 #include "service/hearing.hpp"
@@ -68,10 +70,24 @@ public:
                 )
             );
         }
+        if (!s.store_url.empty()) {
+            cluster_ = std::make_unique<Cluster>(io_, *store_, clock_, s.node);
+            HEAL_CO_TRY(co_await cluster_->join());
+        }
         plugins_ = create_plugins(io_, runner, clock_);
         prober_ = create_prober();
         shared_ = std::make_unique<Shared>(Shared{
-            io_, clock_, *store_, plugins_->runner(), *prober_, feed_, metrics_, settings_, {}});
+            io_,
+            clock_,
+            cluster_ ? cluster_->store() : *store_,
+            plugins_->runner(),
+            *prober_,
+            feed_,
+            metrics_,
+            settings_,
+            {},
+            {},
+            cluster_.get()});
         healer_ = create_healer(*shared_);
         brain_ = create_brain(*shared_, *healer_);
         hearing_ = std::make_unique<Hearing>(*shared_, *healer_);
@@ -118,6 +134,12 @@ public:
         asio::co_spawn(io_, keeper_->run(), [](const std::exception_ptr& error) {
             if (error) log::error("keeping configuration versions ended by a defect");
         });
+        if (cluster_) {
+            cluster_->listen(s.store_url, s.store_password);
+            asio::co_spawn(io_, cluster_->run(cluster_events()), [](const std::exception_ptr& error) {
+                if (error) log::error("the heartbeat ended by a defect");
+            });
+        }
         jobs_ = std::make_unique<StoreJobs>(
             io_, *store_, clock_, [this] { return settings_; }, s.node
         );
@@ -136,6 +158,7 @@ public:
         minute_.cancel();
         if (keeper_) keeper_->stop();
         if (jobs_) jobs_->stop();
+        if (cluster_) cluster_->stop();
         stopping_.store(true);
         if (tail_) {
             // The tail's thread may wait for this loop to take a batch: end it from another one.
@@ -152,6 +175,7 @@ public:
             pause.expires_after(10ms);
             co_await pause.async_wait(asio::use_awaitable);
         }
+        if (cluster_) co_await cluster_->leave();
         workers_.join();
         if (store_) store_->stop();
     }
@@ -343,6 +367,7 @@ public:
         overrides_ = std::move(all);
         refresh_strategies();
         healer_->strategies_changed();
+        wake_nodes();
         co_return strategy(name);
     }
 
@@ -405,16 +430,28 @@ public:
         override {
         json::object detail;
         detail["strategy"] = strategy_name;
-        co_return co_await audited(actor, "event.approve", event, std::move(detail), [&] {
-            return healer_->approve(event, strategy_name, actor);
-        });
+        co_return co_await audited(
+            actor,
+            "event.approve",
+            event,
+            std::move(detail),
+            [&] { return healer_->approve(event, strategy_name, actor); },
+            "approve",
+            strategy_name
+        );
     }
     asio::awaitable<result<void>> reject(std::string event, std::string reason, std::string actor) override {
         json::object detail;
         detail["reason"] = reason;
-        co_return co_await audited(actor, "event.reject", event, std::move(detail), [&] {
-            return healer_->reject(event, reason, actor);
-        });
+        co_return co_await audited(
+            actor,
+            "event.reject",
+            event,
+            std::move(detail),
+            [&] { return healer_->reject(event, reason, actor); },
+            "reject",
+            reason
+        );
     }
 
     asio::awaitable<result<void>> pause(bool on, std::string reason, std::string actor) override {
@@ -437,6 +474,7 @@ public:
         });
         if (!stored) co_return stored.error();
         apply_pause(value);
+        wake_nodes();
         feed_.publish("state", {{"paused", on}, {"reason", to_valid_utf8(reason)}});
         co_return result<void>{};
     }
@@ -482,6 +520,14 @@ public:
                 {"last_commit_us", f.last_commit_us},
                 {"last_error", f.last_error}};
         }
+        if (cluster_) {
+            o["cluster"] = json::object{
+                {"node", cluster_->node()},
+                {"fence", cluster_->fence()},
+                {"member", cluster_->holds()},
+                {"taken_over", cluster_->taken_over()},
+                {"times_lost", cluster_->times_lost()}};
+        }
         if (tail_) {
             const auto t = tail_->stats();
             o["tail"] = json::object{
@@ -523,6 +569,14 @@ public:
         metrics_.set("heald_paused", {}, pause_.empty() ? 0 : 1);
         if (store_) {
             const auto f = store_->figures();
+            if (cluster_) {
+                metrics_.set("heald_cluster_member", {{"node", cluster_->node()}}, cluster_->holds() ? 1 : 0);
+                metrics_.set("heald_cluster_fence", {}, static_cast<double>(cluster_->fence()));
+                metrics_.set(
+                    "heald_cluster_taken_over_total", {}, static_cast<double>(cluster_->taken_over())
+                );
+                metrics_.set("heald_cluster_lost_total", {}, static_cast<double>(cluster_->times_lost()));
+            }
             metrics_.set("heald_store_writes_queued", {}, static_cast<double>(f.queued));
             metrics_.set("heald_store_commits_total", {}, static_cast<double>(f.commits));
             metrics_.set("heald_store_failed_commits_total", {}, static_cast<double>(f.failed_commits));
@@ -574,6 +628,67 @@ public:
     const Settings& settings() const override { return *settings_; }
 
 private:
+    ClusterEvents cluster_events() {
+        ClusterEvents events;
+        events.take_up = [this](std::vector<sql::TakenOver> taken) { healer_->take_up(std::move(taken)); };
+        events.abandon = [this] { return healer_->abandon(); };
+        events.catch_up = [this](const sql::ClaimedCount& count) { healer_->catch_up(count); };
+        events.request = [this](const sql::EventRequest& r) {
+            auto outcome = r.request == "approve" ? healer_->approve(r.event, r.argument, r.actor)
+                                                  : healer_->reject(r.event, r.argument, r.actor);
+            if (!outcome) log::warn("{} of {} by {}: {}", r.request, r.event, r.actor, outcome.error().text);
+        };
+        events.shared_state_changed = [this] {
+            asio::co_spawn(io_, follow_changes(), [](const std::exception_ptr& error) {
+                if (error) log::error("what another node changed could not be followed");
+            });
+        };
+        events.health = [this] { return not_ready().empty() ? std::string{"ready"} : not_ready(); };
+        events.open_events = [this] { return static_cast<std::int64_t>(healer_->open_count()); };
+        return events;
+    }
+
+    /// People changed something through another node.
+    asio::awaitable<void> follow_changes() {
+        struct Changed {
+            std::vector<sql::StrategySetting> overrides;
+            std::vector<sql::FingerprintDecision> decisions;
+            std::string pause;
+        };
+        auto changed = std::make_shared<Changed>();
+        Store::Job job = [changed](Database& db) -> result<void> {
+            auto overrides = sql::load_strategy_settings(db);
+            if (!overrides) return overrides.error();
+            changed->overrides = std::move(*overrides);
+            auto decisions = sql::load_fingerprint_decisions(db);
+            if (!decisions) return decisions.error();
+            changed->decisions = std::move(*decisions);
+            auto value = sql::load_engine_state(db, "pause");
+            if (!value) return value.error();
+            changed->pause = value->value_or("");
+            return {};
+        };
+        auto outcome = co_await store_->write(std::move(job));
+        if (!outcome) {
+            log::error("what another node changed could not be read: {}", outcome.error().text);
+            co_return;
+        }
+        overrides_ = std::move(changed->overrides);
+        hearing_->set_aliases(std::move(changed->decisions));
+        if (auto holds = co_await brain_->start(); !holds)
+            log::error("holds that another node set could not be read: {}", holds.error().text);
+        healer_->holds_changed();
+        apply_pause(changed->pause);
+        refresh_strategies();
+        healer_->strategies_changed();
+    }
+
+    /// The others look at once.
+    void wake_nodes() {
+        if (!cluster_) return;
+        store_->submit([](Database& db) { return sql::notify_nodes(db, "changed"); }, [](result<void>) {});
+    }
+
     /// A server that is away is waited for; /ready says so meanwhile.
     asio::awaitable<result<void>> open_the_store() {
         const auto& s = *settings_;
@@ -634,12 +749,21 @@ private:
         std::string action,
         std::string subject,
         json::object detail,
-        std::function<result<void>()> act
+        std::function<result<void>()> act,
+        std::string request,
+        std::string argument
     ) {
         HEAL_CO_TRY(co_await store_->write([&](Database& db) {
             return sql::append_audit(db, clock_.wall(), actor, action, subject, json::serialize(detail));
         }));
-        co_return act();
+        auto outcome = act();
+        if (outcome || !cluster_ || outcome.error().code != errc::not_found) co_return outcome;
+        // Another node may heal it: it gets the request.
+        sql::EventRequest asked{new_id(clock_), subject, std::move(request), std::move(argument), actor};
+        Store::Job job = [asked, now = clock_.wall()](Database& db) {
+            return sql::request_of_event(db, asked, now);
+        };
+        co_return co_await store_->write(std::move(job));
     }
 
     // --- following files
@@ -762,6 +886,7 @@ private:
     std::unique_ptr<Store> store_;
     std::unique_ptr<Plugins> plugins_;
     std::unique_ptr<Prober> prober_;
+    std::unique_ptr<Cluster> cluster_;
     std::unique_ptr<ConfigKeeper> keeper_;
     std::unique_ptr<StoreJobs> jobs_;
     std::unique_ptr<Shared> shared_;

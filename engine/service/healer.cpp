@@ -83,7 +83,7 @@ bool HealerImpl::is_quiet(const std::string& fingerprint, const std::string& env
 }
 
 void HealerImpl::open(Incident incident, std::vector<Candidate> candidates) {
-    if (stopping_) return;
+    if (ending()) return;
     auto run = std::make_shared<Run>(s_.io, std::move(incident));
     run->unranked = std::move(candidates);
     episode_opened(run->incident);
@@ -99,7 +99,8 @@ void HealerImpl::open(Incident incident, std::vector<Candidate> candidates) {
          {"message", to_valid_utf8(title_of(run->incident.record))},
          {"first_event_at", to_rfc3339(run->incident.first_at)}}
     );
-    submit("event", store_event(*run));
+    // In a cluster the row comes with the claim, which may find that another node has the incident.
+    if (!s_.cluster) submit("event", store_event(*run));
     start(std::move(run));
 }
 
@@ -328,12 +329,16 @@ void HealerImpl::start(RunPtr run) {
 }
 
 asio::awaitable<void> HealerImpl::drive(RunPtr run) {
+    if (s_.cluster) {
+        const bool mine = co_await claimed(*run);
+        if (!mine) co_return;
+    }
     co_await rank_candidates(*run);
     HealingInput first = input::Begin{};
     if (run->resumed) first = resume_input(*run);
     run->machine.emplace(std::move(run->unranked));
     run->inbox.push_front(std::move(first));
-    while (!run->machine->finished() && !stopping_) {
+    while (!run->machine->finished() && !ending()) {
         if (run->inbox.empty()) {
             if (run->due && *run->due <= s_.clock.steady()) {
                 run->due.reset();
@@ -352,13 +357,14 @@ asio::awaitable<void> HealerImpl::drive(RunPtr run) {
         const auto orders = run->machine->step(in, s_.clock.wall());
         for (const auto& order : orders) {
             if (auto answer = co_await perform(*run, order)) run->inbox.push_front(std::move(*answer));
-            if (stopping_) break;
+            if (ending()) break;
         }
     }
 }
 
 asio::awaitable<std::optional<HealingInput>> HealerImpl::perform(Run& run, const HealingOrder& order) {
     if (const auto* o = std::get_if<order::Consider>(&order)) {
+        if (s_.cluster) co_await look_at_other_nodes();
         if (must_look_around(run, run.machine->candidates()[o->index])) co_await look_around(run);
         co_return consider(run, *o);
     }

@@ -11,6 +11,7 @@
 #include "service/prober.hpp"
 #include "service/settings.hpp"
 #include "service/strategies.hpp"
+#include "store/cluster_store.hpp"
 #include "store/store.hpp"
 #include "wire/strategy_runner.hpp"
 
@@ -23,6 +24,8 @@
 #include <string>
 
 namespace heal {
+
+class Cluster;
 
 /// What the services of the engine share; lives as long as the engine. All on the event loop's thread.
 struct Shared {
@@ -37,6 +40,7 @@ struct Shared {
     Strategies strategies;
     /// Kill switches, maintenance windows and freezes that people set; nullopt: not read, which denies.
     std::optional<std::vector<Hold>> holds{};
+    Cluster* cluster = nullptr;  ///< null: this node is alone. Else `store` is fenced (cluster.hpp)
     /// The entry of the inventory for a service, or null.
     const ServiceSettings* service(const std::string& name, const std::string& environment) const;
 };
@@ -63,6 +67,15 @@ public:
 
     /// After a start: takes up every open incident where it stood (D4).
     virtual boost::asio::awaitable<result<void>> recover() = 0;
+
+    /// Incidents that this node has taken over from a lost one, and goes on with.
+    virtual void take_up(std::vector<sql::TakenOver> taken) = 0;
+    /// Another node has what this one healed: lets go of every incident, and resumes when all have ended.
+    virtual boost::asio::awaitable<void> abandon() = 0;
+    /// What other nodes heard of an incident that this one heals.
+    virtual void catch_up(const sql::ClaimedCount& count) = 0;
+    /// An incident that another node healed; its hold window counts here too.
+    virtual void learn_held(sql::HeldEvent held) = 0;
 
     /// errc::not_found, errc::conflict (not waiting for approval).
     virtual result<void> approve(

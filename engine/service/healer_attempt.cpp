@@ -36,11 +36,13 @@ StrategyCall call_from(const std::string& attempt, const std::string& text) {
 }
 
 asio::awaitable<result<void>> AttemptLedger::intent_durable() {
-    if (!intent_) co_return result<void>{};
-    co_return co_await intent_->wait();
+    if (!intent_) co_return still_ours();
+    auto stored = co_await intent_->wait();
+    co_return stored ? still_ours() : stored;
 }
 
 asio::awaitable<result<void>> AttemptLedger::begin(Effect effect) {
+    HEAL_CO_TRY(still_ours());
     auto row = std::make_shared<sql::ActionRow>();
     row->id = new_id(shared_.clock);
     row->attempt = attempt_;
@@ -211,7 +213,7 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, 
     // for the intent (docs/adr/0009-call-while-committing.md).
     start_execution(run, written);
     const auto stored = co_await written->wait();
-    if (stored && !stopping_) co_return input::IntentStored{};
+    if (stored && !ending()) co_return input::IntentStored{};
     s_.runner.cancel(run.attempt);
     co_await run.execution->wait();
     run.execution.reset();

@@ -24,6 +24,11 @@ public:
 
     asio::awaitable<result<void>> recover() override;
 
+    void take_up(std::vector<sql::TakenOver> taken) override;
+    asio::awaitable<void> abandon() override;
+    void catch_up(const sql::ClaimedCount& count) override;
+    void learn_held(sql::HeldEvent held) override;
+
     result<void> approve(const std::string& event, const std::string& strategy, const std::string& actor)
         override;
 
@@ -63,6 +68,13 @@ private:
     Store::Job store_event(const Run& run);
 
     void start(RunPtr run);
+    void take_up(sql::OpenEvent event, std::vector<sql::AttemptRow> attempts);
+
+    /// True: this node heals the incident.
+    asio::awaitable<bool> claimed(Run& run);
+    /// What the other nodes did counts for the guards here.
+    asio::awaitable<void> look_at_other_nodes();
+    bool ending() const { return stopping_ || abandoning_; }
 
     // --- the loop of one incident
     // ---------------------------------------------------------------------------------
@@ -134,7 +146,7 @@ private:
     GuardCounters counters_;
     std::optional<bool> paused_;
     std::string pause_reason_;
-    bool stopping_ = false, unsettled_ = false;
+    bool stopping_ = false, abandoning_ = false, unsettled_ = false;
 };
 
 }  // namespace heal

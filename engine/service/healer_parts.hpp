@@ -76,6 +76,9 @@ public:
     void log(Level level, std::string message, json::object fields, double progress) override;
 
 private:
+    /// A node that was stopped for a while must not act on what another one heals by now: errc::denied.
+    result<void> still_ours() const;
+
     Shared& shared_;
     std::string attempt_, event_;
     std::shared_ptr<IntentGate> intent_;

@@ -34,6 +34,8 @@ asio::awaitable<result<void>> HealerImpl::recover() {
         HEAL_TRY(take(sql::load_learned(db, 50'000), outcomes));
         HEAL_TRY(take(sql::load_holding(db), holding));
         HEAL_TRY(take(sql::load_recently_given_up(db, now - longest_quiet), given_up));
+        // In a cluster what is open is claimed first (healer_cluster.cpp).
+        if (s_.cluster) return {};
         auto events = sql::load_open_events(db);
         if (!events) return events.error();
         open_events = std::move(*events);
@@ -57,18 +59,22 @@ asio::awaitable<result<void>> HealerImpl::recover() {
     for (const auto& q : given_up) keep_quiet(key_of(q.fingerprint, q.environment), q.closed_at);
     history_loaded_ = true;
     for (auto& e : open_events) {
-        auto run = std::make_shared<Run>(s_.io, std::move(e.incident));
-        run->resumed = true;
-        run->earlier = std::move(attempts[run->incident.id]);
-        const auto* service = s_.service(run->incident.service_name, run->incident.environment);
-        const json::object facts = service ? service->facts : json::object{};
-        // The trigger fired before the restart; it need not fire again.
-        run->unranked =
-            s_.strategies.fitting(run->incident, facts, [](Duration) { return ~std::uint64_t{0}; });
-        log::info("taking up event {} of {} where it stood", run->incident.id, run->incident.service_name);
-        start(std::move(run));
+        auto& rows = attempts[e.incident.id];
+        take_up(std::move(e), std::move(rows));
     }
     co_return result<void>{};
+}
+
+void HealerImpl::take_up(sql::OpenEvent event, std::vector<sql::AttemptRow> attempts) {
+    auto run = std::make_shared<Run>(s_.io, std::move(event.incident));
+    run->resumed = true;
+    run->earlier = std::move(attempts);
+    const auto* service = s_.service(run->incident.service_name, run->incident.environment);
+    const json::object facts = service ? service->facts : json::object{};
+    // The trigger fired before; it need not fire again.
+    run->unranked = s_.strategies.fitting(run->incident, facts, [](Duration) { return ~std::uint64_t{0}; });
+    log::info("taking up event {} of {} where it stood", run->incident.id, run->incident.service_name);
+    start(std::move(run));
 }
 
 /// Openings and ends in the order in which they happened, as if they had been seen.

@@ -3,6 +3,7 @@
 #include "base/id.hpp"
 #include "base/log.hpp"
 #include "fingerprint/fingerprint.hpp"
+#include "service/cluster.hpp"
 
 #include <fmt/format.h>
 
@@ -48,8 +49,7 @@ void Hearing::decide(const Batch& batch, bool again, std::vector<Decided>& ret) 
     for (const auto& delta : batch.deltas) {
         const std::uint64_t fresh = again ? 0 : delta.count;
         const auto& sample = delta.samples.back();
-        const auto alias = aliases_.find(delta.fingerprint);
-        const std::string& fingerprint = alias == aliases_.end() ? delta.fingerprint : alias->second;
+        const std::string& fingerprint = canonical(delta.fingerprint);
         auto& state = state_of(fingerprint);
         state.hour.add(batch.received, fresh);
         const auto per_hour = state.hour.count(batch.received);
@@ -99,6 +99,11 @@ void Hearing::decide(const Batch& batch, bool again, std::vector<Decided>& ret) 
     }
 }
 
+const std::string& Hearing::canonical(const std::string& fingerprint) const {
+    const auto alias = aliases_.find(fingerprint);
+    return alias == aliases_.end() ? fingerprint : alias->second;
+}
+
 void Hearing::set_aliases(std::vector<sql::FingerprintDecision> decisions) {
     aliases_.clear();
     for (auto& d : decisions) {
@@ -142,22 +147,93 @@ void Hearing::accept(Batch batch, bool again, Done done) {
         for (const auto& one : waiting) one(repeated);
     };
     auto known = std::make_shared<bool>(false);
-    s_.store.submit(
-        [known, key](Database& db) -> result<void> {
-            auto found = sql::batch_known(db, key);
-            if (!found) return found.error();
-            *known = *found;
-            return {};
+    (s_.cluster ? s_.cluster->plain_store() : s_.store)
+        .submit(
+            [known, key](Database& db) -> result<void> {
+                auto found = sql::batch_known(db, key);
+                if (!found) return found.error();
+                *known = *found;
+                return {};
+            },
+            [this, shared, again, known, arrived = std::move(arrived)](result<void> asked) {
+                if (!asked) return arrived(asked.error());
+                if (*known) return arrived(Accepted{true});
+                store_batch(shared, again, arrived);
+            }
+        );
+}
+
+void Hearing::store_in_cluster(std::shared_ptr<Batch> batch, Done done) {
+    /// What the store knew of one kind of error, with this batch in it.
+    struct Around {
+        SlidingCount hour;
+        std::optional<sql::HeldEvent> held;
+    };
+    auto around = std::make_shared<std::vector<Around>>();
+    auto accepted = std::make_shared<Accepted>();
+    std::vector<std::string> ids;
+    for (const auto& delta : batch->deltas) ids.push_back(canonical(delta.fingerprint));
+    s_.cluster->plain_store().submit(
+        [this, batch, around, accepted, ids](Database& db) -> result<void> {
+            around->clear();
+            *accepted = Accepted{};
+            std::vector<Decided> decided;
+            for (std::size_t i = 0; i < ids.size(); ++i) {
+                const auto& delta = batch->deltas[i];
+                const auto& sample = delta.samples.back();
+                auto window = sql::load_window(db, ids[i], batch->received - std::chrono::hours{1});
+                if (!window) return window.error();
+                auto held = sql::load_held(db, ids[i], delta.environment);
+                if (!held) return held.error();
+                Around a;
+                a.held = std::move(*held);
+                for (const auto& row : *window) a.hour.add(row.at, row.count);
+                a.hour.add(batch->received, delta.count);
+                const auto per_hour = a.hour.count(batch->received);
+                Decided d;
+                d.severity = severity_of(sample, per_hour);
+                d.bug_rule = opens_at_once(sample);
+                const bool is_error = sample.level >= Level::error || sample.level == Level::unknown;
+                if (d.bug_rule.empty() && is_error && per_hour >= bug_threshold)
+                    d.bug_rule = "third within an hour";
+                for (std::size_t k = 0; k < delta.samples.size(); ++k) d.log_ids.push_back(new_id(s_.clock));
+                decided.push_back(std::move(d));
+                around->push_back(std::move(a));
+            }
+            return store_rows(db, *batch, decided, *accepted);
         },
-        [this, shared, again, known, arrived = std::move(arrived)](result<void> asked) {
-            if (!asked) return arrived(asked.error());
-            if (*known) return arrived(Accepted{true});
-            store_batch(shared, again, arrived);
+        [this, batch, around, accepted, ids, done = std::move(done)](result<void> outcome) {
+            if (!outcome) return done(outcome.error());
+            if (!accepted->duplicate) {
+                // Not lost while this node is no member: decided as soon as it is one again.
+                s_.cluster->when_member([this, batch, around, ids] {
+                    for (std::size_t i = 0; i < ids.size(); ++i) {
+                        const auto& delta = batch->deltas[i];
+                        auto& known = (*around)[i];
+                        state_of(ids[i]).hour = known.hour;
+                        if (known.held) healer_.learn_held(*known.held);
+                        const std::string event = healer_.occurred(
+                            ids[i], delta.environment, delta.count, trusted_time(delta.last, batch->received)
+                        );
+                        if (event.empty()) continue;
+                        s_.store.keep(
+                            [event, count = delta.count, at = batch->received](Database& db) {
+                                return sql::hear_for_event(db, event, count, "", at);
+                            },
+                            [](result<void>) {}
+                        );
+                    }
+                    std::vector<Decided> later;
+                    decide(*batch, true, later);
+                });
+            }
+            done(*accepted);
         }
     );
 }
 
 void Hearing::store_batch(std::shared_ptr<Batch> batch, bool again, Done done) {
+    if (s_.cluster) return store_in_cluster(std::move(batch), std::move(done));
     auto decided = std::make_shared<std::vector<Decided>>();
     auto accepted = std::make_shared<Accepted>();
     // Held together while the incidents opened here have their first turn (co_spawn runs it inline on this

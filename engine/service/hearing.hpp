@@ -52,6 +52,9 @@ private:
     State& state_of(const std::string& fingerprint);
     /// What each delta leads to; opens incidents.
     void decide(const Batch& batch, bool again, std::vector<Decided>& ret);
+    /// With other nodes on the same store the rows come first: what to do follows from the counts of all.
+    void store_in_cluster(std::shared_ptr<Batch> batch, Done done);
+    const std::string& canonical(const std::string& fingerprint) const;
     void store_batch(std::shared_ptr<Batch> batch, bool again, Done done);
     result<void> store_rows(
         Database& db, const Batch& batch, const std::vector<Decided>& decided, Accepted& ret_accepted

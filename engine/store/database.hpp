@@ -5,6 +5,7 @@
 
 #include "base/error.hpp"
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -114,6 +115,16 @@ result<std::unique_ptr<Database>> open_sqlite(const std::string& path, bool read
 /// errc::unavailable cannot be reached now; errc::denied user or password; errc::invalid_input the url.
 result<std::unique_ptr<Database>> open_postgres(
     const std::string& url, const std::string& password, bool read_only
+);
+
+/// Listens on a channel over a connection of its own; calls `heard` for what arrives. Returns when the
+/// connection is lost or could not be made (an error), or when `end` is set (looked at twice a second).
+result<void> listen_postgres(
+    const std::string& url,
+    const std::string& password,
+    const std::string& channel,
+    const std::function<void()>& heard,
+    const std::atomic<bool>& end
 );
 
 /// What of a url may be shown: host, port and name, never a password. "" when it can't be read.

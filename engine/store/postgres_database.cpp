@@ -509,11 +509,7 @@ std::string quoted(std::string_view value) {
     return out + "'";
 }
 
-}  // namespace
-
-result<std::unique_ptr<Database>> open_postgres(
-    const std::string& url, const std::string& password, bool read_only
-) {
+result<std::string> connection_text(const std::string& url, const std::string& password) {
     auto options = parse(url);
     if (!options) return options.error();
     std::string text;
@@ -537,7 +533,48 @@ result<std::unique_ptr<Database>> open_postgres(
         }
         if (!value.empty()) text += fmt::format("{} = {} ", o->keyword, quoted(value));
     }
-    auto database = std::make_unique<PostgresDatabase>(std::move(text), describe_postgres(url), read_only);
+    return text;
+}
+
+class Ear final : public pqxx::notification_receiver {
+public:
+    Ear(pqxx::connection_base& connection, const std::string& channel, const std::function<void()>& heard)
+        : notification_receiver(connection, channel), heard_(heard) {}
+    void operator()(const std::string&, int) override { heard_(); }
+
+private:
+    const std::function<void()>& heard_;
+};
+
+}  // namespace
+
+result<void> listen_postgres(
+    const std::string& url,
+    const std::string& password,
+    const std::string& channel,
+    const std::function<void()>& heard,
+    const std::atomic<bool>& end
+) {
+    auto text = connection_text(url, password);
+    if (!text) return text.error();
+    try {
+        pqxx::connection connection{*text};
+        const Ear ear{connection, channel, heard};
+        while (!end) connection.await_notification(0, 500'000);
+    } catch (const std::exception& e) {
+        return fail(
+            errc::unavailable, fmt::format("listening on {}: {}", describe_postgres(url), one_line(e.what()))
+        );
+    }
+    return {};
+}
+
+result<std::unique_ptr<Database>> open_postgres(
+    const std::string& url, const std::string& password, bool read_only
+) {
+    auto text = connection_text(url, password);
+    if (!text) return text.error();
+    auto database = std::make_unique<PostgresDatabase>(std::move(*text), describe_postgres(url), read_only);
     HEAL_TRY(database->reopen());
     return std::unique_ptr<Database>{std::move(database)};
 }

@@ -37,6 +37,9 @@ constexpr int max_tries = 5;
 /// What is kept for a store that is away gets this long when heald stops.
 constexpr auto last_chance = 2s;
 
+/// What must not get lost has room for the ends of 100,000 attempts at once (a start after a long night);
+/// more than that would be a defect, and a bound there must be.
+constexpr std::size_t max_kept = 2'000'000;
 constexpr const char* embedded_name = "sqlite";
 
 struct Pending {
@@ -211,7 +214,8 @@ private:
         {
             const std::lock_guard lock{mutex_};
             auto& queue = urgent ? urgent_ : queue_;
-            if (!stopping_ && queue.size() + kept_.size() < max_queue_) {
+            const std::size_t bound = pending.keep ? max_kept : max_queue_;
+            if (!stopping_ && queue.size() + kept_.size() < bound) {
                 queue.push_back(std::move(pending));
                 if (corks_ > 0 && !urgent) return;
                 wake_.notify_one();

@@ -8,6 +8,7 @@ import time
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from check_invariants import check as check_invariants
 from pg import Postgres, binaries, free_port
 
 from harness import BIN, OPEN, Heald, touch_script, wait_for
@@ -208,3 +209,26 @@ def test_jobs_run_are_written_down_and_can_be_asked_for(pg, engine):
         assert jobs["log_sampling"]["runs"][0]["status"] == "succeeded"
         assert h.call("POST", "/api/v1/jobs/nope/run").status == 404
         assert h.call("POST", "/api/v1/jobs/log_cleanup/explode").status == 404
+
+
+def test_a_store_moves_to_postgresql_whole_and_goes_on_there(pg, tmp_path):
+    with Heald({**OPEN, "services": [{"name": "cart"}]}) as h:
+        h.script("act.lua", touch_script("act", tmp_path / "ledger"))
+        h.loaded("act")
+        for i in range(30):
+            h.log_error(f"broken {i}", context={"quote": "it's \u00e4 \\ line\nbreak"})
+        wait_for("incidents end", lambda: h.get("/api/v1/status")["open_incidents"] == 0)
+        url = pg.schema("moved")
+        move = lambda: subprocess.run([BIN / "healctl", "store", "move", "--from", h.state / "heald.db", "--to", url], capture_output=True, text=True)
+        assert "another heald uses" in move().stderr
+        h.stop()
+        done = move()
+        assert done.returncode == 0, done.stderr
+        assert "each table with the same hash" in done.stdout and "log_entries" in done.stdout
+        again = move()
+        assert again.returncode == 1 and "must be without data" in again.stderr
+    assert [b for *b, broken in check_invariants(url, tmp_path / "ledger", 30) if broken] == []
+    with Heald({**OPEN, "store": {"url": url}}) as h:
+        assert len(h.get("/api/v1/logs?limit=1000")["items"]) == 30
+        h.log_error("broken 31")
+        assert h.get("/api/v1/audit/verify")["first_bad"] in (0, None)
