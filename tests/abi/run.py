@@ -131,7 +131,7 @@ def main():
         project.mkdir()
         (project / "s.cpp").write_text(STRATEGY % SIGNATURES[0][0])
         (project / "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.20)\nproject(p LANGUAGES CXX)\nfind_package(heald REQUIRED)\nheal_add_strategy(outside SOURCES s.cpp)\n")
-        done = run("cmake", "-B", project / "b", "-S", project, f"-DCMAKE_PREFIX_PATH={prefix}")
+        done = run("cmake", "-G", "Ninja", "-B", project / "b", "-S", project, f"-DCMAKE_PREFIX_PATH={prefix}")
         done = run("cmake", "--build", project / "b") if done.returncode == 0 else done
         check("a project outside builds by find_package(heald)", done.returncode == 0, done.stdout + done.stderr)
         exports(project / "b" / "plugins" / "outside.so", "and exports one symbol")
