@@ -2,6 +2,7 @@
 
 #include "base/id.hpp"
 #include "store/healing_store.hpp"
+#include "store/percentiles.hpp"
 #include "store/queries.hpp"
 
 #include <fmt/format.h>
@@ -51,9 +52,6 @@ constexpr Statement select_times{
     "AND "
     "detected_at < $2"};
 
-/// Longest chain of merges that is followed.
-constexpr int most_hops = 8;
-
 BugStatus status_of(const json::object& bug) {
     BugStatus status = BugStatus::detected;
     parse_bug_status(string_at(bug, "status"), status);
@@ -70,6 +68,13 @@ result<void> move(
 ) {
     const auto from = status_of(bug);
     const std::string id{string_at(bug, "id")};
+    if (!string_at(bug, "merged_into").empty())
+        return fail(
+            errc::conflict,
+            fmt::format(
+                "{} is merged into another, which counts for it; split it first", string_at(bug, "bug_code")
+            )
+        );
     if (!may_move(from, to)) {
         return fail(
             errc::conflict,
@@ -158,19 +163,6 @@ result<void> perform(Database& db, const Clock& clock, const json::object& bug, 
         )
     );
 }
-
-struct Took {
-    std::vector<std::int64_t> us;
-    json::object figures() {
-        std::sort(us.begin(), us.end());
-        const auto at = [&](double p) -> json::value {
-            if (us.empty()) return nullptr;
-            const auto last = static_cast<double>(us.size() - 1);
-            return static_cast<double>(us[static_cast<std::size_t>(p * last + 0.5)]) / 1000.0;
-        };
-        return {{"n", us.size()}, {"p50_ms", at(0.5)}, {"p95_ms", at(0.95)}, {"p99_ms", at(0.99)}};
-    }
-};
 
 constexpr const char* export_columns[] = {
     "bug_code",       "status",      "severity", "bug_type",         "service_name",      "environment",
@@ -285,11 +277,11 @@ result<json::object> bug_summary(Database& db, Time from, Time to) {
         add(by_type, r.text(2), n);
         add(by_service, r.text(3), n);
     }));
-    Took detect, analyze, fix;
+    Percentiles detect, analyze, fix;
     HEAL_TRY(db.query(select_times, {from.us, to.us}, [&](const Row& r) {
-        detect.us.push_back(std::max<std::int64_t>(0, r.integer(1) - r.integer(0)));
-        if (!r.is_null(2)) analyze.us.push_back(r.integer(2) - r.integer(1));
-        if (!r.is_null(3)) fix.us.push_back(r.integer(3) - r.integer(1));
+        detect.values.push_back(std::max<std::int64_t>(0, r.integer(1) - r.integer(0)));
+        if (!r.is_null(2)) analyze.values.push_back(r.integer(2) - r.integer(1));
+        if (!r.is_null(3)) fix.values.push_back(r.integer(3) - r.integer(1));
     }));
     return json::object{
         {"from", to_rfc3339(from)},
@@ -300,9 +292,9 @@ result<json::object> bug_summary(Database& db, Time from, Time to) {
         {"by_severity", std::move(by_severity)},
         {"by_type", std::move(by_type)},
         {"by_service", std::move(by_service)},
-        {"time_to_detect", detect.figures()},
-        {"time_to_analyze", analyze.figures()},
-        {"time_to_fix", fix.figures()}};
+        {"time_to_detect", detect.take()},
+        {"time_to_analyze", analyze.take()},
+        {"time_to_fix", fix.take()}};
 }
 
 result<std::string> export_bugs(Database& db, ExportFormat format, std::int64_t limit) {

@@ -48,7 +48,7 @@ result<void> note_bug(
     const std::string& text
 );
 
-/// {"items": […]}, oldest first, at most 1000.
+/// What was done to it, oldest first, at most 1000 entries: at, actor, action, from_status, to_status, text.
 result<json::array> bug_history(Database& db, const std::string& id);
 
 /// Counts by status, severity, type and service; how long detection, analysis and fixing took (ms: n, p50,

@@ -492,7 +492,8 @@ result<std::optional<BugRef>> open_or_count_bug(
     };
     HEAL_TRY(db.query(select_newest_bug, {string_view{r.fingerprint}}, read));
     // Where it was merged into another, that one counts; a chain is followed so far and no further.
-    for (int hops = 0; !merged_into.empty() && hops < 8; ++hops) {
+    constexpr int most_hops = 8;
+    for (int hops = 0; !merged_into.empty() && hops < most_hops; ++hops) {
         const std::string next = merged_into;
         HEAL_TRY(db.query(select_bug_by_id, {string_view{next}}, read));
     }

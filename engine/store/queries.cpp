@@ -1,6 +1,7 @@
 #include "store/queries.hpp"
 
 #include "store/bug_store.hpp"
+#include "store/percentiles.hpp"
 
 #include <fmt/format.h>
 
@@ -251,19 +252,6 @@ result<json::object> one(
         );
     return found;
 }
-
-struct Percentiles {
-    std::vector<std::int64_t> values;
-    json::object take() {
-        std::sort(values.begin(), values.end());
-        const auto at = [&](double p) -> json::value {
-            if (values.empty()) return nullptr;
-            const auto last = static_cast<double>(values.size() - 1);
-            return static_cast<double>(values[static_cast<std::size_t>(p * last + 0.5)]) / 1000.0;
-        };
-        return {{"n", values.size()}, {"p50_ms", at(0.50)}, {"p95_ms", at(0.95)}, {"p99_ms", at(0.99)}};
-    }
-};
 
 }  // namespace
 

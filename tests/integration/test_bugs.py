@@ -76,6 +76,7 @@ def test_merged_bugs_count_as_one_until_they_are_split(heald):
     assert heald.get(f"/api/v1/system/bugs/{one['id']}")["occurrence_count"] == 2
     fail(heald, "unable to read the account book")
     assert heald.get(f"/api/v1/system/bugs/{one['id']}")["occurrence_count"] == 3
+    assert "split it first" in change(heald, other, "reopen", 409)["detail"]
     assert "merged already" in change(heald, other, "merge", 409, into=one["bug_code"])["detail"]
     assert "into itself" in change(heald, one, "merge", 400, into=one["id"])["detail"]
     parted = change(heald, other, "split")
