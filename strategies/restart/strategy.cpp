@@ -112,8 +112,7 @@ struct restart {
         if (!now.alive) return heal::outcome::failed("no process is running");
         if (now.state == "T" || now.state == "Z")
             return heal::outcome::failed("the process is in state " + now.state);
-        // Start times count in ticks since boot: a later one is another process, whatever its pid.
-        if (now.start_time <= before["start_time"].int_or(0))
+        if (!is_newer(now, before["pid"].int_or(0), before["start_time"].int_or(0)))
             return heal::outcome::failed("it is still the process from before");
         return heal::outcome::succeeded(
             "process " + std::to_string(now.pid) + " is new and alive", heal::json::object({{"pid", now.pid}})
@@ -121,6 +120,12 @@ struct restart {
     }
 
 private:
+    // Start times count in ticks of 10 ms since boot: a later one is another process, whatever its pid, and
+    // two processes of one tick are told apart by their pids.
+    static bool is_newer(const heal::process_facts& now, std::int64_t pid, std::int64_t start_time) {
+        return now.start_time > start_time || (now.start_time == start_time && now.pid != pid);
+    }
+
     static std::string lower(std::string text) {
         for (char& c : text) {
             if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
@@ -198,7 +203,8 @@ private:
         heal::process_facts after;
         if (supervised) {
             // Whoever watches over it starts it again; we only see to it that this happened.
-            for (int i = 0; i < 100 && !(after.alive && after.start_time > before.start_time); ++i) {
+            for (int i = 0; i < 100 && !(after.alive && is_newer(after, before.pid, before.start_time));
+                 ++i) {
                 call.sleep(100ms);
                 after = process_of(pid_file, call);
                 if (rq.dry_run()) return heal::outcome::succeeded("would be started by its supervisor");

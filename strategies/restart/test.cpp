@@ -111,7 +111,9 @@ TEST(Restart, BelievesOnlyInAYoungerLivingProcess) {
     };
     for (const auto& row :
          {Row{process(20, 200), HEAL_OK},
+          Row{process(20, 100), HEAL_OK},  // within one tick: another pid is another process
           Row{process(10, 100), HEAL_FAILED},
+          Row{process(20, 50), HEAL_FAILED},
           Row{process(0, 0), HEAL_FAILED},
           Row{process(20, 200, "T"), HEAL_FAILED}}) {
         heal::fake::host host;
