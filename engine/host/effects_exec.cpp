@@ -7,7 +7,6 @@
 #include <pwd.h>
 #include <sched.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -79,15 +78,15 @@ struct Streams {
     int in, out, err;
 };
 
-/// The signals that are handled or ignored here, and so would be ignored in a command. exec(2) itself resets
-/// the handled ones; asking for all 64 costs the child as many calls.
+/// The signals whose action here is not the default. Looked up once: asking for all 64 costs each child as
+/// many calls.
 const sigset_t& changed_signals() {
     static const sigset_t changed = [] {
         sigset_t out;
         ::sigemptyset(&out);
         for (int s = 1; s < NSIG; ++s) {
             struct sigaction now {};
-            if (::sigaction(s, nullptr, &now) == 0 && now.sa_handler == SIG_IGN) ::sigaddset(&out, s);
+            if (::sigaction(s, nullptr, &now) == 0 && now.sa_handler != SIG_DFL) ::sigaddset(&out, s);
         }
         return out;
     }();
@@ -104,102 +103,87 @@ public:
     }
     YieldToChild(const YieldToChild&) = delete;
     YieldToChild& operator=(const YieldToChild&) = delete;
-    /// The child inherits our policy and has to be given the usual one.
+    /// The child inherits our policy and has to take the usual one again.
     bool active() const { return active_; }
 
-private:
     static bool set(int policy) {
         const sched_param normal{};
         return ::sched_setscheduler(0, policy, &normal) == 0;
     }
+
+private:
     bool active_;
 };
 
-// What exec(2) needs, made before the fork: the child may only call async-signal-safe functions.
+/// What a child needs, made before it is: it shares our memory until it runs its program.
+struct Launch {
+    char* const* argv;
+    char* const* env;
+    const char* cwd;
+    Streams streams;
+    const Account* account;  ///< nullptr: ours
+};
+
+/// Like posix_spawn(3), which can't change the user and makes 64 calls more. The ids are set by system calls,
+/// since glibc's functions would reach for our threads. Returns the pid, or -1 with errno.
+[[gnu::noinline]] pid_t launch(const Launch& l) {
+    const sigset_t& changed = changed_signals();
+    const YieldToChild yield;
+    volatile int error = 0;
+    sigset_t all, before;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_BLOCK, &all, &before);  // no handler of ours may run in the child
+    const pid_t pid = ::vfork();
+    if (pid == 0) {
+        const auto set_ids = [&l] {
+            if (!l.account) return true;
+            const Account& a = *l.account;
+            const gid_t* groups = a.groups.empty() ? &a.gid : a.groups.data();
+            return ::syscall(SYS_setgroups, std::max<std::size_t>(a.groups.size(), 1), groups) == 0 &&
+                   ::syscall(SYS_setresgid, a.gid, a.gid, a.gid) == 0 &&
+                   ::syscall(SYS_setresuid, a.uid, a.uid, a.uid) == 0;
+        };
+        for (int s = 1; s < NSIG; ++s) {
+            if (::sigismember(&changed, s) == 1) ::signal(s, SIG_DFL);
+        }
+        if (yield.active()) YieldToChild::set(SCHED_OTHER);
+        ::setsid();
+        // Ours are above 2 and O_CLOEXEC, their copies are not.
+        if (::dup2(l.streams.in, 0) >= 0 && ::dup2(l.streams.out, 1) >= 0 && ::dup2(l.streams.err, 2) >= 0 &&
+            set_ids() && ::chdir(l.cwd) == 0) {
+            sigset_t none;
+            ::sigemptyset(&none);
+            ::sigprocmask(SIG_SETMASK, &none, nullptr);
+            ::execve(l.argv[0], l.argv, l.env);
+        }
+        error = errno;
+        ::_exit(127);
+    }
+    const int failed = pid < 0 ? errno : error;
+    if (pid > 0 && failed != 0) ::waitpid(pid, nullptr, 0);
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    errno = failed;
+    return failed == 0 ? pid : -1;
+}
+
 result<pid_t> spawn(const Context& context, const Command& command, Streams streams) {
     result<Account> account = Account{};
     if (!command.user.empty()) {
         account = account_of(command.user);
         if (!account) return std::move(account).error();
     }
+    const Account* user = command.user.empty() ? nullptr : &*account;
     std::vector<std::string> argv = command.argv;
-    std::vector<std::string> env =
-        environment_of(context, command, command.user.empty() ? nullptr : &*account);
+    std::vector<std::string> env = environment_of(context, command, user);
     auto argv_p = pointers(argv), env_p = pointers(env);
-    const std::string what = fmt::format("cannot run {}", command.argv[0]);
-
-    if (command.user.empty()) {
-        posix_spawn_file_actions_t actions;
-        posix_spawnattr_t attributes;
-        ::posix_spawn_file_actions_init(&actions);
-        ::posix_spawnattr_init(&attributes);
-        // Above 2 everything is O_CLOEXEC; dup2 onto itself clears the flag, so the order does not matter.
-        ::posix_spawn_file_actions_adddup2(&actions, streams.in, 0);
-        ::posix_spawn_file_actions_adddup2(&actions, streams.out, 1);
-        ::posix_spawn_file_actions_adddup2(&actions, streams.err, 2);
-        ::posix_spawn_file_actions_addchdir_np(&actions, command.cwd.c_str());
-        sigset_t none;
-        ::sigemptyset(&none);
-        ::posix_spawnattr_setsigmask(&attributes, &none);
-        ::posix_spawnattr_setsigdefault(&attributes, &changed_signals());
-        pid_t pid = -1;
-        int error = 0;
-        {
-            const YieldToChild yield;
-            const sched_param normal{};
-            ::posix_spawnattr_setschedpolicy(&attributes, SCHED_OTHER);
-            ::posix_spawnattr_setschedparam(&attributes, &normal);
-            const int scheduler = yield.active() ? POSIX_SPAWN_SETSCHEDULER : 0;
-            ::posix_spawnattr_setflags(
-                &attributes,
-                static_cast<short>(
-                    POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | scheduler
-                )
-            );
-            error = ::posix_spawn(&pid, argv[0].c_str(), &actions, &attributes, argv_p.data(), env_p.data());
-        }
-        ::posix_spawn_file_actions_destroy(&actions);
-        ::posix_spawnattr_destroy(&attributes);
-        if (error != 0) return fail_errno(what, error);
-        return pid;
-    }
-    std::array<int, 2> report{};
-    if (::pipe2(report.data(), O_CLOEXEC) != 0) return fail_errno(what, errno);
-    Descriptor report_in{report[0]}, report_out{report[1]};
-    const pid_t pid = ::fork();
-    if (pid < 0) return fail_errno(what, errno);
-    if (pid == 0) {
-        const auto give_up = [&] {
-            const int error = errno;
-            if (::write(report_out.get(), &error, sizeof error) < 0) ::_exit(126);
-            ::_exit(127);
-        };
-        ::setsid();
-        sigset_t none;
-        ::sigemptyset(&none);
-        ::sigprocmask(SIG_SETMASK, &none, nullptr);
-        for (int s = 1; s < 32; ++s) ::signal(s, SIG_DFL);
-        if (::dup2(streams.in, 0) < 0 || ::dup2(streams.out, 1) < 0 || ::dup2(streams.err, 2) < 0) give_up();
-        if (account->groups.empty() ? ::setgroups(1, &account->gid) != 0
-                                    : ::setgroups(account->groups.size(), account->groups.data()) != 0)
-            give_up();
-        if (::setgid(account->gid) != 0 || ::setuid(account->uid) != 0) give_up();
-        if (::chdir(command.cwd.c_str()) != 0) give_up();
-        ::execve(argv[0].c_str(), argv_p.data(), env_p.data());
-        give_up();
-    }
-    report_out.reset(-1);
-    int error = 0;
-    if (::read(report_in.get(), &error, sizeof error) == static_cast<ssize_t>(sizeof error)) {
-        ::waitpid(pid, nullptr, 0);
-        if (error == EPERM)
-            return fail(
-                errc::denied,
-                fmt::format("{} as user '{}': heald must run as root for this", what, command.user)
-            );
-        return fail_errno(what, error);
-    }
-    return pid;
+    const pid_t pid = launch({argv_p.data(), env_p.data(), command.cwd.c_str(), streams, user});
+    if (pid >= 0) return pid;
+    if (user && errno == EPERM)
+        return fail(
+            errc::denied,
+            fmt::format("{} as user '{}': heald must run as root for this", command.argv[0], command.user)
+        );
+    return fail_errno(fmt::format("cannot run {}", command.argv[0]), errno);
 }
 
 std::set<pid_t> own_children() {
