@@ -1,11 +1,11 @@
 #include "base/id.hpp"
+#include "base/launch.hpp"
 #include "host/effects_parts.hpp"
 
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
 #include <pwd.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -24,10 +24,8 @@ namespace {
 constexpr const char* clean_path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 struct Account {
-    uid_t uid = 0;
-    gid_t gid = 0;
+    Launch::Ids ids;
     std::string name, home;
-    std::vector<gid_t> groups;
 };
 
 result<Account> account_of(const std::string& name) {
@@ -37,11 +35,11 @@ result<Account> account_of(const std::string& name) {
     if (::getpwnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) != 0 || !found) {
         return fail(errc::invalid_input, fmt::format("there is no user '{}' on this machine", name));
     }
-    Account out{entry.pw_uid, entry.pw_gid, name, entry.pw_dir ? entry.pw_dir : "/", {}};
+    Account out{{entry.pw_uid, entry.pw_gid, {}}, name, entry.pw_dir ? entry.pw_dir : "/"};
     std::array<gid_t, 256> groups{};
     int n = static_cast<int>(groups.size());
     if (::getgrouplist(name.c_str(), entry.pw_gid, groups.data(), &n) >= 0)
-        out.groups.assign(groups.begin(), groups.begin() + n);
+        out.ids.groups.assign(groups.begin(), groups.begin() + n);
     return out;
 }
 
@@ -78,94 +76,6 @@ struct Streams {
     int in, out, err;
 };
 
-/// The signals whose action here is not the default. Looked up once: asking for all 64 costs each child as
-/// many calls.
-const sigset_t& changed_signals() {
-    static const sigset_t changed = [] {
-        sigset_t out;
-        ::sigemptyset(&out);
-        for (int s = 1; s < NSIG; ++s) {
-            struct sigaction now {};
-            if (::sigaction(s, nullptr, &now) == 0 && now.sa_handler != SIG_DFL) ::sigaddset(&out, s);
-        }
-        return out;
-    }();
-    return changed;
-}
-
-/// While this lives, waking up does not push a command off its processor: exec(2) of the child wakes us, and
-/// without this the command's first instruction waits until we sleep again (60-80 us).
-class YieldToChild {
-public:
-    YieldToChild() : active_(::sched_getscheduler(0) == SCHED_OTHER && set(SCHED_BATCH)) {}
-    ~YieldToChild() {
-        if (active_) set(SCHED_OTHER);
-    }
-    YieldToChild(const YieldToChild&) = delete;
-    YieldToChild& operator=(const YieldToChild&) = delete;
-    /// The child inherits our policy and has to take the usual one again.
-    bool active() const { return active_; }
-
-    static bool set(int policy) {
-        const sched_param normal{};
-        return ::sched_setscheduler(0, policy, &normal) == 0;
-    }
-
-private:
-    bool active_;
-};
-
-/// What a child needs, made before it is: it shares our memory until it runs its program.
-struct Launch {
-    char* const* argv;
-    char* const* env;
-    const char* cwd;
-    Streams streams;
-    const Account* account;  ///< nullptr: ours
-};
-
-/// Like posix_spawn(3), which can't change the user and makes 64 calls more. The ids are set by system calls,
-/// since glibc's functions would reach for our threads. Returns the pid, or -1 with errno.
-[[gnu::noinline]] pid_t launch(const Launch& l) {
-    const sigset_t& changed = changed_signals();
-    const YieldToChild yield;
-    volatile int error = 0;
-    sigset_t all, before;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_BLOCK, &all, &before);  // no handler of ours may run in the child
-    const pid_t pid = ::vfork();
-    if (pid == 0) {
-        const auto set_ids = [&l] {
-            if (!l.account) return true;
-            const Account& a = *l.account;
-            const gid_t* groups = a.groups.empty() ? &a.gid : a.groups.data();
-            return ::syscall(SYS_setgroups, std::max<std::size_t>(a.groups.size(), 1), groups) == 0 &&
-                   ::syscall(SYS_setresgid, a.gid, a.gid, a.gid) == 0 &&
-                   ::syscall(SYS_setresuid, a.uid, a.uid, a.uid) == 0;
-        };
-        for (int s = 1; s < NSIG; ++s) {
-            if (::sigismember(&changed, s) == 1) ::signal(s, SIG_DFL);
-        }
-        if (yield.active()) YieldToChild::set(SCHED_OTHER);
-        ::setsid();
-        // Ours are above 2 and O_CLOEXEC, their copies are not.
-        if (::dup2(l.streams.in, 0) >= 0 && ::dup2(l.streams.out, 1) >= 0 && ::dup2(l.streams.err, 2) >= 0 &&
-            set_ids() && ::chdir(l.cwd) == 0) {
-            sigset_t none;
-            ::sigemptyset(&none);
-            ::sigprocmask(SIG_SETMASK, &none, nullptr);
-            ::execve(l.argv[0], l.argv, l.env);
-        }
-        error = errno;
-        ::_exit(127);
-    }
-    const int failed = pid < 0 ? errno : error;
-    if (pid > 0 && failed != 0) ::waitpid(pid, nullptr, 0);
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    errno = failed;
-    return failed == 0 ? pid : -1;
-}
-
 result<pid_t> spawn(const Context& context, const Command& command, Streams streams) {
     result<Account> account = Account{};
     if (!command.user.empty()) {
@@ -176,7 +86,15 @@ result<pid_t> spawn(const Context& context, const Command& command, Streams stre
     std::vector<std::string> argv = command.argv;
     std::vector<std::string> env = environment_of(context, command, user);
     auto argv_p = pointers(argv), env_p = pointers(env);
-    const pid_t pid = launch({argv_p.data(), env_p.data(), command.cwd.c_str(), streams, user});
+    Launch what;
+    what.argv = argv_p.data();
+    what.env = env_p.data();
+    what.cwd = command.cwd.c_str();
+    what.descriptors = {{streams.in, 0}, {streams.out, 1}, {streams.err, 2}};
+    what.group = Launch::Group::session;
+    what.ids = user ? &user->ids : nullptr;
+    what.child_first = true;
+    const pid_t pid = launch(what);
     if (pid >= 0) return pid;
     if (user && errno == EPERM)
         return fail(
