@@ -307,6 +307,11 @@ Store::Job HealerImpl::store_event(const Run& run) {
 }
 
 void HealerImpl::start(RunPtr run) {
+    enter(run);
+    begin(std::move(run));
+}
+
+void HealerImpl::enter(const RunPtr& run) {
     const auto* service = s_.service(run->incident.service_name, run->incident.environment);
     if (service) {
         run->target = service->facts;
@@ -315,6 +320,10 @@ void HealerImpl::start(RunPtr run) {
         run->target = json::object{{"name", run->incident.service_name}};
     }
     runs_[key_of(run->incident.fingerprint, run->incident.environment)] = run;
+    s_.metrics.set("heald_incidents_open", {}, static_cast<double>(runs_.size()));
+}
+
+void HealerImpl::begin(RunPtr run) {
     asio::co_spawn(s_.io, drive(run), [this, run](const std::exception_ptr& error) {
         runs_.erase(key_of(run->incident.fingerprint, run->incident.environment));
         s_.metrics.set("heald_incidents_open", {}, static_cast<double>(runs_.size()));
@@ -325,7 +334,6 @@ void HealerImpl::start(RunPtr run) {
             log::error("event {} ended by a defect: {}", run->incident.id, e.what());
         }
     });
-    s_.metrics.set("heald_incidents_open", {}, static_cast<double>(runs_.size()));
 }
 
 asio::awaitable<void> HealerImpl::drive(RunPtr run) {
