@@ -52,6 +52,7 @@ class Postgres:
                     break
                 except KeyError:
                     pass
+            self.folder.mkdir(exist_ok=True)
             os.chmod(self.folder, 0o755)
             os.chown(self.folder, self.user.pw_uid, self.user.pw_gid)
         if not self.data.exists():
@@ -76,9 +77,9 @@ class Postgres:
             raise RuntimeError(f"{command[0]}: {done.stdout}")
 
     def start(self):
-        out = open(self.log, "a")
-        self.process = subprocess.Popen([self.bin / "postgres", "-D", self.data], stdout=out, stderr=out, stdin=subprocess.DEVNULL,
-                                        preexec_fn=self._drop, cwd=self.folder)
+        with open(self.log, "a") as out:
+            self.process = subprocess.Popen([self.bin / "postgres", "-D", self.data], stdout=out, stderr=out, stdin=subprocess.DEVNULL,
+                                            preexec_fn=self._drop, cwd=self.folder)
         end = time.monotonic() + 30
         while True:
             try:

@@ -198,6 +198,7 @@ public:
     }
 
     result<void> begin() override {
+        repeat_ = false;  // not at each exchange: the rollback after an error is one, too
         in_doubt_ = false;
         xid_.clear();
         HEAL_TRY(send(begin_work, {}, nullptr, nullptr));
@@ -354,7 +355,6 @@ private:
     result<void> exchange() {
         if (!handle_) return lost("exchange");
         if (expected_.empty()) return {};
-        repeat_ = false;
         if (faults::pass("pg.send")) return broken("send", "a fault was asked for");
         if (::PQpipelineSync(handle_) != 1) return broken("send");
         expected_.push_back({Kind::sync, "sync", nullptr, nullptr, nullptr});

@@ -36,6 +36,9 @@ constexpr auto first_pause = 100ms;
 constexpr auto longest_pause = 2s;
 /// Deadlocks and serialization failures: five tries end all but a storm of them.
 constexpr int max_tries = 5;
+/// A store that answers and refuses (a full disk) may still take small writes in between: it counts as
+/// refusing until it has not done so for this long.
+constexpr auto refusal_seen_for = 3s;
 /// What is kept for a store that is away gets this long when heald stops.
 constexpr auto last_chance = 2s;
 /// From the intent's commit to the action's first instruction, most of it the start of a program (0.9 ms,
@@ -341,7 +344,7 @@ private:
             const std::lock_guard lock{mutex_};
             figures_.connected = writer_->connected();
             if (whole) {
-                figures_.last_error.clear();
+                if (clock_.steady() >= refusing_until_) figures_.last_error.clear();
                 pause_ = first_pause;
                 if (!group.empty()) {
                     ++figures_.commits;
@@ -351,6 +354,7 @@ private:
             } else {
                 ++figures_.failed_commits;
                 figures_.last_error = whole.error().text;
+                if (figures_.connected) refusing_until_ = clock_.steady() + refusal_seen_for;
                 pause_ = std::min<Duration>(pause_ * 2, longest_pause);
             }
         }
@@ -491,7 +495,10 @@ private:
                 } else {
                     if (outcome) outcome = writer_->release();
                     if (!outcome) {
-                        if (!writer_->connected() || writer_->worth_repeating()) return outcome;
+                        // Not the job's own fault: a lost connection, a deadlock, a full disk.
+                        if (!writer_->connected() || writer_->worth_repeating() ||
+                            outcome.error().code == errc::unavailable)
+                            return outcome;
                         writer_->rollback_to_savepoint();
                     }
                 }
@@ -545,7 +552,7 @@ private:
     // Of the storage thread alone.
     std::unique_ptr<Database> writer_;
     std::optional<Doubt> doubt_;
-    Duration pause_ = first_pause, next_try_{0};
+    Duration pause_ = first_pause, next_try_{0}, refusing_until_{0};
     result<void> last_refusal_;
     std::size_t reported_held_ = 0;
     // Of all.

@@ -48,8 +48,9 @@ def test_a_full_disk_degrades_and_recovers_without_a_restart(small_disk, tmp_pat
         wait_for("ready says why", lambda: "does not take writes" in h.call("GET", "/ready").text)
         assert h.get("/health") and h.get("/api/v1/healing/events")["items"]
         filler.unlink()
-        wait_for("it recovers", lambda: h.call("GET", "/ready").status == 200 or h.call("POST", "/api/v1/logs", {
-            "service_name": "cart", "log_level": "error", "message": "after"}).status == 202 and False, 20)
+        wait_for("it recovers", lambda: h.call("POST", "/api/v1/logs", {
+            "service_name": "cart", "log_level": "error", "message": "after"}).status == 202, 20)
+        wait_for("ready", lambda: h.call("GET", "/ready").status == 200, 20)
         wait_for("the file's line is in", lambda: [f for f in h.get("/api/v1/fingerprints")["items"] if "while the disk is full" in f["pattern"]], 20)
         wait_for("what waited is healed", lambda: done.read_text() != acts, 20)
         assert h.get("/api/v1/ingest")["records"] > before

@@ -1,8 +1,11 @@
 """heald on PostgreSQL: the same behaviour as on SQLite, and what happens when the server goes away."""
+import os
 import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 
 import pytest
@@ -108,7 +111,6 @@ def test_what_became_of_an_attempt_is_stored_although_the_server_was_away(pg, tm
 def test_it_starts_before_its_server_does(tmp_path):
     port = free_port()
     h = Heald({"store": {"url": f"postgresql://heald@127.0.0.1:{port}/postgres"}}, start=False)
-    import threading
     starter = threading.Thread(target=h.start)
     starter.start()
     try:
@@ -175,6 +177,139 @@ def test_without_a_free_connection_it_waits_and_recovers(tmp_path):
             wait_for("ready", lambda: h.call("GET", "/ready").status == 200)
         finally:
             h.close()
+
+
+class Session:
+    """A psql that stays in its transaction; each answer ends with a line of its own."""
+
+    def __init__(self, url):
+        self.process = subprocess.Popen(["psql", "-X", "-q", "-A", "-t", url], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL, text=True)
+
+    def begin(self, text):
+        self.process.stdin.write(text + ";\n\\echo done\n")
+        self.process.stdin.flush()
+
+    def wait(self):
+        lines = []
+        while (line := self.process.stdout.readline().strip()) != "done":
+            assert line or self.process.poll() is None, "psql ended"
+            lines.append(line)
+        return lines
+
+    def run(self, text):
+        self.begin(text)
+        return self.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+
+def two_kinds(h):
+    """One batch with two kinds of errors, sent from another thread; the answer is in the list that comes back."""
+    records = [{"service_name": s, "log_level": "error", "message": f"{s} is broken"} for s in ("cart", "shop")]
+    answers = []
+    sender = threading.Thread(target=lambda: answers.append(h.call("POST", "/api/v1/logs", records)))
+    sender.start()
+    return sender, answers
+
+
+def blocked(pg):
+    return pg.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'heald' AND wait_event_type = 'Lock'") != [["0"]]
+
+
+def test_a_deadlock_is_repeated_and_counts_once(pg):
+    with on(pg, "deadlock") as h:
+        sender, answers = two_kinds(h)
+        sender.join()
+        ids = [row[0] for row in pg.sql("SELECT id FROM deadlock.error_fingerprints ORDER BY service_name")]
+        assert len(ids) == 2
+        # Which of the two rows a batch writes first is its own business: one of the two orders is the crossing one.
+        for held, other in (ids, ids[::-1]):
+            with Session(pg.url("deadlock")) as psql:
+                # heald's side looks first, and so is the one that gives in.
+                psql.run(f"SET deadlock_timeout = '20s'; BEGIN; UPDATE error_fingerprints SET last_release = '' WHERE id = '{held}'")
+                sender, answers = two_kinds(h)
+                wait_for("it waits for the row", lambda: blocked(pg))
+                psql.begin(f"UPDATE error_fingerprints SET last_release = '' WHERE id = '{other}'")
+                psql.wait()
+                psql.run("COMMIT")
+                sender.join()
+                assert answers[0].status == 202, answers[0].text
+        assert h.get("/api/v1/status")["store"]["repeated"] >= 1
+    assert stored(pg, "deadlock") == 6
+    assert pg.sql("SELECT sum(count) FROM deadlock.fingerprint_counts WHERE resolution = 'minute'") == [["6"]]
+
+
+def test_a_serialization_failure_is_repeated_and_counts_once(pg):
+    pg.sql("ALTER ROLE heald SET default_transaction_isolation = 'serializable'")
+    try:
+        with on(pg, "serial") as h:
+            h.log_error("is broken")
+            with Session(pg.url("serial")) as psql:
+                psql.run("BEGIN; UPDATE error_fingerprints SET last_release = ''")
+                sender = threading.Thread(target=lambda: h.log_error("is broken"))
+                sender.start()
+                wait_for("it waits for the row", lambda: blocked(pg))
+                psql.run("COMMIT")
+                sender.join()
+            assert h.get("/api/v1/status")["store"]["repeated"] >= 1
+    finally:
+        pg.sql("ALTER ROLE heald RESET default_transaction_isolation")
+    assert stored(pg, "serial") == 2
+
+
+def test_a_full_disk_under_the_server_refuses_and_recovers():
+    disk = pathlib.Path(tempfile.mkdtemp(prefix="heald-disk-"))  # where the server's user may look, too
+    disk.chmod(0o755)
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=140m", "tmpfs", disk], capture_output=True).returncode != 0:
+        disk.rmdir()
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        with Postgres(folder=disk / "pg", min_wal_size="'32MB'", max_wal_size="'32MB'") as server:
+            with Heald({**OPEN, "store": {"url": server.url()}}) as h:
+                taken = 0
+
+                def post(i):
+                    return h.call("POST", "/api/v1/logs", {"service_name": "cart", "log_level": "error", "message": f"row {i} " + os.urandom(6000).hex()}).status
+
+                taken += post(0) == 202
+                ballast = disk / "ballast"
+                with open(ballast, "wb", buffering=0) as f:
+                    try:
+                        while True:
+                            f.write(b"x" * 65536)
+                    except OSError:
+                        pass
+
+                def refused():
+                    nonlocal taken
+                    status = post(1)
+                    taken += status == 202
+                    return status == 503
+                wait_for("ingest is refused", refused, 30)
+                ready = wait_for("ready says why", lambda: (lambda r: r if r.status == 503 else None)(h.call("GET", "/ready")), 20)
+                assert "store" in ready.text, ready.text
+                assert h.call("GET", "/health").status == 200
+                ballast.unlink()
+                if server.process.poll() is not None:
+                    server.start()  # it gives up when its own log finds no room
+
+                def accepted():
+                    nonlocal taken
+                    status = post(2)
+                    taken += status == 202
+                    return status == 202
+                wait_for("taken again", accepted, 60)
+                wait_for("ready", lambda: h.call("GET", "/ready").status == 200, 20)
+                assert server.sql("SELECT sum(occurrence_count) FROM error_fingerprints") == [[str(taken)]]
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+        disk.rmdir()
 
 
 def test_the_url_is_checked_and_its_password_never_shown(pg, tmp_path):
