@@ -63,6 +63,8 @@ void store_batch(Database& db, const Clock& clock, int first, int lines, int kin
         must(sql::add_occurrences(
             db, {&newest, "", 1, records.size(), records.front().time, newest.time, Severity::p2_minor}
         ));
+    }
+    for (const auto& [kind, records] : by_kind) {
         const std::size_t samples = std::min<std::size_t>(3, records.size());
         for (std::size_t k = 0; k < samples; ++k)
             must(sql::insert_log_entry(

@@ -264,20 +264,20 @@ result<void> Hearing::store_rows(
             return {};
         }
     }
+    // Table by table: rows of one statement in a row go to PostgreSQL together.
     std::uint64_t collided = 0;
+    std::vector<std::size_t> kinds;
     for (std::size_t i = 0; i < batch.deltas.size(); ++i) {
         const auto& delta = batch.deltas[i];
-        const auto& d = decided[i];
-        const auto& newest = delta.samples.back();
         auto added = sql::add_occurrences(
             db,
-            {&newest,
+            {&delta.samples.back(),
              delta.signature,
              fingerprint::mechanism_version,
              delta.count,
              delta.first,
              delta.last,
-             d.severity}
+             decided[i].severity}
         );
         if (!added && added.error().code == errc::conflict) {
             // A crafted or unlucky collision: kept apart, counted, never healed as the other.
@@ -285,13 +285,28 @@ result<void> Hearing::store_rows(
             continue;
         }
         if (!added) return added.error();
+        kinds.push_back(i);
+    }
+    for (const std::size_t i : kinds) {
+        const auto& delta = batch.deltas[i];
         for (std::size_t k = 0; k < delta.samples.size(); ++k) {
             const bool last = k + 1 == delta.samples.size();
             const std::uint64_t represents = last ? delta.count - (delta.samples.size() - 1) : 1;
-            HEAL_TRY(sql::insert_log_entry(db, d.log_ids[k], delta.samples[k], represents));
+            HEAL_TRY(sql::insert_log_entry(db, decided[i].log_ids[k], delta.samples[k], represents));
         }
+    }
+    for (const std::size_t i : kinds) {
+        const auto& delta = batch.deltas[i];
+        const auto& d = decided[i];
         auto bug = sql::open_or_count_bug(
-            db, s_.clock, newest, d.severity, d.bug_rule, delta.count, batch.received, d.log_ids.back()
+            db,
+            s_.clock,
+            delta.samples.back(),
+            d.severity,
+            d.bug_rule,
+            delta.count,
+            batch.received,
+            d.log_ids.back()
         );
         if (!bug) return bug.error();
         if (*bug && (*bug)->opened) s_.metrics.add("heald_bugs_opened_total");

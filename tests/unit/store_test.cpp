@@ -11,6 +11,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <future>
 #include <set>
 
@@ -282,6 +283,53 @@ TEST_P(StoreTest, ABatchKeyCountsOnce) {
     EXPECT_FALSE(sql::claim_batch(*db, "k", 1, clock.wall()).value());
     EXPECT_EQ(sql::forget_batches(*db, clock.wall() + 1s).value(), 1);
     EXPECT_TRUE(sql::claim_batch(*db, "k", 1, clock.wall()).value());
+}
+
+TEST_P(StoreTest, PostedRowsAreAllStoredWhateverTheirNumberOrNone) {
+    static constexpr Statement insert{"insert row", "INSERT INTO rows_posted (id, word) VALUES ($1, $2)"};
+    static constexpr Statement sum{
+        "sum rows", "SELECT count(*), count(word), COALESCE(sum(id), 0) FROM rows_posted"};
+    static constexpr Statement erase{"delete rows", "DELETE FROM rows_posted"};
+    ASSERT_TRUE(db->script("CREATE TABLE rows_posted (id BIGINT PRIMARY KEY, word TEXT)"));
+    const auto post = [&](std::int64_t id) {
+        ASSERT_TRUE(db->post(insert, {id, id % 3 == 0 ? Value{nullptr} : Value{"it's \xFF"}}));
+    };
+    const auto sums = [&] {
+        std::array<std::int64_t, 3> out{};
+        EXPECT_TRUE(db->query(sum, {}, [&](const Row& r) {
+            out = {r.integer(0), r.integer(1), r.integer(2)};
+        }));
+        return out;
+    };
+    for (const std::int64_t n : {1, 3, 4, 5, 21, 63, 64, 65, 300}) {
+        ASSERT_TRUE(db->begin());
+        for (std::int64_t i = 1; i <= n; ++i) post(i);
+        const std::array<std::int64_t, 3> expected{n, n - n / 3, n * (n + 1) / 2};
+        EXPECT_EQ(sums(), expected) << "a question sees what was posted before it";
+        ASSERT_TRUE(db->commit());
+        EXPECT_EQ(sums(), expected);
+        ASSERT_TRUE(db->run(erase));
+    }
+    // One that fails takes its transaction with it, early or late; what is rolled back is not sent later.
+    ASSERT_TRUE(db->begin());
+    result<void> outcome;
+    for (const std::int64_t id : {1, 2, 3, 2}) {
+        if (outcome) outcome = db->post(insert, {id, nullptr});
+    }
+    if (outcome) outcome = db->commit();
+    ASSERT_FALSE(outcome);
+    EXPECT_EQ(outcome.error().code, errc::conflict);
+    db->rollback();
+    ASSERT_TRUE(db->begin());
+    post(7);
+    ASSERT_TRUE(db->savepoint());
+    post(8);
+    db->rollback_to_savepoint();
+    ASSERT_TRUE(db->commit());
+    ASSERT_TRUE(db->begin());
+    post(9);
+    db->rollback();
+    EXPECT_EQ(sums(), (std::array<std::int64_t, 3>{1, 1, 7}));
 }
 
 TEST_P(StoreTest, HostileTextIsStoredAsValidText) {
