@@ -12,6 +12,7 @@
 #include "service/config_keeper.hpp"
 #include "service/healer.hpp"
 #include "service/hearing.hpp"
+#include "service/ingest_journal.hpp"
 #include "service/store_jobs.hpp"
 
 #include <boost/asio/co_spawn.hpp>
@@ -122,6 +123,19 @@ public:
         HEAL_CO_TRY(co_await hearing_->recover());
         HEAL_CO_TRY(co_await brain_->start());
         HEAL_CO_TRY(co_await healer_->recover());
+        if (cluster_ && s.store_journal_bytes > 0) {
+            auto journal = IngestJournal::open(*shared_, s.store_journal_bytes);
+            if (!journal) co_return journal.error();
+            journal_ = std::move(*journal);
+            HEAL_CO_TRY(journal_->overlay(offsets));
+            hearing_->set_journal(journal_.get());
+            IngestJournal::Replay replay = [this](Batch batch, IngestJournal::Done done) {
+                hearing_->replay(std::move(batch), std::move(done));
+            };
+            asio::co_spawn(io_, journal_->run(std::move(replay)), [](const std::exception_ptr& error) {
+                if (error) log::error("the replay of the journal ended by a defect");
+            });
+        }
         start_tail(std::move(offsets));
         keeper_ = std::make_unique<ConfigKeeper>(
             io_.get_executor(),
@@ -159,6 +173,7 @@ public:
         if (keeper_) keeper_->stop();
         if (jobs_) jobs_->stop();
         if (cluster_) cluster_->stop();
+        if (journal_) journal_->stop();
         stopping_.store(true);
         if (tail_) {
             // The tail's thread may wait for this loop to take a batch: end it from another one.
@@ -893,6 +908,7 @@ private:
     std::unique_ptr<Healer> healer_;
     std::unique_ptr<Brain> brain_;
     std::unique_ptr<Hearing> hearing_;
+    std::unique_ptr<IngestJournal> journal_;
     std::shared_ptr<Tail> tail_;
     asio::thread_pool workers_;
     asio::steady_timer minute_;

@@ -4,6 +4,7 @@
 #include "base/log.hpp"
 #include "fingerprint/fingerprint.hpp"
 #include "service/cluster.hpp"
+#include "service/ingest_journal.hpp"
 
 #include <fmt/format.h>
 
@@ -156,7 +157,8 @@ void Hearing::accept(Batch batch, bool again, Done done) {
                 return {};
             },
             [this, shared, again, known, arrived = std::move(arrived)](result<void> asked) {
-                if (!asked) return arrived(asked.error());
+                const bool away = !asked && asked.error().code == errc::unavailable;
+                if (!asked && !(away && journal_)) return arrived(asked.error());
                 if (*known) return arrived(Accepted{true});
                 store_batch(shared, again, arrived);
             }
@@ -232,7 +234,30 @@ void Hearing::store_in_cluster(std::shared_ptr<Batch> batch, Done done) {
     );
 }
 
+void Hearing::replay(Batch batch, std::function<void(result<void>)> done) {
+    store_in_cluster(
+        std::make_shared<Batch>(std::move(batch)),
+        [done = std::move(done)](result<Accepted> outcome) {
+            if (!outcome) return done(outcome.error());
+            done({});
+        }
+    );
+}
+
 void Hearing::store_batch(std::shared_ptr<Batch> batch, bool again, Done done) {
+    if (s_.cluster && journal_) {
+        const auto journal = [this, batch, done] {
+            journal_->append(batch, [done](result<void> kept) {
+                if (!kept) return done(kept.error());
+                done(Accepted{});
+            });
+        };
+        if (journal_->waiting()) return journal();
+        return store_in_cluster(batch, [done, journal](result<Accepted> outcome) {
+            if (!outcome && outcome.error().code == errc::unavailable) return journal();
+            done(std::move(outcome));
+        });
+    }
     if (s_.cluster) return store_in_cluster(std::move(batch), std::move(done));
     auto decided = std::make_shared<std::vector<Decided>>();
     auto accepted = std::make_shared<Accepted>();

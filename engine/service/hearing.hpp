@@ -12,6 +12,8 @@
 
 namespace heal {
 
+class IngestJournal;
+
 class Hearing {
 public:
     /// What became of a batch: stored, or `duplicate` (its key was taken before; nothing was counted again).
@@ -29,6 +31,11 @@ public:
     /// before does not count again. `again`: the same batch was offered before and could not be stored; its
     /// lines are in the windows already. errc::overloaded, errc::unavailable.
     void accept(Batch batch, bool again, Done done);
+
+    /// From now on batches go there while the shared store is away, and behind those that wait there.
+    void set_journal(IngestJournal* journal) { journal_ = journal; }
+    /// Stores a batch of the journal; errc::unavailable the store is away again.
+    void replay(Batch batch, std::function<void(result<void>)> done);
 
     /// Merges that people decided: the fine id keeps its own counts, triggers and incidents go by the
     /// canonical one.
@@ -63,6 +70,7 @@ private:
 
     Shared& s_;
     Healer& healer_;
+    IngestJournal* journal_ = nullptr;
     std::unordered_map<std::string, State> states_;
     std::list<std::string> ages_;  // least recently heard first
     std::unordered_map<std::string, std::string> aliases_;

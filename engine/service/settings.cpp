@@ -618,6 +618,7 @@ void read_file(
             }
         }
         in.integer("connections", settings.store_connections, 2, 64);
+        in.integer("journal_bytes", settings.store_journal_bytes, 0, 1LL << 40U);
     }
     if (const auto* node = top.find("retention")) {
         Mapping in{*node, "retention", context};

@@ -85,8 +85,10 @@ struct Settings {
     std::string http_token;  ///< "": none asked for (only on loopback)
     std::uint64_t http_max_body_bytes = 16U << 20U;
     unsigned http_max_connections = 256;
-    std::string store_url, store_password;  ///< PostgreSQL; url "": SQLite in the state directory
-    unsigned store_connections = 4;         ///< one writes, the others read
+    std::uint64_t store_journal_bytes = 256U
+                                        << 20U;  ///< of batches that wait for PostgreSQL; 0: none are kept
+    std::string store_url, store_password;       ///< PostgreSQL; url "": SQLite in the state directory
+    unsigned store_connections = 4;              ///< one writes, the others read
     RetentionSettings retention;
     std::string node;  ///< name of this node in a cluster
     std::string plugins_dir, scripts_dir, host_binary;

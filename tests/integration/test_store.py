@@ -1,6 +1,7 @@
 """heald on PostgreSQL: the same behaviour as on SQLite, and what happens when the server goes away."""
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -25,8 +26,8 @@ def pg():
         yield server
 
 
-def on(pg, name, **more):
-    return Heald({**OPEN, "services": [{"name": "cart"}], "store": {"url": pg.schema(name)}, **more})
+def on(pg, name, store=None, **more):
+    return Heald({**OPEN, "services": [{"name": "cart"}], "store": {"url": pg.schema(name), **(store or {})}, **more})
 
 
 def stored(pg, name):
@@ -91,6 +92,63 @@ def test_while_the_server_is_away_it_says_so_and_goes_on_by_itself(pg, tmp_path)
     assert stored(pg, "away") == 3
 
 
+def test_what_is_heard_while_the_server_is_away_waits_in_the_journal_and_counts_once(pg, tmp_path):
+    log = tmp_path / "app.log"
+    log.touch()
+    h = on(pg, "journal", sources=[{"file": str(log), "service": "cart"}])
+    try:
+        h.log_error("before")
+        pg.stop()
+        for i in range(30):
+            h.log_error(f"heard by HTTP as number {i}")  # acknowledged
+        record = {"service_name": "cart", "log_level": "error", "message": "sent twice"}
+        for _ in range(2):
+            assert h.call("POST", "/api/v1/logs", record, {"Idempotency-Key": "once"}).status == 202
+        with open(log, "a") as f:
+            f.writelines(f"2026-11-21 10:00:00 ERROR heard from a file as number {i}\n" for i in range(20))
+        waiting = lambda: int(float(re.search(r"^heald_journal_waiting_batches (\S+)", h.call("GET", "/metrics").text, re.M)[1]))
+        wait_for("all of it waits", lambda: waiting() >= 32)
+        h.kill()  # what was acknowledged is on the disk
+        starter = threading.Thread(target=h.start, args=(60,))
+        starter.start()
+        time.sleep(0.5)
+        pg.start()
+        starter.join()
+        h.log_error("after")
+        wait_for("the journal is empty", lambda: waiting() == 0)
+        wait_for("the file is taken in whole", lambda: stored(pg, "journal") >= 53)
+        assert stored(pg, "journal") == 1 + 30 + 1 + 20 + 1
+        rows = pg.sql("SELECT message FROM journal.log_entries ORDER BY received_at, id")
+        assert rows[0] == ["before"] and rows[-1] == ["after"]
+        assert pg.sql("SELECT sum(records) FROM journal.ingest_totals") == [["53"]]
+    finally:
+        if pg.process.poll() is not None:
+            pg.start()
+        h.close()
+
+
+def test_a_full_journal_refuses_and_loses_nothing(pg):
+    with on(pg, "fulljournal", {"journal_bytes": 20000}) as h:
+        h.log_error("before")
+        pg.stop()
+        try:
+            taken = refused = 0
+            for i in range(200):
+                answer = h.call("POST", "/api/v1/logs", {"service_name": "cart", "log_level": "error", "message": f"number {i}"})
+                taken += answer.status == 202
+                if answer.status != 202:
+                    refused += 1
+                    assert answer.status in (429, 503) and "journal is full" in answer.text, answer.text
+                    assert answer.headers.get("Retry-After")
+            assert taken and refused
+        finally:
+            pg.start()
+        wait_for("the journal is stored", lambda: stored(pg, "fulljournal") == 1 + taken)
+        wait_for("ready", lambda: h.call("GET", "/ready").status == 200)
+        h.log_error("after")
+    assert stored(pg, "fulljournal") == 2 + taken
+
+
 def test_what_became_of_an_attempt_is_stored_although_the_server_was_away(pg, tmp_path):
     ledger = tmp_path / "ledger"
     with on(pg, "outcome") as h:
@@ -143,7 +201,7 @@ def test_the_other_host_takes_over_after_a_failover(tmp_path):
 
 
 def test_a_server_that_became_read_only_refuses_and_recovers(pg):
-    with on(pg, "readonly") as h:
+    with on(pg, "readonly", {"journal_bytes": 0}) as h:
         h.log_error("before")
         pg.sql("ALTER DATABASE postgres SET default_transaction_read_only = on")
         try:
@@ -271,7 +329,7 @@ def test_a_full_disk_under_the_server_refuses_and_recovers():
         pytest.skip("mounting a small tmpfs needs root")
     try:
         with Postgres(folder=disk / "pg", min_wal_size="'32MB'", max_wal_size="'32MB'") as server:
-            with Heald({**OPEN, "store": {"url": server.url()}}) as h:
+            with Heald({**OPEN, "store": {"url": server.url(), "journal_bytes": 0}}) as h:
                 taken = 0
 
                 def post(i):
