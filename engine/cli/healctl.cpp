@@ -1,6 +1,7 @@
 // healctl: what people ask of a running heald, and what needs none. Data on stdout, everything else on
 // stderr. Exit codes: 0 done, 1 failure, 2 usage, 3 not found, 4 not allowed, 5 heald unreachable, 6
 // conflict.
+#include "cli/approval_commands.hpp"
 #include "cli/brain_commands.hpp"
 #include "cli/client.hpp"
 #include "cli/fingerprint_id.hpp"
@@ -302,7 +303,8 @@ int run(int argc, char** argv) {
             print_fields(answer.as_object());
     });
 
-    std::string id, service, state, name, text, strategy;
+    std::string id, service, state, name, text, strategy, digest;
+    bool break_glass = false;
     auto* events = group("event", "incidents and what became of them");
     auto* event_list = events->add_subcommand("list", "newest first");
     event_list->add_option("--service", service, "only this service");
@@ -333,13 +335,21 @@ int run(int argc, char** argv) {
     auto* event_approve = events->add_subcommand("approve", "allow the strategy that waits");
     event_approve->add_option("id", id)->required();
     event_approve->add_option("--strategy", strategy, "which one, when several wait");
+    event_approve->add_option("--digest", digest, "what you were shown; refused when it is another one now");
+    event_approve->add_option("--reason", text);
+    event_approve->add_flag(
+        "--break-glass", break_glass, "alone, also past what protects against haste; needs --reason"
+    );
     event_approve->callback([&] {
-        say(must(o.client.call(
-                "POST",
-                "/api/v1/healing/events/" + cli::escape(id) + "/approve",
-                json::serialize(json::object{{"strategy", strategy}})
-            )),
-            "approved");
+        json::object body{{"strategy", strategy}};
+        if (!digest.empty()) body["digest"] = digest;
+        if (!text.empty()) body["reason"] = text;
+        if (break_glass) body["break_glass"] = true;
+        const auto answer = must(o.client.call(
+            "POST", "/api/v1/healing/events/" + cli::escape(id) + "/approve", json::serialize(body)
+        ));
+        const bool waits = string_at(object_at(answer.as_object(), "approval"), "state") == "pending";
+        say(answer, waits ? "noted; another person must agree" : "approved");
     });
     auto* event_reject = events->add_subcommand("reject", "refuse it");
     event_reject->add_option("id", id)->required();
@@ -798,7 +808,9 @@ int run(int argc, char** argv) {
         must(cli::new_strategy(name, lua));
     });
 
-    cli::add_brain_commands(app, {o.client, o.as_json, code});
+    const cli::CommandContext context{o.client, o.as_json, code};
+    const auto brain_commands = cli::add_brain_commands(app, context);
+    const auto approval_commands = cli::add_approval_commands(app, context);
 
     try {
         app.parse(argc, argv);

@@ -3,6 +3,7 @@
 #include "base/log.hpp"
 #include "core/rules.hpp"
 #include "service/healer_impl.hpp"
+#include "service/trust.hpp"
 
 #include <boost/asio/co_spawn.hpp>
 
@@ -41,6 +42,7 @@ bool HealerImpl::recurred_after_healing(
     if (at >= held.hold_until) return false;
     const Time now = s_.clock.wall();
     book_.correct(held.healed_by, held.fingerprint, held.service, now);
+    s_.trust->note_event(held.id, TrustEvidence::failed);
     excluded_[key_of(fingerprint, environment)] = held.healed_by;
     for (const auto& fact : history_.facts()) {
         if (fact.event == held.id && fact.result == FactResult::succeeded) {
@@ -102,25 +104,6 @@ void HealerImpl::open(Incident incident, std::vector<Candidate> candidates) {
     // In a cluster the row comes with the claim, which may find that another node has the incident.
     if (!s_.cluster) submit("event", store_event(*run));
     start(std::move(run));
-}
-
-result<void> HealerImpl::approve(
-    const std::string& event, const std::string& strategy, const std::string& actor
-) {
-    auto* run = asked(event);
-    if (!run) return not_asked(event);
-    run->approver = actor;
-    put(*run, input::Approved{strategy});
-    return {};
-}
-
-result<void> HealerImpl::reject(
-    const std::string& event, const std::string& reason, const std::string& actor
-) {
-    auto* run = asked(event);
-    if (!run) return not_asked(event);
-    put(*run, input::Rejected{fmt::format("{} ({})", reason.empty() ? "no reason given" : reason, actor)});
-    return {};
 }
 
 void HealerImpl::set_paused(std::optional<bool> paused, std::string reason) {
@@ -189,6 +172,7 @@ void HealerImpl::note_harm(const Run& run, EventState end) {
     );
     history_.judged(s.attempt, FactResult::failed);
     book_.correct(s.strategy, s.fingerprint, s.service, now);
+    s_.trust->note_attempt(s.attempt, TrustEvidence::harmed);
     s_.metrics.add("heald_harm_total", {{"strategy", s.strategy}});
     s_.feed.publish(
         "harm",
@@ -235,6 +219,7 @@ void HealerImpl::housekeeping() {
             ++it;
             continue;
         }
+        s_.trust->note_event(it->second.id, TrustEvidence::held);
         submit("held", [held = it->second, now](Database& db) {
             return sql::finish_event(
                 db,
@@ -274,23 +259,6 @@ void HealerImpl::submit(const char* what, Store::Job job) {
 void HealerImpl::put(Run& run, HealingInput in) {
     run.inbox.push_back(std::move(in));
     run.wake.cancel();
-}
-
-Run* HealerImpl::asked(const std::string& event) const {
-    for (const auto& [key, run] : runs_) {
-        if (run->incident.id == event && run->machine &&
-            run->machine->state() == EventState::awaiting_approval)
-            return run.get();
-    }
-    return nullptr;
-}
-
-Error HealerImpl::not_asked(const std::string& event) const {
-    for (const auto& [key, run] : runs_) {
-        if (run->incident.id == event)
-            return fail(errc::conflict, fmt::format("event {} does not wait for approval", event));
-    }
-    return fail(errc::not_found, fmt::format("there is no open event {}", event));
 }
 
 void HealerImpl::keep_quiet(const std::string& key, Time from) {
@@ -369,8 +337,14 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::perform(Run& run, const
         co_return consider(run, *o);
     }
     if (std::holds_alternative<order::Look>(order)) co_return co_await look(run);
-    if (const auto* o = std::get_if<order::WriteIntent>(&order))
+    if (const auto* o = std::get_if<order::WriteIntent>(&order)) {
+        const std::string name = run.machine->candidates()[o->index].info.name;
+        if (run.approvals.contains(name)) {
+            const auto taken = co_await take_approval(run, name);
+            if (!taken) co_return input::IntentFailed{taken.error().text};
+        }
         co_return co_await write_intent(run, o->index);
+    }
     if (const auto* o = std::get_if<order::Execute>(&order)) co_return co_await execute(run, o->index);
     if (const auto* o = std::get_if<order::Check>(&order)) co_return co_await check(run, o->index);
     if (const auto* o = std::get_if<order::Undo>(&order)) co_return co_await undo(run, o->index);
@@ -401,6 +375,13 @@ void HealerImpl::verified(Run& run, const order::Verified& o) {
         excluded_[key] = c.info.name;
     else if (o.verdict == "succeeded")
         excluded_.erase(key);
+    const bool nothing_to_hold = o.verdict == "succeeded" && c.verify.hold.count() <= 0;
+    if (o.verdict == "failed" || nothing_to_hold)
+        s_.trust->note(
+            c.info.name,
+            error_class(run.incident.record),
+            nothing_to_hold ? TrustEvidence::held : TrustEvidence::failed
+        );
     submit(
         "verification",
         [id = run.attempt, verdict = o.verdict, evidence = json::serialize(run.evidence.items), now](
@@ -422,6 +403,7 @@ void HealerImpl::move(Run& run, const order::Move& o) {
         "state",
         {{"event", run.incident.id}, {"state", to_string(o.state)}, {"reason", to_valid_utf8(o.reason)}}
     );
+    if (o.state == EventState::awaiting_approval) ask_people(run);
 }
 
 void HealerImpl::finish(Run& run, const order::Finish& o) {

@@ -1,6 +1,7 @@
 #include "base/id.hpp"
 #include "core/decision.hpp"
 #include "service/healer_impl.hpp"
+#include "service/trust.hpp"
 
 #include <fmt/format.h>
 
@@ -38,7 +39,9 @@ asio::awaitable<void> HealerImpl::rank_candidates(Run& run) {
         }
     }
     const Time now = s_.clock.wall();
+    const std::string trusted_for = error_class(run.incident.record);
     for (auto& c : candidates) {
+        if (s_.trust) c.autonomy = s_.trust->limit(c.info.name, trusted_for, c.autonomy);
         c.learned = book_.learned(c.info.name, run.incident.fingerprint, run.incident.service_name, now);
         const auto counts = book_.of(c.info.name, run.incident.fingerprint, now);
         c.successes = static_cast<std::uint64_t>(counts.successes + 0.5);
@@ -252,6 +255,7 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::look(Run& run) {
 
 HealingInput HealerImpl::consider(Run& run, const order::Consider& o) {
     const auto& candidate = run.machine->candidates()[o.index];
+    const bool approved = o.approved && still_approved(run, candidate.info.name);
     std::vector<std::string> grants;
     for (const auto& declared : candidate.info.capabilities) {
         for (auto& grant : expand_capability(declared, run.target)) grants.push_back(std::move(grant));
@@ -265,8 +269,8 @@ HealingInput HealerImpl::consider(Run& run, const order::Consider& o) {
     in.storm = history_loaded_ ? &storm_ : nullptr;
     in.holds = s_.holds ? &*s_.holds : nullptr;
     in.windows = &s_.settings->windows;
-    in.approved = o.approved;
-    in.break_glass = o.approved && run.break_glass;
+    in.approved = approved;
+    in.break_glass = approved && run.break_glass;
     in.paused = paused_;
     in.pause_reason = pause_reason_;
     if (must_look_around(run, candidate)) {
@@ -285,11 +289,16 @@ HealingInput HealerImpl::consider(Run& run, const order::Consider& o) {
     in.now = s_.clock.wall();
     const auto outcome = evaluate_guards(in);
     counters_.count(outcome);
-    note_verdicts(run, candidate, outcome, o.approved, in.now);
-    if (!o.approved) run.approver.clear();  // an approval is for one strategy, not for those after it
+    note_verdicts(run, candidate, outcome, approved, in.now);
+    if (!approved) run.approver.clear();  // an approval is for one strategy, not for those after it
     const auto& last = outcome.last();
     return input::Guarded{
-        outcome.allowed(), last.needs_approval, last.retry_at, last.temporary && !last.passed, last.reason};
+        outcome.allowed(),
+        last.needs_approval,
+        last.retry_at,
+        last.temporary && !last.passed,
+        last.reason,
+        o.approved && !approved};
 }
 
 }  // namespace heal

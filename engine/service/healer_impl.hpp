@@ -29,11 +29,9 @@ public:
     void catch_up(const sql::ClaimedCount& count) override;
     void learn_held(sql::HeldEvent held) override;
 
-    result<void> approve(const std::string& event, const std::string& strategy, const std::string& actor)
-        override;
-
-    result<void> reject(const std::string& event, const std::string& reason, const std::string& actor)
-        override;
+    result<ApprovalAsk> ask_for(const std::string& event, const std::string& strategy, bool at_once) override;
+    std::optional<json::object> binding(const Approval& approval) override;
+    void approval_changed(const Approval& approval) override;
 
     void set_paused(std::optional<bool> paused, std::string reason) override;
 
@@ -60,8 +58,15 @@ private:
 
     static void put(Run& run, HealingInput in);
 
-    Run* asked(const std::string& event) const;
-    Error not_asked(const std::string& event) const;
+    // --- people (healer_approval.cpp)
+    Run* run_of(const std::string& event) const;
+    ApprovalAsk make_ask(Run& run, std::size_t index);
+    std::optional<json::object> binding(const Run& run, const std::string& strategy) const;
+    /// Asks for every candidate that waits for a person, unless it is asked for already.
+    void ask_people(Run& run);
+    /// Is what was approved still what would run? Forgets the approval when not.
+    bool still_approved(Run& run, const std::string& strategy);
+    asio::awaitable<result<void>> take_approval(Run& run, const std::string& strategy);
 
     void keep_quiet(const std::string& key, Time from);
 

@@ -497,6 +497,7 @@ void read_strategy(
     if (std::int64_t n = 0; in.integer("priority", n, -1'000'000, 1'000'000)) s.priority = n;
     if (bool b = false; in.flag("enabled", b)) s.enabled = b;
     if (Autonomy a{}; in.choice("autonomy", a, autonomies)) s.autonomy = a;
+    if (Autonomy a{}; in.choice("trust", a, autonomies)) s.trust = a;
     if (double d = 0; in.real("floor", d, 0, 1)) s.floor = d;
     std::chrono::milliseconds ms{0};
     if (in.duration("timeout", ms, 1ms, 1h)) s.timeout = ms;
@@ -556,6 +557,10 @@ void read_file(
           "hosts",
           "limits",
           "verify",
+          "approvals",
+          "trust",
+          "control",
+          "learning",
           "autonomy"}) {
         top.once(key);
     }
@@ -657,6 +662,48 @@ void read_file(
             {{"safe", Risk::safe}, {"disruptive", Risk::disruptive}, {"destructive", Risk::destructive}}
         );
         in.texts("forbid", settings.forbidden);
+    }
+    if (const auto* node = top.find("trust")) {
+        Mapping in{*node, "trust", context};
+        auto& trust = settings.trust;
+        in.choice("start", trust.start, autonomies);
+        in.real("bound", trust.bound, 0.01, 0.999);
+        in.integer("samples", trust.samples, 1, 10'000);
+        in.real("demote_below", trust.demote_below, 0, 0.99);
+        in.integer("harms", trust.harms, 0, 1000);
+        in.duration("half_life", trust.half_life, 1h, 3650 * 24h);
+    }
+    if (const auto* node = top.find("control")) {
+        Mapping in{*node, "control", context};
+        in.integer("percent", settings.control.percent, 0, 50);
+        in.duration("wait", settings.control.wait, 1s, 1h);
+        in.choice<Severity>(
+            "from",
+            settings.control.from,
+            {{"P2_minor", Severity::p2_minor}, {"P3_trivial", Severity::p3_trivial}}
+        );
+    }
+    if (const auto* node = top.find("learning")) {
+        Mapping in{*node, "learning", context};
+        in.integer("explore_percent", settings.explore_percent, 0, 50);
+        in.integer("explore_per_day", settings.explore_per_day, 0, 10'000);
+    }
+    if (const auto* node = top.find("approvals")) {
+        Mapping in{*node, "approvals", context};
+        in.duration("expire", settings.approvals.expire, 1s, 30 * 24h);
+        in.choice<std::optional<Risk>>(
+            "two_persons",
+            settings.approvals.two_persons,
+            {{"never", std::nullopt},
+             {"destructive", Risk::destructive},
+             {"disruptive", Risk::disruptive},
+             {"safe", Risk::safe}}
+        );
+        if (in.text("base_url", settings.approvals.base_url) &&
+            !settings.approvals.base_url.starts_with("http://") &&
+            !settings.approvals.base_url.starts_with("https://"))
+            in.error("base_url", "must be an http:// or https:// URL, such as https://heald.example.com");
+        while (settings.approvals.base_url.ends_with('/')) settings.approvals.base_url.pop_back();
     }
     if (const auto* node = top.find("fingerprint")) {
         Mapping in{*node, "fingerprint", context};

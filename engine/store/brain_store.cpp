@@ -134,10 +134,14 @@ result<std::vector<Outcome>> load_learned(Database& db, std::int64_t limit) {
     return std::vector<Outcome>{rows.rbegin(), rows.rend()};
 }
 
-result<void> set_attempt_risk(Database& db, const std::string& attempt, Risk risk) {
+result<void> set_attempt_class(
+    Database& db, const std::string& attempt, Risk risk, const std::string& error_class
+) {
     constexpr Statement update{
-        "set risk of healing_results", "UPDATE healing_results SET risk = $2 WHERE id = $1"};
-    return done(db.run(update, {string_view{attempt}, string_view{to_string(risk)}}));
+        "set class of healing_results",
+        "UPDATE healing_results SET risk = $2, error_class = $3 WHERE id = $1"};
+    const std::string text = to_valid_utf8(error_class);
+    return db.post(update, {string_view{attempt}, string_view{to_string(risk)}, string_view{text}});
 }
 
 result<void> set_attempt_harm(Database& db, const std::string& attempt, const std::string& harm) {
@@ -159,6 +163,107 @@ result<std::vector<VerifiedAttempt>> load_verified_attempts(Database& db, Time f
         rows.push_back({r.text(0), r.text(1), r.text(2), r.text(3) != "succeeded"});
     }));
     return rows;
+}
+
+result<void> save_trust_rung(Database& db, const TrustRung& r) {
+    constexpr Statement upsert{
+        "save trust_rungs",
+        "INSERT INTO trust_rungs (strategy, error_class, rung, by_hand, fell, reason, set_by, since) VALUES "
+        "($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (strategy, error_class) DO UPDATE SET rung = "
+        "excluded.rung, by_hand = excluded.by_hand, fell = excluded.fell, reason = excluded.reason, set_by = "
+        "excluded.set_by, since = excluded.since"};
+    const std::string reason = to_valid_utf8(r.reason), error_class = to_valid_utf8(r.error_class);
+    return done(db.run(
+        upsert,
+        {string_view{r.strategy},
+         string_view{error_class},
+         string_view{to_string(r.rung)},
+         std::int64_t{r.by_hand},
+         std::int64_t{r.fell},
+         string_view{reason},
+         string_view{r.actor},
+         r.since.us}
+    ));
+}
+
+result<bool> remove_trust_rung(Database& db, const std::string& strategy, const std::string& error_class) {
+    constexpr Statement remove{
+        "delete trust_rungs", "DELETE FROM trust_rungs WHERE strategy = $1 AND error_class = $2"};
+    auto changed = db.run(remove, {string_view{strategy}, string_view{error_class}});
+    if (!changed) return changed.error();
+    return *changed > 0;
+}
+
+result<std::vector<TrustRung>> load_trust_rungs(Database& db) {
+    constexpr Statement select{
+        "select trust_rungs",
+        "SELECT strategy, error_class, rung, by_hand, fell, reason, set_by, since FROM trust_rungs ORDER BY "
+        "since, strategy, error_class"};
+    std::vector<TrustRung> rows;
+    bool readable = true;
+    HEAL_TRY(db.query(select, {}, [&](const Row& r) {
+        TrustRung t;
+        t.strategy = r.text(0), t.error_class = r.text(1);
+        readable = parse_autonomy(r.text(2), t.rung) && readable;
+        t.by_hand = r.integer(3) != 0, t.fell = r.integer(4) != 0;
+        t.reason = r.text(5), t.actor = r.text(6);
+        t.since = Time{r.integer(7)};
+        rows.push_back(std::move(t));
+    }));
+    if (!readable) return fail(errc::corrupt, "trust_rungs has a row that this heald cannot read");
+    return rows;
+}
+
+result<std::vector<TrustFact>> load_trust_facts(Database& db, std::int64_t limit) {
+    constexpr Statement select{
+        "select facts of trust",
+        "SELECT r.strategy, r.error_class, r.dry_run, r.state, r.verified, r.harm, e.state, r.text, "
+        "COALESCE(r.verified_at, r.ended_at, r.started_at) FROM healing_results r JOIN self_heal_events e ON "
+        "e.id = r.event_id WHERE r.error_class <> '' AND (r.dry_run = 1 OR r.verified IN ('succeeded', "
+        "'failed', 'did_not_hold')) ORDER BY r.started_at DESC, r.id DESC LIMIT $1"};
+    std::vector<TrustFact> rows;
+    HEAL_TRY(db.query(select, {limit}, [&](const Row& r) {
+        TrustFact f;
+        f.strategy = r.text(0), f.error_class = r.text(1);
+        f.at = Time{r.integer(8)};
+        const std::string verified = r.text(4);
+        if (r.integer(2) != 0)
+            f.evidence = r.text(3) == "declined" ? TrustEvidence::listed : TrustEvidence::list_failed;
+        else if (!r.text(5).empty())
+            f.evidence = TrustEvidence::harmed;
+        else if (verified != "succeeded")
+            f.evidence = TrustEvidence::failed;
+        else if (r.text(6) == "held")
+            f.evidence = TrustEvidence::held;
+        else
+            return;  // whether it holds is not known yet
+        rows.push_back(std::move(f));
+    }));
+    return std::vector<TrustFact>{rows.rbegin(), rows.rend()};
+}
+
+namespace {
+result<TrustFact> one_fact(Database& db, const Statement& select, const std::string& id) {
+    TrustFact f;
+    HEAL_TRY(db.query(select, {string_view{id}}, [&](const Row& r) {
+        f.strategy = r.text(0), f.error_class = r.text(1);
+    }));
+    return f;
+}
+}  // namespace
+
+result<TrustFact> healer_of_event(Database& db, const std::string& event) {
+    constexpr Statement select{
+        "select healer of event",
+        "SELECT strategy, error_class FROM healing_results WHERE event_id = $1 AND dry_run = 0 AND verified "
+        "IN ('succeeded', 'did_not_hold') ORDER BY started_at"};
+    return one_fact(db, select, event);
+}
+
+result<TrustFact> class_of_attempt(Database& db, const std::string& attempt) {
+    constexpr Statement select{
+        "select class of attempt", "SELECT strategy, error_class FROM healing_results WHERE id = $1"};
+    return one_fact(db, select, attempt);
 }
 
 }  // namespace heal::sql
