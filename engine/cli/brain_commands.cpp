@@ -16,6 +16,7 @@ public:
         holds(app);
         guards(app);
         trust(app);
+        triggers(app);
         why(app);
     }
 
@@ -82,7 +83,9 @@ private:
         why->callback([this] {
             const auto answer = ask("GET", "/api/v1/healing/events/" + escape(id_) + "/why");
             const auto* equal = object_at(answer, "ranking").if_contains("equal");
-            c_.exit_code = equal && equal->is_bool() && !equal->get_bool() ? 1 : 0;
+            const auto* verdicts = object_at(answer, "guards").if_contains("equal");
+            const auto differs = [](const json::value* v) { return v && v->is_bool() && !v->get_bool(); };
+            c_.exit_code = differs(equal) || differs(verdicts) ? 1 : 0;
             if (json_wanted(answer)) return;
             for (const auto& line : array_at(answer, "lines"))
                 fmt::print("{}\n", plain(view(line.as_string())));
@@ -124,6 +127,38 @@ private:
             body["rung"] = kind_ == "ladder" ? json::value(nullptr) : json::value(kind_);
             const auto answer = ask("PUT", "/api/v1/trust", &body);
             if (!json_wanted(answer)) fmt::print("it is {}\n", string_at(answer, "effective"));
+        });
+    }
+
+    void triggers(CLI::App& app) {
+        auto* trigger = app.add_subcommand("trigger", "when errors are worth an incident");
+        trigger->require_subcommand(1);
+        trigger->add_subcommand("list", "those of the configuration, with exact counts")->callback([this] {
+            const auto answer = ask("GET", "/api/v1/triggers");
+            if (json_wanted(answer)) return;
+            fmt::print(
+                "{:<24} {:<12} {:>10} {:>7} {:>8} {:>8} {:>10}\n",
+                "TRIGGER",
+                "KIND",
+                "MATCHED",
+                "FIRED",
+                "CLEARED",
+                "GROUPS",
+                "FORGOTTEN"
+            );
+            for (const auto& item : array_at(answer, "items")) {
+                const auto& t = item.as_object();
+                fmt::print(
+                    "{:<24} {:<12} {:>10} {:>7} {:>8} {:>8} {:>10}\n",
+                    plain(string_at(t, "trigger")),
+                    string_at(t, "kind"),
+                    int_at(t, "matched"),
+                    int_at(t, "fired"),
+                    int_at(t, "cleared"),
+                    int_at(t, "groups"),
+                    int_at(t, "forgotten")
+                );
+            }
         });
     }
 

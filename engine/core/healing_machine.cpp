@@ -110,6 +110,14 @@ HealingMachine::Orders HealingMachine::on(const input::Begin&, Time now) {
     return phase_ == Phase::idle ? next(now) : Orders{};
 }
 
+HealingMachine::Orders HealingMachine::on(const input::LeaveAlone& in, Time now) {
+    if (phase_ != Phase::idle) return {};
+    phase_ = Phase::waiting;
+    waiting_since_ = now;
+    last_reason_ = "left alone for a while, to learn what recovers by itself";
+    return {order::Move{state_, last_reason_}, order::Wait{in.duration}};
+}
+
 HealingMachine::Orders HealingMachine::on(const input::Guarded& in, Time now) {
     if (phase_ != Phase::considering) return {};
     if (in.allowed) {

@@ -21,6 +21,10 @@ struct Evidence {
 
 namespace input {
 struct Begin {};
+/// Instead of Begin: nothing is done for so long, to learn what recovers by itself.
+struct LeaveAlone {
+    Duration duration;
+};
 struct Guarded {  ///< verdict of the guards on the candidate that was considered
     bool allowed = false;
     bool needs_approval = false;
@@ -72,6 +76,7 @@ struct Resume {
 
 using HealingInput = std::variant<
     input::Begin,
+    input::LeaveAlone,
     input::Guarded,
     input::IntentStored,
     input::IntentFailed,
@@ -177,6 +182,7 @@ private:
     Orders failed(std::string reason, Time now);
     Orders finish(EventState state, std::string reason);
     Orders on(const input::Begin&, Time now);
+    Orders on(const input::LeaveAlone& in, Time now);
     Orders on(const input::Guarded& in, Time now);
     Orders on(const input::IntentStored&, Time now);
     Orders on(const input::IntentFailed& in, Time now);

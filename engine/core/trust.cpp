@@ -29,6 +29,9 @@ double factor(Time from, Time to, Duration half_life) {
     return std::exp2(-static_cast<double>(to.us - from.us) / static_cast<double>(half_life.count()));
 }
 
+/// Twenty outcomes of this morning are twenty, though each decayed a little since.
+bool enough(double outcomes, unsigned samples) { return outcomes + 0.5 >= samples; }
+
 std::string_view kind_of(std::string_view error_class) {
     return error_class.substr(error_class.rfind('/') + 1);
 }
@@ -102,7 +105,7 @@ TrustBook::Entry& TrustBook::entry(
 
 void TrustBook::decay(Entry& e, Time at, Duration half_life) {
     const double f = factor(e.at, at, half_life);
-    e.good *= f, e.bad *= f, e.listed *= f, e.list_failed *= f;
+    e.good *= f, e.bad *= f, e.listed *= f, e.list_failed *= f, e.harms *= f;
     e.at = std::max(e.at, at);
 }
 
@@ -113,7 +116,7 @@ void TrustBook::add(Entry& e, TrustEvidence evidence, Time at, const TrustPolicy
             e.good += 1;
             break;
         case TrustEvidence::harmed:
-            ++e.harms;
+            e.harms += 1;
             [[fallthrough]];
         case TrustEvidence::failed:
             e.bad += 1;
@@ -142,8 +145,7 @@ TrustBook::Level TrustBook::evidence_for(
     };
     const auto mine = of(own);
     Level level{mine.first, mine.second, "here"};
-    const bool enough = level.good + level.bad >= policy.samples;
-    if (enough || own.fell || level.bad >= 0.5) return level;
+    if (enough(level.good + level.bad, policy.samples) || own.fell || level.bad >= 0.5) return level;
     Level kind{0, 0, "on this kind of error anywhere"}, all{0, 0, "in all"};
     for (auto it = entries_.lower_bound({strategy, ""}); it != entries_.end() && it->first.first == strategy;
          ++it) {
@@ -152,8 +154,8 @@ TrustBook::Level TrustBook::evidence_for(
         if (kind_of(it->first.second) == kind_of(error_class))
             kind.good += theirs.first, kind.bad += theirs.second;
     }
-    if (kind.good + kind.bad >= policy.samples) return kind;
-    return all.good + all.bad >= policy.samples ? all : level;
+    if (enough(kind.good + kind.bad, policy.samples)) return kind;
+    return enough(all.good + all.bad, policy.samples) ? all : level;
 }
 
 std::optional<TrustStep> TrustBook::note(
@@ -175,11 +177,11 @@ std::optional<TrustStep> TrustBook::note(
     const auto below = [](Autonomy a) { return static_cast<Autonomy>(static_cast<int>(a) - 1); };
     // A fall is counted from where it acted: a rung above the ceiling was never in use.
     const Autonomy used = std::min(from, ceiling);
-    if (evidence == TrustEvidence::harmed && policy.harms > 0 && e.harms >= policy.harms &&
+    if (evidence == TrustEvidence::harmed && policy.harms > 0 && e.harms + 0.5 >= policy.harms &&
         used > Autonomy::shadow)
-        return step(below(used), true, fmt::format("it did harm ({} times since its last step)", e.harms));
+        return step(below(used), true, fmt::format("it did harm ({:.0f} times since its last step)", e.harms));
     const bool bad_news = evidence == TrustEvidence::failed || evidence == TrustEvidence::harmed;
-    if (bad_news && policy.demote_below > 0 && e.good + e.bad >= enough_to_fall && used > Autonomy::shadow &&
+    if (bad_news && policy.demote_below > 0 && e.good + e.bad + 0.5 >= enough_to_fall && used > Autonomy::shadow &&
         wilson_upper(e.good, e.bad) < policy.demote_below)
         return step(
             below(used),
@@ -196,7 +198,8 @@ std::optional<TrustStep> TrustBook::note(
     if (!good_news || e.by_hand || from >= ceiling || from == Autonomy::off || from == Autonomy::automatic)
         return std::nullopt;
     const Level level = evidence_for(strategy, error_class, e, at, policy);
-    if (level.good + level.bad < policy.samples || wilson_lower(level.good, level.bad) < policy.bound)
+    if (!enough(level.good + level.bad, policy.samples) ||
+        wilson_lower(level.good, level.bad) < policy.bound)
         return std::nullopt;
     return step(
         static_cast<Autonomy>(static_cast<int>(from) + 1),

@@ -19,7 +19,9 @@ struct TrustPolicy {
     unsigned samples = 20;  ///< and it has at least so many outcomes, decayed; 1 … 10'000
     double demote_below =
         0;  ///< falls when the upper bound of its success is below this, with 4 outcomes or more; 0: never
-    unsigned harms = 1;  ///< falls after so many harms since its last step; 0: never
+    /// Falls after so many harms since its last step, decayed; 0: never. Two, since an error that is new after
+    /// an action may be a coincidence once.
+    unsigned harms = 2;
     Duration half_life = std::chrono::hours{30 * 24};
 };
 
@@ -57,7 +59,7 @@ public:
         std::string reason;
         double good = 0, bad = 0;            ///< outcomes since `since`, decayed to `at`
         double listed = 0, list_failed = 0;  ///< shadow attempts since `since`
-        unsigned harms = 0;
+        double harms = 0;
         Time at;
     };
 

@@ -51,6 +51,7 @@ awaitable<Response> guards(Engine& engine, Request) {
     if (!brain) co_return starting();
     co_return json_response(brain->guards());
 }
+awaitable<Response> list_triggers(Engine& engine, Request) { co_return json_response(engine.triggers()); }
 awaitable<Response> list_trust(Engine& engine, Request) {
     auto* trust = engine.trust();
     co_return trust ? json_response(trust->list()) : starting();
@@ -99,6 +100,7 @@ std::vector<Route> brain_routes() {
          "Set a rung by hand (body: {strategy, error_class, rung or null, reason})",
          true,
          set_trust},
+        {"GET", "/api/v1/triggers", "Triggers of the configuration, with exact counts", false, list_triggers},
         {"GET", "/api/v1/guards", "Each guard, what it protects from, its counters", false, guards},
         {"POST", "/api/v1/guards/drill", "Make each guard trip once on a made-up incident", true, drill},
     };

@@ -14,6 +14,7 @@
 #include "service/healer.hpp"
 #include "service/hearing.hpp"
 #include "service/store_jobs.hpp"
+#include "service/trigger_watch.hpp"
 #include "service/trust.hpp"
 
 #include <boost/asio/co_spawn.hpp>
@@ -100,7 +101,8 @@ public:
         shared_->trust = trust_.get();
         approvals_->set_binder("heal", [this](const Approval& a) { return healer_->binding(a); });
         approvals_->on_change("heal", [this](const Approval& a) { healer_->approval_changed(a); });
-        hearing_ = std::make_unique<Hearing>(*shared_, *healer_);
+        triggers_ = std::make_unique<TriggerWatch>(*shared_, *healer_);
+        hearing_ = std::make_unique<Hearing>(*shared_, *healer_, *triggers_);
 
         std::vector<sql::OffsetRow> offsets;
         std::optional<std::string> pause;
@@ -132,6 +134,7 @@ public:
         HEAL_CO_TRY(co_await hearing_->recover());
         HEAL_CO_TRY(co_await brain_->start());
         HEAL_CO_TRY(co_await trust_->start());
+        HEAL_CO_TRY(co_await triggers_->start());
         HEAL_CO_TRY(co_await healer_->recover());
         start_tail(std::move(offsets));
         keeper_ = std::make_unique<ConfigKeeper>(
@@ -157,6 +160,9 @@ public:
         asio::co_spawn(io_, jobs_->run(), [](const std::exception_ptr& error) {
             if (error) log::error("the jobs ended by a defect");
         });
+        asio::co_spawn(io_, triggers_->run(), [](const std::exception_ptr& error) {
+            if (error) log::error("the triggers ended by a defect");
+        });
         asio::co_spawn(io_, every_minute(), [](const std::exception_ptr& error) {
             if (error) log::error("housekeeping ended by a defect");
         });
@@ -168,6 +174,7 @@ public:
         ready_ = false;
         minute_.cancel();
         if (keeper_) keeper_->stop();
+        if (triggers_) triggers_->stop();
         if (jobs_) jobs_->stop();
         if (cluster_) cluster_->stop();
         stopping_.store(true);
@@ -217,6 +224,9 @@ public:
         shared_->settings = settings_;
         refresh_strategies();
         healer_->strategies_changed();
+        asio::co_spawn(io_, triggers_->start(), [](const std::exception_ptr& error, const result<void>& r) {
+            if (error || !r) log::error("the triggers of the new configuration could not be restored");
+        });
         restart_tail();
         log::info("the configuration was read again");
         return {};
@@ -652,6 +662,7 @@ public:
     Brain* brain() override { return brain_.get(); }
     Approvals* approvals() override { return approvals_.get(); }
     Trust* trust() override { return trust_.get(); }
+    json::object triggers() const override { return triggers_ ? triggers_->list() : json::object{}; }
     Metrics& metrics() override { return metrics_; }
     Feed& feed() override { return feed_; }
     const Clock& clock() const override { return clock_; }
@@ -884,6 +895,8 @@ private:
             healer_->housekeeping();
             brain_->housekeeping();
             approvals_->housekeeping();
+            triggers_->housekeeping();
+            hearing_->forget_idle();
             store_->submit(
                 [before = clock_.wall() - std::chrono::hours{24}](Database& db) -> result<void> {
                     auto n = sql::forget_batches(db, before);
@@ -914,6 +927,7 @@ private:
     std::unique_ptr<Brain> brain_;
     std::unique_ptr<Approvals> approvals_;
     std::unique_ptr<Trust> trust_;
+    std::unique_ptr<TriggerWatch> triggers_;
     std::unique_ptr<Hearing> hearing_;
     std::shared_ptr<Tail> tail_;
     asio::thread_pool workers_;

@@ -89,6 +89,8 @@ public:
     virtual Approvals* approvals() = 0;
     /// The ladder of trust. Null until the store is open.
     virtual Trust* trust() = 0;
+    /// {"items": [{trigger, kind, matched, fired, cleared, groups, forgotten}]}
+    virtual json::object triggers() const = 0;
 
     /// `what`: run (resumes when it has ended), pause or resume. Audited. errc::not_found, errc::conflict.
     virtual boost::asio::awaitable<result<json::object>> job(

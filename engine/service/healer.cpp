@@ -1,6 +1,7 @@
 #include "service/healer.hpp"
 
 #include "base/log.hpp"
+#include "core/recent.hpp"
 #include "core/rules.hpp"
 #include "service/healer_impl.hpp"
 #include "service/trust.hpp"
@@ -122,7 +123,8 @@ void HealerImpl::holds_changed() {
         const bool stopped =
             !s_.holds || std::any_of(s_.holds->begin(), s_.holds->end(), [&](const Hold& hold) {
                 return hold.kind == HoldKind::pause &&
-                       concerns(hold, run->incident.service_name, run->call.strategy, now);
+                       (concerns(hold, run->incident.service_name, run->call.strategy, now) ||
+                        concerns(hold, run->incident.target, run->call.strategy, now));
             });
         if (stopped && run->executing) s_.runner.cancel(run->attempt);
     }
@@ -131,7 +133,7 @@ void HealerImpl::holds_changed() {
 void HealerImpl::look_for_harm(const RunPtr& run) {
     const auto& in = run->incident;
     const Time now = s_.clock.wall();
-    const auto* service = s_.service(in.service_name, in.environment);
+    const auto* service = s_.service(in.target, in.environment);
     const auto concerned = [&](const AttemptFact& f) {
         if (f.ended.value_or(now) + harm_window < now || f.fingerprint == in.fingerprint) return false;
         return f.target == in.target ||
@@ -162,17 +164,27 @@ void HealerImpl::look_for_harm(const RunPtr& run) {
 void HealerImpl::note_harm(const Run& run, EventState end) {
     // What an action shakes for a moment (a connection that is reset) goes away by itself: no harm.
     if (!run.suspect || end == EventState::closed) return;
-    const auto& s = *run.suspect;
-    const Time now = s_.clock.wall();
-    const std::string text = fmt::format(
-        "a new kind of error on '{}' after it, event {}: {}",
-        run.incident.target,
-        run.incident.id,
-        title_of(run.incident.record)
+    harmed(
+        *run.suspect,
+        fmt::format(
+            "a new kind of error on '{}' after it, event {}: {}",
+            run.incident.target,
+            run.incident.id,
+            title_of(run.incident.record)
+        )
     );
+}
+
+void HealerImpl::harmed(const Suspect& s, const std::string& text) {
+    const Time now = s_.clock.wall();
+    // Where it failed, the target was ill all along: what it logs next says nothing more about the strategy.
+    const bool failed_anyway =
+        std::any_of(history_.facts().begin(), history_.facts().end(), [&](const AttemptFact& f) {
+            return f.attempt == s.attempt && f.result == FactResult::failed;
+        });
     history_.judged(s.attempt, FactResult::failed);
     book_.correct(s.strategy, s.fingerprint, s.service, now);
-    s_.trust->note_attempt(s.attempt, TrustEvidence::harmed);
+    if (!failed_anyway) s_.trust->note_attempt(s.attempt, TrustEvidence::harmed);
     s_.metrics.add("heald_harm_total", {{"strategy", s.strategy}});
     s_.feed.publish(
         "harm",
@@ -195,7 +207,7 @@ void HealerImpl::note_harm(const Run& run, EventState end) {
 /// Only what the inventory names counts for a storm: a log line can make up any other name.
 void HealerImpl::episode_opened(const Incident& incident) {
     episodes_.opened(incident.target, incident.opened_at);
-    if (s_.service(incident.service_name, incident.environment))
+    if (s_.service(incident.target, incident.environment))
         storm_.opened(incident.target, incident.opened_at, s_.settings->limits.storm);
 }
 
@@ -275,12 +287,12 @@ Store::Job HealerImpl::store_event(const Run& run) {
 }
 
 void HealerImpl::start(RunPtr run) {
-    const auto* service = s_.service(run->incident.service_name, run->incident.environment);
+    const auto* service = s_.service(run->incident.target, run->incident.environment);
     if (service) {
         run->target = service->facts;
         run->probes = service->probes;
     } else {
-        run->target = json::object{{"name", run->incident.service_name}};
+        run->target = json::object{{"name", run->incident.target}};
     }
     runs_[key_of(run->incident.fingerprint, run->incident.environment)] = run;
     asio::co_spawn(s_.io, drive(run), [this, run](const std::exception_ptr& error) {
@@ -296,6 +308,13 @@ void HealerImpl::start(RunPtr run) {
     s_.metrics.set("heald_incidents_open", {}, static_cast<double>(runs_.size()));
 }
 
+bool HealerImpl::left_alone(const Run& run) const {
+    const auto& control = s_.settings->control;
+    return control.percent > 0 && run.incident.severity >= control.from &&
+           run.incident.trigger != "did not hold" &&
+           key_of_text(run.incident.id + "control") % 100 < control.percent;
+}
+
 asio::awaitable<void> HealerImpl::drive(RunPtr run) {
     if (s_.cluster) {
         const bool mine = co_await claimed(*run);
@@ -303,7 +322,14 @@ asio::awaitable<void> HealerImpl::drive(RunPtr run) {
     }
     co_await rank_candidates(*run);
     HealingInput first = input::Begin{};
-    if (run->resumed) first = resume_input(*run);
+    if (run->resumed)
+        first = resume_input(*run);
+    else if (left_alone(*run)) {
+        first = input::LeaveAlone{Duration{s_.settings->control.wait}};
+        submit("control arm", [id = run->incident.id](Database& db) {
+            return sql::set_event_arm(db, id, "control");
+        });
+    }
     run->machine.emplace(std::move(run->unranked));
     run->inbox.push_front(std::move(first));
     while (!run->machine->finished() && !ending()) {
@@ -349,7 +375,10 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::perform(Run& run, const
     if (const auto* o = std::get_if<order::Check>(&order)) co_return co_await check(run, o->index);
     if (const auto* o = std::get_if<order::Undo>(&order)) co_return co_await undo(run, o->index);
     if (const auto* o = std::get_if<order::Wait>(&order)) run.due = s_.clock.steady() + o->duration;
-    if (const auto* o = std::get_if<order::Verified>(&order)) verified(run, *o);
+    if (const auto* o = std::get_if<order::Verified>(&order)) {
+        verified(run, *o);
+        if (!run.well_before.empty()) co_await look_for_worse(run);
+    }
     if (const auto* o = std::get_if<order::Move>(&order)) move(run, *o);
     if (const auto* o = std::get_if<order::Finish>(&order)) finish(run, *o);
     co_return std::nullopt;

@@ -121,6 +121,16 @@ private:
     void look_for_harm(const RunPtr& run);
     /// The new error did not go away by itself: the attempt before it counts as failed, for good.
     void note_harm(const Run& run, EventState end);
+    /// An attempt made something worse: it counts against it everywhere, and is stored and told.
+    void harmed(const Suspect& suspect, const std::string& text);
+    /// Services of the inventory that depend on one.
+    std::vector<std::string> dependants_of(const std::string& name) const;
+    /// Are dependants that were well before the attempt ill after it? That is harm.
+    asio::awaitable<void> look_for_worse(Run& run);
+    /// Name of the candidate that this incident tries out of turn; "" for none.
+    std::string explored(const Run& run);
+    /// Is it left alone for a while, to see what recovers by itself?
+    bool left_alone(const Run& run) const;
 
     asio::awaitable<std::optional<HealingInput>> write_intent(Run& run, std::size_t index);
 
@@ -148,6 +158,7 @@ private:
     StormWatch storm_;
     bool history_loaded_ = false;
     OutcomeBook book_;
+    std::deque<Time> explorations_;  ///< of the last day
     GuardCounters counters_;
     std::optional<bool> paused_;
     std::string pause_reason_;

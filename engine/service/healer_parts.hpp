@@ -132,6 +132,7 @@ struct Run {
     std::optional<TargetHealth> health;                         ///< of its own probes, as last looked at
     std::optional<std::vector<GroupHealth>> groups;             ///< as last looked at
     std::optional<std::vector<DependencyHealth>> dependencies;  ///< likewise
+    std::vector<std::string> well_before;  ///< dependants whose probes passed before the attempt
     Evidence evidence;
     std::vector<sql::AttemptRow> earlier;  ///< of before a restart
 };

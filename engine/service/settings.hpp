@@ -7,6 +7,8 @@
 #include "base/json.hpp"
 #include "core/guards.hpp"
 #include "core/healing_machine.hpp"
+#include "core/targets.hpp"
+#include "core/triggers.hpp"
 #include "core/trust.hpp"
 #include "fingerprint/rules.hpp"
 #include "store/store_settings.hpp"
@@ -123,6 +125,9 @@ struct Settings {
     bool dry_run = false;
     ApprovalSettings approvals;
     TrustPolicy trust;
+    std::vector<TriggerSpec> triggers;
+    std::vector<TargetRule> target_rules;
+    TargetResolver targets;  ///< of the services and target_rules
     ControlSettings control;
     unsigned explore_percent = 0;  ///< of the incidents: what little is known of goes first; 0: never
     unsigned explore_per_day = 20;

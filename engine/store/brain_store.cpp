@@ -151,6 +151,21 @@ result<void> set_attempt_harm(Database& db, const std::string& attempt, const st
     return done(db.run(update, {string_view{attempt}, string_view{text}}));
 }
 
+result<void> set_event_arm(Database& db, const std::string& event, const std::string& arm) {
+    constexpr Statement update{
+        "set arm of self_heal_events", "UPDATE self_heal_events SET arm = $2 WHERE id = $1"};
+    return done(db.run(update, {string_view{event}, string_view{arm}}));
+}
+
+result<void> review_event(Database& db, const std::string& event, const std::string& review) {
+    constexpr Statement update{
+        "review self_heal_events", "UPDATE self_heal_events SET review = $2 WHERE id = $1"};
+    auto changed = db.run(update, {string_view{event}, string_view{review}});
+    if (!changed) return changed.error();
+    if (*changed == 0) return fail(errc::not_found, "there is no such event");
+    return {};
+}
+
 result<std::vector<VerifiedAttempt>> load_verified_attempts(Database& db, Time from) {
     constexpr Statement select{
         "select verified attempts",
@@ -264,6 +279,51 @@ result<TrustFact> class_of_attempt(Database& db, const std::string& attempt) {
     constexpr Statement select{
         "select class of attempt", "SELECT strategy, error_class FROM healing_results WHERE id = $1"};
     return one_fact(db, select, attempt);
+}
+
+result<std::vector<HeardRow>> load_heard(
+    Database& db, const std::string& resolution, Time from, std::int64_t limit
+) {
+    constexpr Statement select{
+        "select what was heard",
+        "SELECT c.fingerprint, c.bucket_at, c.count, f.service_name, f.environment, f.error_type, f.pattern, "
+        "f.log_level FROM fingerprint_counts c JOIN error_fingerprints f ON f.id = c.fingerprint WHERE "
+        "c.resolution = $1 AND c.bucket_at >= $2 ORDER BY c.bucket_at DESC, c.fingerprint LIMIT $3"};
+    std::vector<HeardRow> rows;
+    HEAL_TRY(db.query(select, {string_view{resolution}, from.us, limit}, [&](const Row& r) {
+        HeardRow h;
+        h.fingerprint = r.text(0);
+        h.at = Time{r.integer(1)};
+        h.count = static_cast<std::uint64_t>(std::max<std::int64_t>(0, r.integer(2)));
+        h.service = r.text(3), h.environment = r.text(4), h.error_type = r.text(5), h.pattern = r.text(6);
+        h.level = parse_level(r.text(7));
+        rows.push_back(std::move(h));
+    }));
+    return std::vector<HeardRow>{rows.rbegin(), rows.rend()};
+}
+
+namespace {
+result<std::vector<std::string>> texts(
+    Database& db, const Statement& select, std::initializer_list<Value> parameters
+) {
+    std::vector<std::string> out;
+    HEAL_TRY(db.query(select, parameters, [&](const Row& r) { out.push_back(r.text(0)); }));
+    return out;
+}
+}  // namespace
+
+result<std::vector<std::string>> load_fingerprint_ids(Database& db, std::int64_t limit) {
+    constexpr Statement select{
+        "select ids of error_fingerprints",
+        "SELECT id FROM error_fingerprints ORDER BY last_seen_at DESC LIMIT $1"};
+    return texts(db, select, {limit});
+}
+
+result<std::vector<std::string>> load_fixed_fingerprints(Database& db) {
+    constexpr Statement select{
+        "select fixed fingerprints",
+        "SELECT DISTINCT fingerprint FROM system_bugs WHERE status = 'fixed'"};
+    return texts(db, select, {});
 }
 
 }  // namespace heal::sql

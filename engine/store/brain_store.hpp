@@ -43,6 +43,11 @@ result<void> set_attempt_class(
 );
 result<void> set_attempt_harm(Database& db, const std::string& attempt, const std::string& harm);
 
+/// 'control': it was left alone for a while.
+result<void> set_event_arm(Database& db, const std::string& event, const std::string& arm);
+/// What a person said of it afterwards: 'right' or 'false_positive'. errc::not_found.
+result<void> review_event(Database& db, const std::string& event, const std::string& review);
+
 /// When a fingerprint was seen first; nullopt: never.
 result<std::optional<Time>> first_seen(Database& db, const std::string& fingerprint);
 
@@ -60,6 +65,24 @@ struct VerifiedAttempt {
     bool failed = false;
 };
 result<std::vector<VerifiedAttempt>> load_verified_attempts(Database& db, Time from);
+
+// --- what triggers knew
+// ---------------------------------------------------------------------------------------------------------
+
+/// So many of a kind of error within one minute or hour, with what is known of the kind.
+struct HeardRow {
+    std::string fingerprint, service, environment, error_type, pattern;
+    Level level = Level::unknown;
+    Time at;
+    std::uint64_t count = 0;
+};
+/// Counts since `from`, oldest first, at most the `limit` newest. `resolution`: "minute" or "hour".
+result<std::vector<HeardRow>> load_heard(
+    Database& db, const std::string& resolution, Time from, std::int64_t limit
+);
+result<std::vector<std::string>> load_fingerprint_ids(Database& db, std::int64_t limit);
+/// Those whose bug is said to be fixed.
+result<std::vector<std::string>> load_fixed_fingerprints(Database& db);
 
 // --- trust
 // ---------------------------------------------------------------------------------------------------------
