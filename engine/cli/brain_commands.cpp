@@ -17,6 +17,7 @@ public:
         guards(app);
         trust(app);
         triggers(app);
+        review(app);
         why(app);
     }
 
@@ -127,6 +128,20 @@ private:
             body["rung"] = kind_ == "ladder" ? json::value(nullptr) : json::value(kind_);
             const auto answer = ask("PUT", "/api/v1/trust", &body);
             if (!json_wanted(answer)) fmt::print("it is {}\n", string_at(answer, "effective"));
+        });
+    }
+
+    void review(CLI::App& app) {
+        auto* review = app.add_subcommand("review", "say afterwards what an event was");
+        review->add_option("event", id_)->required();
+        review->add_option("verdict", kind_, "right, false_positive, or manual: a person healed it")
+            ->required()
+            ->check(CLI::IsMember({"right", "false_positive", "manual"}));
+        review->add_option("--reason", reason_);
+        review->callback([this] {
+            const json::object body{{"verdict", kind_}, {"reason", reason_}};
+            const auto answer = ask("POST", "/api/v1/healing/events/" + escape(id_) + "/review", &body);
+            if (!json_wanted(answer)) fmt::print("noted\n");
         });
     }
 

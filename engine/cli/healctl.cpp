@@ -5,6 +5,7 @@
 #include "cli/brain_commands.hpp"
 #include "cli/client.hpp"
 #include "cli/fingerprint_id.hpp"
+#include "cli/replay_commands.hpp"
 #include "cli/script_command.hpp"
 #include "cli/store_command.hpp"
 #include "cli/strategy_project.hpp"
@@ -584,6 +585,33 @@ int run(int argc, char** argv) {
             return;
         }
         print_fields(answer.as_object());
+        if (!array_at(answer.as_object(), "by_class").empty()) {
+            json::array rows;
+            for (const auto& item : array_at(answer.as_object(), "by_class")) {
+                const auto& c = item.as_object();
+                const auto& mttr = object_at(c, "mttr");
+                rows.push_back(json::object{
+                    {"error_class", c.at("error_class")},
+                    {"total", object_at(c, "incidents").at("total")},
+                    {"n", mttr.at("n")},
+                    {"p50", mttr.at("p50_ms")},
+                    {"p95", mttr.at("p95_ms")},
+                    {"p99", mttr.at("p99_ms")},
+                    {"auto", c.at("auto_heal_rate")},
+                    {"held", c.at("held_rate")}});
+            }
+            print_table(
+                rows,
+                {{"CLASS", "error_class"},
+                 {"INCIDENTS", "total"},
+                 {"REPAIRED", "n"},
+                 {"MTTR P50 MS", "p50"},
+                 {"P95", "p95"},
+                 {"P99", "p99"},
+                 {"AUTO RATE", "auto"},
+                 {"HELD RATE", "held"}}
+            );
+        }
         if (!array_at(answer.as_object(), "strategies").empty()) {
             print_table(
                 array_at(answer.as_object(), "strategies"),
@@ -593,7 +621,9 @@ int run(int argc, char** argv) {
                  {"DID NOT HOLD", "did_not_hold"},
                  {"FAILED", "failed"},
                  {"UNKNOWN", "unknown"},
-                 {"ROLLED BACK", "rolled_back"}}
+                 {"ROLLED BACK", "rolled_back"},
+                 {"HARMED", "harmed"},
+                 {"HELD RATE", "held_rate"}}
             );
         }
     });
@@ -811,6 +841,7 @@ int run(int argc, char** argv) {
     const cli::CommandContext context{o.client, o.as_json, code};
     const auto brain_commands = cli::add_brain_commands(app, context);
     const auto approval_commands = cli::add_approval_commands(app, context);
+    const auto replay_commands = cli::add_replay_commands(app, context);
 
     try {
         app.parse(argc, argv);

@@ -46,6 +46,15 @@ awaitable<Response> why(Engine& engine, Request request) {
     auto outcome = co_await brain->why(request.arguments[0]);
     co_return answer_of(std::move(outcome));
 }
+awaitable<Response> review(Engine& engine, Request request) {
+    auto* brain = engine.brain();
+    if (!brain) co_return starting();
+    auto body = body_object(request);
+    if (!body) co_return problem(body.error());
+    std::string event = request.arguments[0], actor = std::move(request.actor);
+    auto outcome = co_await brain->review(std::move(event), std::move(*body), std::move(actor));
+    co_return answer_of(std::move(outcome));
+}
 awaitable<Response> guards(Engine& engine, Request) {
     auto* brain = engine.brain();
     if (!brain) co_return starting();
@@ -101,6 +110,11 @@ std::vector<Route> brain_routes() {
          true,
          set_trust},
         {"GET", "/api/v1/triggers", "Triggers of the configuration, with exact counts", false, list_triggers},
+        {"POST",
+         "/api/v1/healing/events/{id}/review",
+         "What a person says afterwards (body: {verdict: right, false_positive or manual, reason})",
+         true,
+         review},
         {"GET", "/api/v1/guards", "Each guard, what it protects from, its counters", false, guards},
         {"POST", "/api/v1/guards/drill", "Make each guard trip once on a made-up incident", true, drill},
     };

@@ -157,13 +157,20 @@ result<void> set_event_arm(Database& db, const std::string& event, const std::st
     return done(db.run(update, {string_view{event}, string_view{arm}}));
 }
 
-result<void> review_event(Database& db, const std::string& event, const std::string& review) {
+result<void> review_event(Database& db, const std::string& event, const std::string& review, Time now) {
     constexpr Statement update{
         "review self_heal_events", "UPDATE self_heal_events SET review = $2 WHERE id = $1"};
-    auto changed = db.run(update, {string_view{event}, string_view{review}});
+    constexpr Statement by_hand{
+        "heal self_heal_events by hand",
+        "UPDATE self_heal_events SET resolution = 'manual', healed_at = $2 WHERE id = $1 AND state IN "
+        "('escalated', 'suppressed', 'unverified') AND resolution = ''"};
+    const bool manual = review == "manual";
+    auto changed = manual ? db.run(by_hand, {string_view{event}, now.us})
+                          : db.run(update, {string_view{event}, string_view{review}});
     if (!changed) return changed.error();
-    if (*changed == 0) return fail(errc::not_found, "there is no such event");
-    return {};
+    if (*changed > 0) return {};
+    return manual ? fail(errc::conflict, "heald did not give this event up, or it was healed by hand already")
+                  : fail(errc::not_found, "there is no such event");
 }
 
 result<std::vector<VerifiedAttempt>> load_verified_attempts(Database& db, Time from) {
@@ -321,8 +328,7 @@ result<std::vector<std::string>> load_fingerprint_ids(Database& db, std::int64_t
 
 result<std::vector<std::string>> load_fixed_fingerprints(Database& db) {
     constexpr Statement select{
-        "select fixed fingerprints",
-        "SELECT DISTINCT fingerprint FROM system_bugs WHERE status = 'fixed'"};
+        "select fixed fingerprints", "SELECT DISTINCT fingerprint FROM system_bugs WHERE status = 'fixed'"};
     return texts(db, select, {});
 }
 

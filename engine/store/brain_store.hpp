@@ -45,8 +45,10 @@ result<void> set_attempt_harm(Database& db, const std::string& attempt, const st
 
 /// 'control': it was left alone for a while.
 result<void> set_event_arm(Database& db, const std::string& event, const std::string& arm);
-/// What a person said of it afterwards: 'right' or 'false_positive'. errc::not_found.
-result<void> review_event(Database& db, const std::string& event, const std::string& review);
+/// What a person says of an event afterwards: 'right', 'false_positive' (nothing was wrong), or 'manual': a
+/// person healed what heald gave up, now. errc::not_found; errc::conflict: 'manual' for one that heald did
+/// not give up.
+result<void> review_event(Database& db, const std::string& event, const std::string& review, Time now);
 
 /// When a fingerprint was seen first; nullopt: never.
 result<std::optional<Time>> first_seen(Database& db, const std::string& fingerprint);
