@@ -8,20 +8,15 @@ void History::started(AttemptFact fact) {
     fact.newest = facts_.empty() ? fact.started : std::max(facts_.back().newest, fact.started);
     facts_.push_back(std::move(fact));
     by_target_[facts_.back().target].push_back(std::prev(facts_.end()));
+    by_attempt_[facts_.back().attempt] = std::prev(facts_.end());
 }
 
 void History::ended(const std::string& attempt, Time at) {
-    const auto it = std::find_if(facts_.rbegin(), facts_.rend(), [&](const AttemptFact& f) {
-        return f.attempt == attempt;
-    });
-    if (it != facts_.rend()) it->ended = at;
+    if (const auto it = by_attempt_.find(attempt); it != by_attempt_.end()) it->second->ended = at;
 }
 
 void History::judged(const std::string& attempt, FactResult result) {
-    const auto it = std::find_if(facts_.rbegin(), facts_.rend(), [&](const AttemptFact& f) {
-        return f.attempt == attempt;
-    });
-    if (it != facts_.rend()) it->result = result;
+    if (const auto it = by_attempt_.find(attempt); it != by_attempt_.end()) it->second->result = result;
 }
 
 void History::forget_before(Time t) {
@@ -33,6 +28,8 @@ void History::forget_before(Time t) {
         const auto known = by_target_.find(it->target);
         std::erase(known->second, it);
         if (known->second.empty()) by_target_.erase(known);
+        if (const auto own = by_attempt_.find(it->attempt); own != by_attempt_.end() && own->second == it)
+            by_attempt_.erase(own);
         it = facts_.erase(it);
     }
 }

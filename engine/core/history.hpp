@@ -45,6 +45,7 @@ public:
 private:
     std::list<AttemptFact> facts_;
     std::unordered_map<std::string, std::vector<std::list<AttemptFact>::iterator>> by_target_;
+    std::unordered_map<std::string, std::list<AttemptFact>::iterator> by_attempt_;
 };
 
 /// When targets were unhealthy: from the opening of an incident to its end. Overlapping times count as one.

@@ -1,4 +1,5 @@
 #include "base/id.hpp"
+#include "base/launch.hpp"
 #include "host/effects_parts.hpp"
 
 #include <fcntl.h>
@@ -6,7 +7,6 @@
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -24,10 +24,8 @@ namespace {
 constexpr const char* clean_path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 struct Account {
-    uid_t uid = 0;
-    gid_t gid = 0;
+    Launch::Ids ids;
     std::string name, home;
-    std::vector<gid_t> groups;
 };
 
 result<Account> account_of(const std::string& name) {
@@ -37,11 +35,11 @@ result<Account> account_of(const std::string& name) {
     if (::getpwnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) != 0 || !found) {
         return fail(errc::invalid_input, fmt::format("there is no user '{}' on this machine", name));
     }
-    Account out{entry.pw_uid, entry.pw_gid, name, entry.pw_dir ? entry.pw_dir : "/", {}};
+    Account out{{entry.pw_uid, entry.pw_gid, {}}, name, entry.pw_dir ? entry.pw_dir : "/"};
     std::array<gid_t, 256> groups{};
     int n = static_cast<int>(groups.size());
     if (::getgrouplist(name.c_str(), entry.pw_gid, groups.data(), &n) >= 0)
-        out.groups.assign(groups.begin(), groups.begin() + n);
+        out.ids.groups.assign(groups.begin(), groups.begin() + n);
     return out;
 }
 
@@ -78,82 +76,32 @@ struct Streams {
     int in, out, err;
 };
 
-// What exec(2) needs, made before the fork: the child may only call async-signal-safe functions.
 result<pid_t> spawn(const Context& context, const Command& command, Streams streams) {
     result<Account> account = Account{};
     if (!command.user.empty()) {
         account = account_of(command.user);
         if (!account) return std::move(account).error();
     }
+    const Account* user = command.user.empty() ? nullptr : &*account;
     std::vector<std::string> argv = command.argv;
-    std::vector<std::string> env =
-        environment_of(context, command, command.user.empty() ? nullptr : &*account);
+    std::vector<std::string> env = environment_of(context, command, user);
     auto argv_p = pointers(argv), env_p = pointers(env);
-    const std::string what = fmt::format("cannot run {}", command.argv[0]);
-
-    if (command.user.empty()) {
-        posix_spawn_file_actions_t actions;
-        posix_spawnattr_t attributes;
-        ::posix_spawn_file_actions_init(&actions);
-        ::posix_spawnattr_init(&attributes);
-        // Above 2 everything is O_CLOEXEC; dup2 onto itself clears the flag, so the order does not matter.
-        ::posix_spawn_file_actions_adddup2(&actions, streams.in, 0);
-        ::posix_spawn_file_actions_adddup2(&actions, streams.out, 1);
-        ::posix_spawn_file_actions_adddup2(&actions, streams.err, 2);
-        ::posix_spawn_file_actions_addchdir_np(&actions, command.cwd.c_str());
-        sigset_t none, all;
-        ::sigemptyset(&none);
-        ::sigfillset(&all);
-        ::posix_spawnattr_setsigmask(&attributes, &none);
-        ::posix_spawnattr_setsigdefault(&attributes, &all);
-        ::posix_spawnattr_setflags(
-            &attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF
+    Launch what;
+    what.argv = argv_p.data();
+    what.env = env_p.data();
+    what.cwd = command.cwd.c_str();
+    what.descriptors = {{streams.in, 0}, {streams.out, 1}, {streams.err, 2}};
+    what.group = Launch::Group::session;
+    what.ids = user ? &user->ids : nullptr;
+    what.child_first = true;
+    const pid_t pid = launch(what);
+    if (pid >= 0) return pid;
+    if (user && errno == EPERM)
+        return fail(
+            errc::denied,
+            fmt::format("{} as user '{}': heald must run as root for this", command.argv[0], command.user)
         );
-        pid_t pid = -1;
-        const int error =
-            ::posix_spawn(&pid, argv[0].c_str(), &actions, &attributes, argv_p.data(), env_p.data());
-        ::posix_spawn_file_actions_destroy(&actions);
-        ::posix_spawnattr_destroy(&attributes);
-        if (error != 0) return fail_errno(what, error);
-        return pid;
-    }
-    std::array<int, 2> report{};
-    if (::pipe2(report.data(), O_CLOEXEC) != 0) return fail_errno(what, errno);
-    Descriptor report_in{report[0]}, report_out{report[1]};
-    const pid_t pid = ::fork();
-    if (pid < 0) return fail_errno(what, errno);
-    if (pid == 0) {
-        const auto give_up = [&] {
-            const int error = errno;
-            if (::write(report_out.get(), &error, sizeof error) < 0) ::_exit(126);
-            ::_exit(127);
-        };
-        ::setsid();
-        sigset_t none;
-        ::sigemptyset(&none);
-        ::sigprocmask(SIG_SETMASK, &none, nullptr);
-        for (int s = 1; s < 32; ++s) ::signal(s, SIG_DFL);
-        if (::dup2(streams.in, 0) < 0 || ::dup2(streams.out, 1) < 0 || ::dup2(streams.err, 2) < 0) give_up();
-        if (account->groups.empty() ? ::setgroups(1, &account->gid) != 0
-                                    : ::setgroups(account->groups.size(), account->groups.data()) != 0)
-            give_up();
-        if (::setgid(account->gid) != 0 || ::setuid(account->uid) != 0) give_up();
-        if (::chdir(command.cwd.c_str()) != 0) give_up();
-        ::execve(argv[0].c_str(), argv_p.data(), env_p.data());
-        give_up();
-    }
-    report_out.reset(-1);
-    int error = 0;
-    if (::read(report_in.get(), &error, sizeof error) == static_cast<ssize_t>(sizeof error)) {
-        ::waitpid(pid, nullptr, 0);
-        if (error == EPERM)
-            return fail(
-                errc::denied,
-                fmt::format("{} as user '{}': heald must run as root for this", what, command.user)
-            );
-        return fail_errno(what, error);
-    }
-    return pid;
+    return fail_errno(fmt::format("cannot run {}", command.argv[0]), errno);
 }
 
 std::set<pid_t> own_children() {
@@ -580,8 +528,8 @@ result<CommandResult> run_command(Context& context, const Command& command) {
         if (::write(write_end.get(), command.input.data(), command.input.size()) < 0)
             return fail_errno("cannot write to a pipe", errno);
     }
-    reap_children();
-    const std::set<pid_t> kept = own_children();
+    std::set<pid_t> kept;
+    if (reap_children()) kept = own_children();
     auto started = spawn(context, command, {input.get(), out_write.get(), err_write.get()});
     if (!started) return std::move(started).error();
     const pid_t pid = *started;

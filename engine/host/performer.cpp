@@ -286,9 +286,11 @@ std::vector<std::string> effect_kinds() {
     return out;
 }
 
-void reap_children() {
-    while (::waitpid(-1, nullptr, WNOHANG) > 0) {
-    }
+bool reap_children() {
+    pid_t ended = 0;
+    do ended = ::waitpid(-1, nullptr, WNOHANG);
+    while (ended > 0);
+    return ended == 0;
 }
 
 }  // namespace heal

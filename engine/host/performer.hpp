@@ -66,6 +66,7 @@ private:
 std::vector<std::string> effect_kinds();
 
 /// Collects ended children without blocking; the performer is the reaper of what its commands leave behind.
-void reap_children();
+/// False: there is none left.
+bool reap_children();
 
 }  // namespace heal

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <filesystem>
@@ -25,10 +26,14 @@ bool put(const std::string& file, std::string_view text) noexcept {
     return done;
 }
 
-void take_away(const std::string& path) noexcept {
+/// The kernel lets go of a killed process a moment later (cgroups(7)); a host is reaped by then.
+bool take_away(const std::string& path) noexcept {
     put(path + "/cgroup.kill", "1");
-    // The kernel lets go of a killed process a moment later (cgroups(7)); a host is reaped by then.
-    for (int i = 0; i < 20 && ::rmdir(path.c_str()) != 0 && errno == EBUSY; ++i) ::usleep(500);
+    return ::rmdir(path.c_str()) == 0 || errno != EBUSY;
+}
+
+void take_away_soon(const std::string& path) noexcept {
+    for (int i = 0; i < 20 && !take_away(path); ++i) ::usleep(500);
 }
 
 /// Where heald's own group lies in the file system; "" when there is no cgroup v2 or it may not be written.
@@ -58,31 +63,39 @@ std::string own_group() {
         const char* from = name.data() + std::string_view{prefix}.size();
         std::from_chars(from, name.data() + name.size(), owner);
         if (owner > 0 && owner != ::getpid() && ::kill(owner, 0) != 0 && errno == ESRCH)
-            take_away(entry.path());
+            take_away_soon(entry.path());
     }
     return path;
 }
 
 }  // namespace
 
-ChildGroup ChildGroup::with(pid_t pid) {
+ChildGroup ChildGroup::make() {
     static const std::string parent = own_group();
+    static std::atomic<unsigned> count{0};
     ChildGroup group;
     if (parent.empty()) return group;
-    std::string path = fmt::format("{}/{}{}-{}", parent, prefix, ::getpid(), pid);
-    if (::mkdir(path.c_str(), 0755) != 0) return group;
-    group.path_ = std::move(path);
-    if (!put(group.path_ + "/cgroup.procs", std::to_string(pid))) group.end();
+    std::string path = fmt::format("{}/{}{}-{}", parent, prefix, ::getpid(), ++count);
+    if (::mkdir(path.c_str(), 0755) == 0) group.path_ = std::move(path);
     return group;
+}
+
+int ChildGroup::open() const noexcept {
+    return path_.empty() ? -1 : ::open(path_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
 void ChildGroup::kill() const noexcept {
     if (!path_.empty()) put(path_ + "/cgroup.kill", "1");
 }
 
+bool ChildGroup::try_end() noexcept {
+    if (!path_.empty() && !take_away(path_)) return false;
+    path_.clear();
+    return true;
+}
+
 void ChildGroup::end() noexcept {
-    if (path_.empty()) return;
-    take_away(path_);
+    if (!path_.empty()) take_away_soon(path_);
     path_.clear();
 }
 

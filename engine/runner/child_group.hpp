@@ -6,8 +6,6 @@
 // Threads: one owner at a time.
 #pragma once
 
-#include <sys/types.h>
-
 #include <string>
 #include <utility>
 
@@ -24,11 +22,16 @@ public:
     }
     ~ChildGroup() { end(); }
 
-    /// A group with `pid` in it; one without a path where there can be none.
-    static ChildGroup with(pid_t pid);
+    /// An empty group for a child to begin in; one without a path where there can be none.
+    static ChildGroup make();
+    /// A descriptor of its directory, O_CLOEXEC and the caller's; -1 without a path.
+    int open() const noexcept;
     /// Kills all of it.
     void kill() const noexcept;
-    /// Kills what is left and takes the group away; one that is still busy goes at the next start of heald.
+    /// Kills what is left and takes the group away. False: the kernel has not yet let go of what was killed;
+    /// try again a moment later.
+    bool try_end() noexcept;
+    /// The same, waiting up to 10 ms; a group that is busy even then goes at the next start of heald.
     void end() noexcept;
     const std::string& path() const { return path_; }
 

@@ -1,12 +1,12 @@
 #include "runner/child_process.hpp"
 
 #include "base/faults.hpp"
+#include "base/launch.hpp"
 #include "wire/messages.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -66,33 +66,13 @@ result<std::shared_ptr<ChildProcess>> ChildProcess::spawn(
     // Sources above every target, so that no dup2 overwrites one that is still needed.
     const Fd high_socket{::fcntl(theirs.value, F_DUPFD_CLOEXEC, 16)},
         high_output{::fcntl(write_end.value, F_DUPFD_CLOEXEC, 16)};
+    const Fd null{::open("/dev/null", O_RDONLY | O_CLOEXEC)};
+    const Fd high_null{::fcntl(null.value, F_DUPFD_CLOEXEC, 16)};
     const Fd high_artifact{artifact.get() >= 0 ? ::fcntl(artifact.get(), F_DUPFD_CLOEXEC, 16) : -1};
-    if (high_socket.value < 0 || high_output.value < 0 || (artifact.get() >= 0 && high_artifact.value < 0))
+    if (high_socket.value < 0 || high_output.value < 0 || high_null.value < 0 ||
+        (artifact.get() >= 0 && high_artifact.value < 0))
         return fail_errno("cannot duplicate a descriptor", errno);
 
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawnattr_init(&attributes);
-    ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    ::posix_spawn_file_actions_adddup2(&actions, high_output.value, 1);
-    ::posix_spawn_file_actions_adddup2(&actions, high_output.value, 2);
-    ::posix_spawn_file_actions_adddup2(&actions, high_socket.value, wire_fd);
-    if (high_artifact.value >= 0)
-        ::posix_spawn_file_actions_adddup2(&actions, high_artifact.value, artifact_fd);
-    ::posix_spawn_file_actions_addclosefrom_np(
-        &actions, high_artifact.value >= 0 ? artifact_fd + 1 : wire_fd + 1
-    );
-    ::posix_spawn_file_actions_addchdir_np(&actions, "/");
-    sigset_t none, all;
-    ::sigemptyset(&none);
-    ::sigfillset(&all);
-    ::posix_spawnattr_setsigmask(&attributes, &none);
-    ::posix_spawnattr_setsigdefault(&attributes, &all);
-    ::posix_spawnattr_setpgroup(&attributes, 0);
-    ::posix_spawnattr_setflags(
-        &attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF
-    );
     std::vector<std::string> words{binary};
     words.insert(words.end(), arguments.begin(), arguments.end());
     std::vector<char*> argv;
@@ -107,13 +87,28 @@ result<std::shared_ptr<ChildProcess>> ChildProcess::spawn(
     std::vector<char*> envp;
     for (std::string& word : environment) envp.push_back(word.data());
     envp.push_back(nullptr);
-    pid_t pid = -1;
+    Launch what;
+    what.argv = argv.data();
+    what.env = envp.data();
+    what.descriptors = {
+        {high_null.value, 0}, {high_output.value, 1}, {high_output.value, 2}, {high_socket.value, wire_fd}};
+    if (high_artifact.value >= 0) what.descriptors.emplace_back(high_artifact.value, artifact_fd);
+    what.close_from = high_artifact.value >= 0 ? artifact_fd + 1 : wire_fd + 1;
+    ChildGroup group;
+    if (grouped) group = ChildGroup::make();
+    const Fd group_folder{group.open()};
+    what.control_group = group_folder.value;
     faults::pass("spawn.before");
-    const int error = ::posix_spawn(&pid, binary.c_str(), &actions, &attributes, argv.data(), envp.data());
+    pid_t pid = launch(what);
+    if (pid < 0 && what.control_group >= 0) {
+        // Not all kernels, containers and trees let a child begin in a group: then there is none.
+        group.end();
+        what.control_group = -1;
+        pid = launch(what);
+    }
+    const int error = errno;
     faults::pass("spawn.after");
-    ::posix_spawn_file_actions_destroy(&actions);
-    ::posix_spawnattr_destroy(&attributes);
-    if (error != 0) return fail_errno(fmt::format("cannot start {}", binary), error);
+    if (pid < 0) return fail_errno(fmt::format("cannot start {}", binary), error);
     const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
     if (pidfd < 0) {
         const int reason = errno;
@@ -124,7 +119,7 @@ result<std::shared_ptr<ChildProcess>> ChildProcess::spawn(
     ::fcntl(pidfd, F_SETFD, FD_CLOEXEC);
     std::shared_ptr<ChildProcess> child{
         new ChildProcess{context, pid, ours.release(), read_end.release(), pidfd, std::move(callbacks)}};
-    if (grouped) child->group_ = ChildGroup::with(pid);
+    child->group_ = std::move(group);
     child->begin();
     return child;
 }
@@ -287,7 +282,6 @@ void ChildProcess::finish() {
     for (int i = 0; i < 256 && !broken_ && socket_.is_open(); ++i) read_socket();
     reaped_ = true;
     ::kill(-pid_, SIGKILL);  // whatever is left of its group
-    group_.end();
     if (output_.is_open()) read_output(256U << 10U);
     ChildExit exit;
     if (pid == pid_) {
@@ -299,8 +293,17 @@ void ChildProcess::finish() {
     output_.close(ignored);
     pidfd_.close(ignored);
     pause_.cancel();
+    leave_group(20);
     const auto ended = std::exchange(callbacks_, {}).ended;
     if (ended) ended(exit);
+}
+
+void ChildProcess::leave_group(int tries) {
+    if (group_.try_end() || tries == 0) return;
+    pause_.expires_after(std::chrono::milliseconds{1});
+    pause_.async_wait([self = shared_from_this(), tries](boost::system::error_code) {
+        self->leave_group(tries - 1);
+    });
 }
 
 void ChildProcess::signal(int number) {

@@ -91,6 +91,7 @@ private:
     bool read_output(std::size_t budget);
     void wait_end();
     void finish();
+    void leave_group(int tries);
     void fail_connection(const std::string& why);
 
     boost::asio::io_context& context_;

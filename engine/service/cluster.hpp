@@ -32,6 +32,7 @@ public:
     void submit(Job job, Done done) override;
     void keep(Job job, Done done) override;
     void submit_urgent(Job job, Done done) override;
+    void hurry() override { store_.hurry(); }
     void cork() override { store_.cork(); }
     void uncork() override { store_.uncork(); }
     StoreFigures figures() const override { return store_.figures(); }

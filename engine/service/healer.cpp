@@ -287,6 +287,11 @@ Store::Job HealerImpl::store_event(const Run& run) {
 }
 
 void HealerImpl::start(RunPtr run) {
+    enter(run);
+    begin(std::move(run));
+}
+
+void HealerImpl::enter(const RunPtr& run) {
     const auto* service = s_.service(run->incident.target, run->incident.environment);
     if (service) {
         run->target = service->facts;
@@ -295,6 +300,10 @@ void HealerImpl::start(RunPtr run) {
         run->target = json::object{{"name", run->incident.target}};
     }
     runs_[key_of(run->incident.fingerprint, run->incident.environment)] = run;
+    s_.metrics.set("heald_incidents_open", {}, static_cast<double>(runs_.size()));
+}
+
+void HealerImpl::begin(RunPtr run) {
     asio::co_spawn(s_.io, drive(run), [this, run](const std::exception_ptr& error) {
         runs_.erase(key_of(run->incident.fingerprint, run->incident.environment));
         s_.metrics.set("heald_incidents_open", {}, static_cast<double>(runs_.size()));
@@ -305,7 +314,6 @@ void HealerImpl::start(RunPtr run) {
             log::error("event {} ended by a defect: {}", run->incident.id, e.what());
         }
     });
-    s_.metrics.set("heald_incidents_open", {}, static_cast<double>(runs_.size()));
 }
 
 bool HealerImpl::left_alone(const Run& run) const {

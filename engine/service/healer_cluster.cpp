@@ -18,7 +18,7 @@ result<void> AttemptLedger::still_ours() const {
 }
 
 void HealerImpl::take_up(std::vector<sql::TakenOver> taken) {
-    for (auto& t : taken) take_up(std::move(t.event), std::move(t.attempts));
+    for (auto& t : taken) begin(resume(std::move(t.event), std::move(t.attempts)));
 }
 
 asio::awaitable<void> HealerImpl::abandon() {

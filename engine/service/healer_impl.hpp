@@ -72,8 +72,14 @@ private:
 
     Store::Job store_event(const Run& run);
 
+    /// From here on its errors belong to it.
+    void enter(const RunPtr& run);
+    /// Its loop begins.
+    void begin(RunPtr run);
     void start(RunPtr run);
-    void take_up(sql::OpenEvent event, std::vector<sql::AttemptRow> attempts);
+    /// One that stood open in the store, entered and not begun.
+    RunPtr resume(sql::OpenEvent event, std::vector<sql::AttemptRow> attempts);
+    asio::awaitable<void> drive_resumed(std::vector<RunPtr> runs);
 
     /// True: this node heals the incident.
     asio::awaitable<bool> claimed(Run& run);

@@ -1,17 +1,31 @@
 #include "base/log.hpp"
 #include "service/healer_impl.hpp"
 
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
+
 #include <algorithm>
-#include <map>
 #include <set>
+#include <unordered_map>
+#include <utility>
 
 namespace heal {
 
 using namespace std::chrono_literals;
 
+namespace {
+constexpr const char* cut_off = "heald was stopped while it ran";
+
+/// Begun before the restart, not ended, and never to be begun again.
+bool is_cut_off(const sql::AttemptRow& row) {
+    return row.state == "started" && !row.idempotent && !row.dry_run;
+}
+}  // namespace
+
 asio::awaitable<result<void>> HealerImpl::recover() {
     std::vector<sql::OpenEvent> open_events;
-    std::map<std::string, std::vector<sql::AttemptRow>> attempts;
+    std::unordered_map<std::string, std::vector<sql::AttemptRow>> attempts;
     std::vector<AttemptFact> history;
     std::vector<sql::EpisodeRow> episodes;
     std::vector<sql::VerifiedAttempt> verified;
@@ -24,7 +38,7 @@ asio::awaitable<result<void>> HealerImpl::recover() {
         ret = std::move(*loaded);
         return {};
     };
-    // A job may run twice (store.hpp): it only reads; what it read is used below.
+    // A job may run twice (store.hpp): what it read is used below.
     HEAL_CO_TRY(co_await s_.store.write([&](Database& db) -> result<void> {
         auto settled = sql::settle_intents(db);
         if (!settled) return settled.error();
@@ -39,12 +53,8 @@ asio::awaitable<result<void>> HealerImpl::recover() {
         auto events = sql::load_open_events(db);
         if (!events) return events.error();
         open_events = std::move(*events);
-        for (const auto& e : open_events) {
-            auto rows = sql::load_attempts(db, e.incident.id);
-            if (!rows) return rows.error();
-            attempts[e.incident.id] = std::move(*rows);
-        }
-        return {};
+        HEAL_TRY(take(sql::load_open_attempts(db), attempts));
+        return sql::end_cut_off_attempts(db, cut_off, now);
     }));
     for (auto& fact : history) history_.started(std::move(fact));
     restore_episodes(episodes);
@@ -58,14 +68,32 @@ asio::awaitable<result<void>> HealerImpl::recover() {
     for (auto& h : holding) held_[key_of(h.fingerprint, h.environment)] = std::move(h);
     for (const auto& q : given_up) keep_quiet(key_of(q.fingerprint, q.environment), q.closed_at);
     history_loaded_ = true;
+    std::vector<RunPtr> resumed;
+    resumed.reserve(open_events.size());
     for (auto& e : open_events) {
         auto& rows = attempts[e.incident.id];
-        take_up(std::move(e), std::move(rows));
+        for (auto& row : rows) {
+            if (is_cut_off(row)) row.ended_at = now;
+        }
+        resumed.push_back(resume(std::move(e), std::move(rows)));
+    }
+    if (!resumed.empty()) {
+        log::info("taking up {} events where they stood", resumed.size());
+        asio::co_spawn(s_.io, drive_resumed(std::move(resumed)), asio::detached);
     }
     co_return result<void>{};
 }
 
-void HealerImpl::take_up(sql::OpenEvent event, std::vector<sql::AttemptRow> attempts) {
+/// New errors are heard between the slices: after a long night there may be many of them.
+asio::awaitable<void> HealerImpl::drive_resumed(std::vector<RunPtr> runs) {
+    constexpr std::size_t slice = 16;  // some 2 ms
+    for (std::size_t i = 0; i < runs.size() && !ending(); ++i) {
+        if (i % slice == 0) co_await asio::post(s_.io, asio::use_awaitable);
+        begin(std::exchange(runs[i], nullptr));
+    }
+}
+
+RunPtr HealerImpl::resume(sql::OpenEvent event, std::vector<sql::AttemptRow> attempts) {
     auto run = std::make_shared<Run>(s_.io, std::move(event.incident));
     run->resumed = true;
     run->earlier = std::move(attempts);
@@ -73,8 +101,9 @@ void HealerImpl::take_up(sql::OpenEvent event, std::vector<sql::AttemptRow> atte
     const json::object facts = service ? service->facts : json::object{};
     // The trigger fired before; it need not fire again.
     run->unranked = s_.strategies.fitting(run->incident, facts, [](Duration) { return ~std::uint64_t{0}; });
-    log::info("taking up event {} of {} where it stood", run->incident.id, run->incident.service_name);
-    start(std::move(run));
+    log::debug("taking up event {} of {} where it stood", run->incident.id, run->incident.service_name);
+    enter(run);
+    return run;
 }
 
 /// Openings and ends in the order in which they happened, as if they had been seen.
@@ -124,23 +153,26 @@ HealingInput HealerImpl::resume_input(Run& run) {
             run.attempt = row.id;
             run.call = call_from(row.id, row.request);
             it->note.clear();
-            if (row.state == "started" && !row.idempotent) {
+            if (is_cut_off(row)) {
                 // It will not run again: what it did is unknown, and it holds its target no longer.
                 const Time now = s_.clock.wall();
-                history_.ended(row.id, now);
-                submit("cut-off attempt", [id = row.id, now](Database& db) {
-                    return sql::end_attempt(db, id, "unknown", "heald was stopped while it ran", "{}", now);
-                });
+                history_.ended(row.id, row.ended_at.value_or(now));
+                if (!row.ended_at) {
+                    submit("cut-off attempt", [id = row.id, now](Database& db) {
+                        return sql::end_attempt(db, id, "unknown", cut_off, "{}", now);
+                    });
+                }
             }
             in = input::Resume{
                 static_cast<std::size_t>(it - run.unranked.begin()),
                 row.state == "executed" ? Outcome::succeeded : Outcome::unknown,
-                "heald was stopped while it ran",
+                cut_off,
                 undoing};
         } else {
             it->note = "tried before the restart";
         }
     }
+    run.earlier = {};
     return in;
 }
 

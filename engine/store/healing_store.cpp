@@ -194,6 +194,19 @@ constexpr Statement select_attempts{
     "confidence, score, idempotent, dry_run, "
     "request, state, verified, rolled_back, text, started_at, ended_at FROM healing_results WHERE event_id = "
     "$1 ORDER BY started_at, id"};
+constexpr Statement select_open_attempts{
+    "select healing_results of open events",
+    "SELECT r.id, r.event_id, r.fingerprint, r.service_name, r.target, r.strategy, r.version, r.build, "
+    "r.rank, "
+    "r.priority, r.confidence, r.score, r.idempotent, r.dry_run, r.request, r.state, r.verified, "
+    "r.rolled_back, r.text, r.started_at, r.ended_at FROM self_heal_events e JOIN healing_results r ON "
+    "r.event_id = e.id WHERE e.state IN ('open', 'awaiting_approval', 'healing', 'verifying', 'stabilizing') "
+    "ORDER BY r.started_at, r.id"};
+constexpr Statement end_cut_off_rows{
+    "end healing_results that were cut off",
+    "UPDATE healing_results SET state = 'unknown', text = $1, ended_at = $2 WHERE state = 'started' AND "
+    "idempotent = 0 AND dry_run = 0 AND event_id IN (SELECT id FROM self_heal_events WHERE state IN ('open', "
+    "'awaiting_approval', 'healing', 'verifying', 'stabilizing'))"};
 constexpr Statement select_history{
     "select history of attempts",
     "SELECT r.id, r.event_id, r.fingerprint, r.target, r.strategy, r.started_at, r.ended_at, e.closed_at "
@@ -825,24 +838,42 @@ result<void> set_rolled_back(Database& db, const std::string& attempt, const std
     return db.post(rollback_attempt_row, {string_view{attempt}, string_view{state}});
 }
 
+namespace {
+AttemptRow attempt_of(const Row& r) {
+    AttemptRow a;
+    a.id = r.text(0), a.event = r.text(1), a.fingerprint = r.text(2), a.service = r.text(3),
+    a.target = r.text(4);
+    a.strategy = r.text(5), a.version = r.text(6), a.build = r.text(7);
+    a.rank = static_cast<int>(r.integer(8));
+    a.priority = r.integer(9);
+    a.confidence = r.real(10), a.score = r.real(11);
+    a.idempotent = r.integer(12) != 0, a.dry_run = r.integer(13) != 0;
+    a.request = r.text(14), a.state = r.text(15), a.verified = r.text(16), a.rolled_back = r.text(17),
+    a.text = r.text(18);
+    a.started_at = Time{r.integer(19)};
+    if (!r.is_null(20)) a.ended_at = Time{r.integer(20)};
+    return a;
+}
+}  // namespace
+
 result<std::vector<AttemptRow>> load_attempts(Database& db, const std::string& event) {
     std::vector<AttemptRow> rows;
     HEAL_TRY(db.query(select_attempts, {string_view{event}}, [&](const Row& r) {
-        AttemptRow a;
-        a.id = r.text(0), a.event = r.text(1), a.fingerprint = r.text(2), a.service = r.text(3),
-        a.target = r.text(4);
-        a.strategy = r.text(5), a.version = r.text(6), a.build = r.text(7);
-        a.rank = static_cast<int>(r.integer(8));
-        a.priority = r.integer(9);
-        a.confidence = r.real(10), a.score = r.real(11);
-        a.idempotent = r.integer(12) != 0, a.dry_run = r.integer(13) != 0;
-        a.request = r.text(14), a.state = r.text(15), a.verified = r.text(16), a.rolled_back = r.text(17),
-        a.text = r.text(18);
-        a.started_at = Time{r.integer(19)};
-        if (!r.is_null(20)) a.ended_at = Time{r.integer(20)};
-        rows.push_back(std::move(a));
+        rows.push_back(attempt_of(r));
     }));
     return rows;
+}
+
+result<std::unordered_map<std::string, std::vector<AttemptRow>>> load_open_attempts(Database& db) {
+    std::unordered_map<std::string, std::vector<AttemptRow>> rows;
+    HEAL_TRY(db.query(select_open_attempts, {}, [&](const Row& r) {
+        rows[r.text(1)].push_back(attempt_of(r));
+    }));
+    return rows;
+}
+
+result<void> end_cut_off_attempts(Database& db, const std::string& text, Time now) {
+    return db.post(end_cut_off_rows, {string_view{text}, now.us});
 }
 
 result<std::vector<AttemptFact>> load_history(Database& db, Time from) {

@@ -8,6 +8,7 @@
 
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace heal::sql {
@@ -204,6 +205,10 @@ result<void> verify_attempt(
 );
 result<void> set_rolled_back(Database& db, const std::string& attempt, const std::string& state);
 result<std::vector<AttemptRow>> load_attempts(Database& db, const std::string& event);
+/// Those of all open events, by event, oldest first.
+result<std::unordered_map<std::string, std::vector<AttemptRow>>> load_open_attempts(Database& db);
+/// A start found them running: what is not idempotent does not run again, and ends as 'unknown'.
+result<void> end_cut_off_attempts(Database& db, const std::string& text, Time now);
 /// Attempts (no dry runs) since `from` and all unfinished ones, as the guards need them.
 result<std::vector<AttemptFact>> load_history(Database& db, Time from);
 

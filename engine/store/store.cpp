@@ -10,10 +10,12 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <iterator>
@@ -36,6 +38,12 @@ constexpr auto longest_pause = 2s;
 constexpr int max_tries = 5;
 /// What is kept for a store that is away gets this long when heald stops.
 constexpr auto last_chance = 2s;
+/// From the intent's commit to the action's first instruction, most of it the start of a program (0.9 ms,
+/// bench/latency.py). On virtual machines the thread that is woken by the commit is often put on the
+/// processor of the storage thread although another one idles, and would wait for the next transaction.
+constexpr auto longest_rest = 1ms;
+/// Twice what a decision takes (0.27 ms, bench/latency.py).
+constexpr auto longest_brace = 500us;
 
 /// What must not get lost has room for the ends of 100,000 attempts at once (a start after a long night);
 /// more than that would be a defect, and a bound there must be.
@@ -166,14 +174,28 @@ public:
         push({std::move(job), std::move(done), false}, figures_.engine == embedded_name);
     }
 
+    void hurry() override {
+        {
+            const std::lock_guard lock{mutex_};
+            if (!rests_) return;
+            hurried_ = true;
+        }
+        wake_.notify_one();
+    }
+
     void cork() override {
-        const std::lock_guard lock{mutex_};
-        ++corks_;
+        {
+            const std::lock_guard lock{mutex_};
+            if (++corks_ > 1 || !braces_) return;
+            braced_.store(true, std::memory_order_relaxed);
+        }
+        wake_.notify_one();
     }
     void uncork() override {
         {
             const std::lock_guard lock{mutex_};
             if (--corks_ > 0) return;
+            braced_.store(false, std::memory_order_relaxed);
         }
         wake_.notify_one();
     }
@@ -218,6 +240,7 @@ private:
             if (!stopping_ && queue.size() + kept_.size() < bound) {
                 queue.push_back(std::move(pending));
                 if (corks_ > 0 && !urgent) return;
+                braced_.store(false, std::memory_order_relaxed);
                 wake_.notify_one();
                 return;
             }
@@ -253,9 +276,22 @@ private:
             Group group;
             {
                 std::unique_lock lock{mutex_};
+                if (rests_) {
+                    wake_.wait_for(lock, longest_rest, [this] {
+                        return stopping_ || hurried_ || !urgent_.empty();
+                    });
+                    rests_ = hurried_ = false;
+                }
                 const auto ready = [this] {
                     return stopping_ || !urgent_.empty() || (!queue_.empty() && corks_ == 0);
                 };
+                const auto braced = [this] { return braced_.load(std::memory_order_relaxed); };
+                wake_.wait(lock, [&] { return ready() || braced() || !kept_.empty() || doubt_; });
+                if (!ready() && braced()) {
+                    lock.unlock();
+                    brace();
+                    lock.lock();
+                }
                 if (kept_.empty() && !doubt_)
                     wake_.wait(lock, ready);
                 else
@@ -266,6 +302,7 @@ private:
                     return;
                 }
                 const bool urgent = !urgent_.empty();
+                rests_ = urgent;
                 // Urgent ones overtake all and have a commit to themselves. Else what was tried before comes
                 // first.
                 for (auto* from : {&urgent_, &kept_, &queue_}) {
@@ -278,8 +315,17 @@ private:
                 }
             }
             work(std::move(group));
-            if (writer_->connected()) writer_->idle();
+            if (writer_->connected() && !rests_) writer_->idle();
         }
+    }
+
+    /// A decision is being made, and of most an intent comes at once: a thread that sleeps needs 90 us to
+    /// take it (an idle processor has to wake up), one that is awake a few. Yields to whoever wants the
+    /// processor.
+    void brace() {
+        const auto until = clock_.steady() + longest_brace;
+        while (braced_.load(std::memory_order_relaxed) && clock_.steady() < until) ::sched_yield();
+        braced_.store(false, std::memory_order_relaxed);
     }
 
     void work(Group group) {
@@ -506,7 +552,10 @@ private:
     mutable std::mutex mutex_;
     std::condition_variable wake_;
     std::deque<Pending> urgent_, queue_, kept_;
+    bool rests_ = false, hurried_ = false;
     int corks_ = 0;
+    const bool braces_ = std::thread::hardware_concurrency() > 1;
+    std::atomic<bool> braced_{false};
     bool stopping_ = false;
     Duration stop_by_{0};
     StoreFigures figures_;
@@ -541,6 +590,7 @@ boost::asio::awaitable<result<void>> as_awaitable(Start start) {
 boost::asio::awaitable<result<void>> Store::write(Job job) {
     return as_awaitable([this, job = std::move(job)](Done done) mutable {
         submit(std::move(job), std::move(done));
+        hurry();
     });
 }
 

@@ -55,14 +55,21 @@ public:
 
     /// Between the two, writes are only collected; uncork() hands them over together, so that one commit
     /// carries them all (a log line and the intent it led to). May nest. @thread the executor's
+    /// The storage thread is woken by the first cork, so that it is awake when the decision made under it
+    /// has an urgent write.
     virtual void cork() = 0;
     virtual void uncork() = 0;
 
     /// A write that somebody waits for and that holds without what is still queued: it overtakes the queue
     /// and is committed in a group of such writes only; no cork holds it. Keep it small. @thread any
+    /// After it the storage thread rests for up to a millisecond, so that what waited for it gets the
+    /// processor before the rows that nobody waits for.
     virtual void submit_urgent(Job job, Done done) = 0;
 
-    /// submit() as an awaitable.
+    /// Ends such a rest: somebody waits for what is queued. @thread any
+    virtual void hurry() = 0;
+
+    /// submit() as an awaitable, in a hurry.
     boost::asio::awaitable<result<void>> write(Job job);
 
     /// Runs `job` on a reader with its own connection; errc::overloaded when too many wait.

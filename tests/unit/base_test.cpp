@@ -2,13 +2,20 @@
 #include "base/files.hpp"
 #include "base/id.hpp"
 #include "base/json.hpp"
+#include "base/launch.hpp"
 #include "base/level.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <array>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <set>
+#include <sstream>
 
 namespace heal {
 namespace {
@@ -112,6 +119,66 @@ TEST(Files, WriteAtomicReplacesAndReportsErrors) {
     EXPECT_EQ(files.list(folder).value(), std::vector<std::string>{"a"});
     EXPECT_EQ(files.write_atomic(std::string{folder} + "/none/b", "x", 0600).error().code, errc::io);
     std::filesystem::remove_all(folder);
+}
+
+/// What `program` prints when it is launched; "errno N" when it is not.
+std::string launched(std::vector<const char*> words, const std::function<void(Launch&)>& change = {}) {
+    std::array<int, 2> ends{};
+    if (::pipe2(ends.data(), O_CLOEXEC) != 0) return "no pipe";
+    const int high = ::fcntl(ends[1], F_DUPFD_CLOEXEC, 16);
+    ::close(ends[1]);
+    words.push_back(nullptr);
+    char* const env[] = {nullptr};
+    Launch what;
+    what.argv = const_cast<char* const*>(words.data());
+    what.env = env;
+    what.descriptors = {{high, 1}, {high, 2}};
+    if (change) change(what);
+    const pid_t pid = launch(what);
+    const int error = errno;
+    ::close(high);
+    std::string out;
+    std::array<char, 1024> buffer{};
+    for (ssize_t n = 0; (n = ::read(ends[0], buffer.data(), buffer.size())) > 0;)
+        out.append(buffer.data(), static_cast<std::size_t>(n));
+    ::close(ends[0]);
+    if (pid < 0) return "errno " + std::to_string(error);
+    ::waitpid(pid, nullptr, 0);
+    return out;
+}
+
+TEST(Launch, StartsAProgramOrTellsWhyNot) {
+    EXPECT_EQ(launched({"/bin/pwd"}, [](Launch& l) { l.cwd = "/usr"; }), "/usr\n");
+    EXPECT_EQ(launched({"/no/such/program"}), "errno " + std::to_string(ENOENT));
+    EXPECT_EQ(launched({"/etc/passwd"}), "errno " + std::to_string(EACCES));
+    EXPECT_EQ(
+        launched({"/bin/true"}, [](Launch& l) { l.cwd = "/no/such"; }), "errno " + std::to_string(ENOENT)
+    );
+    EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1) << "a child that failed was not collected";
+}
+
+TEST(Launch, GivesTheChildItsDescriptorsAndNoOthers) {
+    const int other = ::open("/dev/null", O_RDONLY);  // without O_CLOEXEC, as a careless library would
+    const auto list = [&](int from) {
+        return launched({"/bin/ls", "/proc/self/fd"}, [&](Launch& l) { l.close_from = from; });
+    };
+    EXPECT_NE(list(-1).find(std::to_string(other)), std::string::npos);
+    EXPECT_EQ(list(3), "0\n1\n2\n3\n") << "3 is the folder that ls reads";
+    ::close(other);
+}
+
+TEST(Launch, MakesTheChildTheLeaderOfItsGroupOrSession) {
+    // pid, name, state, parent, group, session
+    const auto fields = [](Launch::Group group) {
+        std::istringstream in{launched({"/bin/cat", "/proc/self/stat"}, [&](Launch& l) { l.group = group; })};
+        std::array<std::string, 6> out;
+        for (auto& word : out) in >> word;
+        return out;
+    };
+    const auto process = fields(Launch::Group::process), session = fields(Launch::Group::session);
+    EXPECT_EQ(process[4], process[0]);
+    EXPECT_NE(process[5], process[0]);
+    EXPECT_EQ(session[5], session[0]);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -67,6 +68,9 @@ private:
     int fd_;
     std::thread thread_;
 };
+
+/// As in heal-host: set before the first effect.
+const auto ignores_pipes = ::signal(SIGPIPE, SIG_IGN);
 
 class Effects : public ::testing::Test {
 protected:
@@ -140,6 +144,39 @@ TEST_F(Effects, ExecGivesOutputAndExitCodeAndInheritsNothing) {
     EXPECT_EQ(string_at(last.parameters.at("env").as_object(), "A"), "***") << "values may be secrets";
     EXPECT_EQ(string_at(done("exec", {{"argv", words({"/bin/pwd"})}, {"cwd", "/usr"}}), "output"), "/usr\n");
     EXPECT_EQ(int_at(done("exec", {{"argv", words({"/bin/sh", "-c", "kill -9 $$"})}}), "signal"), 9);
+}
+
+TEST_F(Effects, ExecStartsFromDefaultSignalsAndTheUsualScheduler) {
+    // What is ignored, the mask and the policy pass through exec(2).
+    const auto r = done(
+        "exec",
+        {{"argv",
+          words({"/bin/grep", "-hsE", "SigBlk|SigIgn|^policy", "/proc/self/status", "/proc/self/sched"})}}
+    );
+    const auto status = string_at(r, "output");
+    for (const char* word : {"SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"})
+        EXPECT_NE(status.find(word), std::string::npos) << word << " in " << status;
+    if (status.find("policy") != std::string::npos) {
+        EXPECT_EQ(status.substr(status.find_last_of(" :")), " 0\n") << status;
+    }
+    EXPECT_EQ(::sched_getscheduler(0), SCHED_OTHER);
+}
+
+TEST_F(Effects, ExecRunsAsAnotherUserWithItsGroupsOnly) {
+    if (::geteuid() != 0) {
+        EXPECT_NE(
+            refused("exec", {{"argv", words({"/usr/bin/id"})}, {"user", "daemon"}}).find("must run as root"),
+            std::string::npos
+        );
+        return;
+    }
+    const auto r = done("exec", {{"argv", words({"/usr/bin/id"})}, {"user", "daemon"}});
+    EXPECT_EQ(string_at(r, "output"), "uid=1(daemon) gid=1(daemon) groups=1(daemon)\n");
+    EXPECT_EQ(::geteuid(), 0U);
+    EXPECT_NE(
+        refused("exec", {{"argv", words({"/usr/bin/id"})}, {"user", "no-such-user"}}).find("no user"),
+        std::string::npos
+    );
 }
 
 TEST_F(Effects, ExecNeverMeansAShellAndNeedsAnAbsolutePath) {
