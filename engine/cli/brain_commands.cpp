@@ -10,36 +10,22 @@
 namespace heal::cli {
 namespace {
 
-/// Text of a log never steers a terminal.
-std::string plain(std::string_view text) {
-    std::string out{text};
-    for (char& c : out) {
-        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
-    }
-    return out;
-}
-
 class Commands {
 public:
     Commands(CLI::App& app, const CommandContext& context) : c_(context) {
         holds(app);
         guards(app);
+        trust(app);
+        triggers(app);
+        review(app);
         why(app);
     }
 
 private:
     json::object ask(const std::string& method, const std::string& path, const json::object* body = nullptr) {
-        auto answer =
-            body ? c_.client.call(method, path, json::serialize(*body)) : c_.client.call(method, path);
-        if (!answer) throw RequestFailed{answer.error()};
-        if (!answer->is_object())
-            throw RequestFailed{fail(errc::internal, "heald's answer is not an object")};
-        return std::move(answer->get_object());
+        return cli::ask(c_, method, path, body);
     }
-    bool json_wanted(const json::object& answer) const {
-        if (c_.as_json) fmt::print("{}\n", json::serialize(answer));
-        return c_.as_json;
-    }
+    bool json_wanted(const json::object& answer) const { return cli::json_wanted(c_, answer); }
 
     void holds(CLI::App& app) {
         auto* hold =
@@ -98,10 +84,96 @@ private:
         why->callback([this] {
             const auto answer = ask("GET", "/api/v1/healing/events/" + escape(id_) + "/why");
             const auto* equal = object_at(answer, "ranking").if_contains("equal");
-            c_.exit_code = equal && equal->is_bool() && !equal->get_bool() ? 1 : 0;
+            const auto* verdicts = object_at(answer, "guards").if_contains("equal");
+            const auto differs = [](const json::value* v) { return v && v->is_bool() && !v->get_bool(); };
+            c_.exit_code = differs(equal) || differs(verdicts) ? 1 : 0;
             if (json_wanted(answer)) return;
             for (const auto& line : array_at(answer, "lines"))
                 fmt::print("{}\n", plain(view(line.as_string())));
+        });
+    }
+
+    void trust(CLI::App& app) {
+        auto* trust = app.add_subcommand("trust", "how far strategies are trusted with which errors");
+        trust->require_subcommand(1);
+        trust->add_subcommand("list", "each strategy and class of error, with the evidence")
+            ->callback([this] {
+                const auto answer = ask("GET", "/api/v1/trust");
+                if (json_wanted(answer)) return;
+                for (const auto& item : array_at(answer, "items")) {
+                    const auto& t = item.as_object();
+                    fmt::print(
+                        "{:<24} {:<28} {:<8} {:>6.1f} good {:>5.1f} bad, at least {:.2f}{}{}\n",
+                        plain(string_at(t, "strategy")),
+                        plain(string_at(t, "error_class")),
+                        string_at(t, "effective"),
+                        double_at(t, "good"),
+                        double_at(t, "bad"),
+                        double_at(t, "lower_bound"),
+                        bool_at(t, "by_hand") ? ", by hand" : "",
+                        string_at(t, "reason").empty() ? "" : ": " + plain(string_at(t, "reason"))
+                    );
+                }
+                if (array_at(answer, "items").empty()) fmt::print(stderr, "no outcome is known yet\n");
+            });
+        auto* set = trust->add_subcommand("set", "by hand; it may still fall, and climbs no more");
+        set->add_option("strategy", strategy_)->required();
+        set->add_option("class", class_, "service and kind of error, such as cart/network")->required();
+        set->add_option("rung", kind_, "off, shadow, approve, auto; ladder: it decides again")
+            ->required()
+            ->check(CLI::IsMember({"off", "shadow", "approve", "auto", "ladder"}));
+        set->add_option("--reason", reason_)->required();
+        set->callback([this] {
+            json::object body{{"strategy", strategy_}, {"error_class", class_}, {"reason", reason_}};
+            body["rung"] = kind_ == "ladder" ? json::value(nullptr) : json::value(kind_);
+            const auto answer = ask("PUT", "/api/v1/trust", &body);
+            if (!json_wanted(answer)) fmt::print("it is {}\n", string_at(answer, "effective"));
+        });
+    }
+
+    void review(CLI::App& app) {
+        auto* review = app.add_subcommand("review", "say afterwards what an event was");
+        review->add_option("event", id_)->required();
+        review->add_option("verdict", kind_, "right, false_positive, or manual: a person healed it")
+            ->required()
+            ->check(CLI::IsMember({"right", "false_positive", "manual"}));
+        review->add_option("--reason", reason_);
+        review->callback([this] {
+            const json::object body{{"verdict", kind_}, {"reason", reason_}};
+            const auto answer = ask("POST", "/api/v1/healing/events/" + escape(id_) + "/review", &body);
+            if (!json_wanted(answer)) fmt::print("noted\n");
+        });
+    }
+
+    void triggers(CLI::App& app) {
+        auto* trigger = app.add_subcommand("trigger", "when errors are worth an incident");
+        trigger->require_subcommand(1);
+        trigger->add_subcommand("list", "those of the configuration, with exact counts")->callback([this] {
+            const auto answer = ask("GET", "/api/v1/triggers");
+            if (json_wanted(answer)) return;
+            fmt::print(
+                "{:<24} {:<12} {:>10} {:>7} {:>8} {:>8} {:>10}\n",
+                "TRIGGER",
+                "KIND",
+                "MATCHED",
+                "FIRED",
+                "CLEARED",
+                "GROUPS",
+                "FORGOTTEN"
+            );
+            for (const auto& item : array_at(answer, "items")) {
+                const auto& t = item.as_object();
+                fmt::print(
+                    "{:<24} {:<12} {:>10} {:>7} {:>8} {:>8} {:>10}\n",
+                    plain(string_at(t, "trigger")),
+                    string_at(t, "kind"),
+                    int_at(t, "matched"),
+                    int_at(t, "fired"),
+                    int_at(t, "cleared"),
+                    int_at(t, "groups"),
+                    int_at(t, "forgotten")
+                );
+            }
         });
     }
 
@@ -149,15 +221,39 @@ private:
     }
 
     CommandContext c_;
-    std::string id_, kind_, service_, strategy_, length_, until_, reason_;
+    std::string class_, id_, kind_, service_, strategy_, length_, until_, reason_;
 };
 
 }  // namespace
 
-void add_brain_commands(CLI::App& app, const CommandContext& context) {
-    // The callbacks refer to it for as long as the App lives; a subcommand's own callback keeps it alive.
-    auto commands = std::make_shared<Commands>(app, context);
-    app.final_callback([commands] {});
+std::string plain(std::string_view text) {
+    std::string out{text};
+    for (char& c : out) {
+        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
+    }
+    return out;
+}
+
+json::object ask(
+    const CommandContext& context,
+    const std::string& method,
+    const std::string& path,
+    const json::object* body
+) {
+    auto answer =
+        body ? context.client.call(method, path, json::serialize(*body)) : context.client.call(method, path);
+    if (!answer) throw RequestFailed{answer.error()};
+    if (!answer->is_object()) throw RequestFailed{fail(errc::internal, "heald's answer is not an object")};
+    return std::move(answer->get_object());
+}
+
+bool json_wanted(const CommandContext& context, const json::object& answer) {
+    if (context.as_json) fmt::print("{}\n", json::serialize(answer));
+    return context.as_json;
+}
+
+std::shared_ptr<void> add_brain_commands(CLI::App& app, const CommandContext& context) {
+    return std::make_shared<Commands>(app, context);
 }
 
 }  // namespace heal::cli

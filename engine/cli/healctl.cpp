@@ -1,9 +1,11 @@
 // healctl: what people ask of a running heald, and what needs none. Data on stdout, everything else on
 // stderr. Exit codes: 0 done, 1 failure, 2 usage, 3 not found, 4 not allowed, 5 heald unreachable, 6
 // conflict.
+#include "cli/approval_commands.hpp"
 #include "cli/brain_commands.hpp"
 #include "cli/client.hpp"
 #include "cli/fingerprint_id.hpp"
+#include "cli/replay_commands.hpp"
 #include "cli/script_command.hpp"
 #include "cli/store_command.hpp"
 #include "cli/strategy_project.hpp"
@@ -302,7 +304,8 @@ int run(int argc, char** argv) {
             print_fields(answer.as_object());
     });
 
-    std::string id, service, state, name, text, strategy;
+    std::string id, service, state, name, text, strategy, digest;
+    bool break_glass = false;
     auto* events = group("event", "incidents and what became of them");
     auto* event_list = events->add_subcommand("list", "newest first");
     event_list->add_option("--service", service, "only this service");
@@ -333,13 +336,21 @@ int run(int argc, char** argv) {
     auto* event_approve = events->add_subcommand("approve", "allow the strategy that waits");
     event_approve->add_option("id", id)->required();
     event_approve->add_option("--strategy", strategy, "which one, when several wait");
+    event_approve->add_option("--digest", digest, "what you were shown; refused when it is another one now");
+    event_approve->add_option("--reason", text);
+    event_approve->add_flag(
+        "--break-glass", break_glass, "alone, also past what protects against haste; needs --reason"
+    );
     event_approve->callback([&] {
-        say(must(o.client.call(
-                "POST",
-                "/api/v1/healing/events/" + cli::escape(id) + "/approve",
-                json::serialize(json::object{{"strategy", strategy}})
-            )),
-            "approved");
+        json::object body{{"strategy", strategy}};
+        if (!digest.empty()) body["digest"] = digest;
+        if (!text.empty()) body["reason"] = text;
+        if (break_glass) body["break_glass"] = true;
+        const auto answer = must(o.client.call(
+            "POST", "/api/v1/healing/events/" + cli::escape(id) + "/approve", json::serialize(body)
+        ));
+        const bool waits = string_at(object_at(answer.as_object(), "approval"), "state") == "pending";
+        say(answer, waits ? "noted; another person must agree" : "approved");
     });
     auto* event_reject = events->add_subcommand("reject", "refuse it");
     event_reject->add_option("id", id)->required();
@@ -574,6 +585,33 @@ int run(int argc, char** argv) {
             return;
         }
         print_fields(answer.as_object());
+        if (!array_at(answer.as_object(), "by_class").empty()) {
+            json::array rows;
+            for (const auto& item : array_at(answer.as_object(), "by_class")) {
+                const auto& c = item.as_object();
+                const auto& mttr = object_at(c, "mttr");
+                rows.push_back(json::object{
+                    {"error_class", c.at("error_class")},
+                    {"total", object_at(c, "incidents").at("total")},
+                    {"n", mttr.at("n")},
+                    {"p50", mttr.at("p50_ms")},
+                    {"p95", mttr.at("p95_ms")},
+                    {"p99", mttr.at("p99_ms")},
+                    {"auto", c.at("auto_heal_rate")},
+                    {"held", c.at("held_rate")}});
+            }
+            print_table(
+                rows,
+                {{"CLASS", "error_class"},
+                 {"INCIDENTS", "total"},
+                 {"REPAIRED", "n"},
+                 {"MTTR P50 MS", "p50"},
+                 {"P95", "p95"},
+                 {"P99", "p99"},
+                 {"AUTO RATE", "auto"},
+                 {"HELD RATE", "held"}}
+            );
+        }
         if (!array_at(answer.as_object(), "strategies").empty()) {
             print_table(
                 array_at(answer.as_object(), "strategies"),
@@ -583,7 +621,9 @@ int run(int argc, char** argv) {
                  {"DID NOT HOLD", "did_not_hold"},
                  {"FAILED", "failed"},
                  {"UNKNOWN", "unknown"},
-                 {"ROLLED BACK", "rolled_back"}}
+                 {"ROLLED BACK", "rolled_back"},
+                 {"HARMED", "harmed"},
+                 {"HELD RATE", "held_rate"}}
             );
         }
     });
@@ -798,7 +838,10 @@ int run(int argc, char** argv) {
         must(cli::new_strategy(name, lua));
     });
 
-    cli::add_brain_commands(app, {o.client, o.as_json, code});
+    const cli::CommandContext context{o.client, o.as_json, code};
+    const auto brain_commands = cli::add_brain_commands(app, context);
+    const auto approval_commands = cli::add_approval_commands(app, context);
+    const auto replay_commands = cli::add_replay_commands(app, context);
 
     try {
         app.parse(argc, argv);

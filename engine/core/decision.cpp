@@ -18,13 +18,15 @@ std::int64_t millionths(double value) { return std::llround(value * million); }
 struct Ranked {
     std::string strategy, note;
     std::int64_t priority = 0, confidence = 0;
-    bool excluded = false;
+    bool excluded = false, explored = false;
 };
 
 }  // namespace
 
 json::object decision_input(
-    const std::vector<Candidate>& candidates, const std::vector<std::string>& excluded
+    const std::vector<Candidate>& candidates,
+    const std::vector<std::string>& excluded,
+    const std::string& explore
 ) {
     json::array list;
     for (const auto& c : candidates) {
@@ -42,6 +44,7 @@ json::object decision_input(
     }
     json::object input{{"candidates", std::move(list)}};
     if (!excluded.empty()) input["excluded"] = json::array(excluded.begin(), excluded.end());
+    if (!explore.empty()) input["explore"] = explore;
     return input;
 }
 
@@ -76,14 +79,25 @@ json::array decide(const json::object& input) {
         r.excluded = std::any_of(excluded.begin(), excluded.end(), [&](const json::value& name) {
             return name.is_string() && view(name.get_string()) == r.strategy;
         });
+        r.explored = string_at(input, "explore") == r.strategy;
         ranked.push_back(std::move(r));
     }
     std::sort(ranked.begin(), ranked.end(), [](const Ranked& a, const Ranked& b) {
         return std::make_tuple(
-                   !a.note.empty(), a.excluded, -a.priority, -a.confidence, std::string_view{a.strategy}
+                   !a.note.empty(),
+                   a.excluded,
+                   -a.priority,
+                   !a.explored,
+                   -a.confidence,
+                   std::string_view{a.strategy}
                ) <
                std::make_tuple(
-                   !b.note.empty(), b.excluded, -b.priority, -b.confidence, std::string_view{b.strategy}
+                   !b.note.empty(),
+                   b.excluded,
+                   -b.priority,
+                   !b.explored,
+                   -b.confidence,
+                   std::string_view{b.strategy}
                );
     });
     json::array out;

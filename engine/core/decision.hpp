@@ -13,12 +13,15 @@ namespace heal {
 /// {"candidates": [{strategy, priority, prior, floor, learned: [[good, bad] × 3], note}], "excluded":
 /// [names]}: learned holds the decayed outcomes of the strategy in all, with the service, with the
 /// fingerprint.
+/// `explore`: goes first among those of its priority; "" for none.
 json::object decision_input(
-    const std::vector<Candidate>& candidates, const std::vector<std::string>& excluded
+    const std::vector<Candidate>& candidates,
+    const std::vector<std::string>& excluded,
+    const std::string& explore = {}
 );
 
 /// [{rank, strategy, confidence, note}], best first: those that are out come last, those that failed last on
-/// this error before them; then higher priority, then confidence, then name. Unreadable input gives an empty
+/// this error before them; then higher priority, then what is explored, then confidence, then name. Unreadable input gives an empty
 /// list.
 /// @thread any; pure.  Reasons: docs/adr/0005-ranking.md
 json::array decide(const json::object& input);

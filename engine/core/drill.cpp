@@ -1,4 +1,4 @@
-#include "core/guards.hpp"
+#include "core/guard_scene.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -9,8 +9,9 @@ namespace {
 using namespace std::chrono_literals;
 
 /// A made-up incident on which every guard but those that the configuration closes for good lets pass.
-struct Drill {
-    Drill(const Limits& given, Time at) : limits(given), now(at) {
+struct Drill : GuardScene {
+    Drill(const Limits& given, Time at) : GuardScene(at), now(at) {
+        limits = given;
         // That many made-up attempts show as much as millions would.
         for (unsigned* limit :
              {&limits.target_per_hour,
@@ -26,23 +27,6 @@ struct Drill {
         incident.service_name = incident.target = "drill-target";
         candidate.info.name = "drill-strategy";
         candidate.info.risk = Risk::disruptive;
-        candidate.autonomy = Autonomy::automatic;
-        in.incident = &incident;
-        in.candidate = &candidate;
-        in.limits = &limits;
-        in.history = &history;
-        in.episodes = &episodes;
-        in.storm = &storm;
-        in.holds = &holds;
-        in.windows = &windows;
-        in.forbidden = &forbidden;
-        in.paused = false;
-        in.health.emplace();
-        in.groups.emplace();
-        in.dependencies.emplace();
-        in.grants.emplace();
-        in.max_auto_risk = Risk::disruptive;
-        in.now = at;
     }
     Verdict of(GuardId guard) const {
         const auto outcome = evaluate_guards(in);
@@ -70,17 +54,7 @@ struct Drill {
         holds.push_back({"h", kind, HoldScope::all, {}, "drill", "drill", now - 1s, now + 1h});
     }
 
-    Limits limits;
     Time now;
-    Incident incident;
-    Candidate candidate;
-    History history;
-    Episodes episodes;
-    StormWatch storm;
-    std::vector<Hold> holds;
-    std::vector<WindowRule> windows;
-    std::vector<std::string> forbidden;
-    GuardInput in;
 };
 
 /// Makes the one thing true that this guard is there for.

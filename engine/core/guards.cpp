@@ -107,7 +107,10 @@ Verdict rate(
 const Hold* holding(const GuardInput& in, HoldKind kind) {
     const Hold* found = nullptr;
     for (const auto& hold : *in.holds) {
-        if (hold.kind != kind || !concerns(hold, in.incident->service_name, in.candidate->info.name, in.now))
+        // Whoever reported it: what is set for the target counts too.
+        if (hold.kind != kind ||
+            (!concerns(hold, in.incident->service_name, in.candidate->info.name, in.now) &&
+             !concerns(hold, in.incident->target, in.candidate->info.name, in.now)))
             continue;
         // The one that lasts longest says when to ask again.
         if (!found || !hold.ends || (found->ends && *hold.ends > *found->ends)) found = &hold;
@@ -139,7 +142,10 @@ Verdict held(GuardId guard, const GuardInput& in, HoldKind kind, const char* wha
     }
     for (const auto& rule : *in.windows) {
         if (rule.kind != kind) continue;
-        if (const auto until = open_until(rule, in.incident->service_name, in.now)) {
+        auto until = open_until(rule, in.incident->service_name, in.now);
+        if (const auto other = open_until(rule, in.incident->target, in.now); other && other > until)
+            until = other;
+        if (until) {
             return deny(
                 guard,
                 fmt::format(
@@ -208,8 +214,9 @@ Verdict repetition(GuardId guard, const GuardInput& in) {
 }
 
 Verdict storm(GuardId guard, const GuardInput& in) {
-    if (!in.storm || !in.history) return missing(guard, "how much fell ill could not be read");
-    const auto s = in.storm->state(in.now, in.limits->storm);
+    if ((!in.storm && !in.storm_state) || !in.history)
+        return missing(guard, "how much fell ill could not be read");
+    const auto s = in.storm_state ? *in.storm_state : in.storm->state(in.now, in.limits->storm);
     if (s.on)
         return deny(
             guard, fmt::format("{} targets fell ill within a short time: a storm", s.targets), s.until
@@ -355,8 +362,8 @@ Verdict evaluate(GuardId guard, const GuardInput& in) {
         case GuardId::budget: {
             if (!in.history) return missing(guard, "the history of attempts could not be read");
             const unsigned price = budget_points(candidate.info.risk);
-            std::uint64_t spent = 0;
-            std::optional<Time> oldest;
+            std::uint64_t spent = in.spent_elsewhere;
+            std::optional<Time> oldest = in.spent_since;
             const auto& facts = in.history->facts();
             for (auto it = facts.rbegin(); it != facts.rend() && it->newest + 24h > in.now; ++it) {
                 if (it->started + 24h <= in.now) continue;

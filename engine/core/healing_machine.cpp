@@ -110,6 +110,14 @@ HealingMachine::Orders HealingMachine::on(const input::Begin&, Time now) {
     return phase_ == Phase::idle ? next(now) : Orders{};
 }
 
+HealingMachine::Orders HealingMachine::on(const input::LeaveAlone& in, Time now) {
+    if (phase_ != Phase::idle) return {};
+    phase_ = Phase::waiting;
+    waiting_since_ = now;
+    last_reason_ = "left alone for a while, to learn what recovers by itself";
+    return {order::Move{state_, last_reason_}, order::Wait{in.duration}};
+}
+
 HealingMachine::Orders HealingMachine::on(const input::Guarded& in, Time now) {
     if (phase_ != Phase::considering) return {};
     if (in.allowed) {
@@ -119,6 +127,7 @@ HealingMachine::Orders HealingMachine::on(const input::Guarded& in, Time now) {
         state_ = EventState::healing;
         return {order::WriteIntent{current_}};
     }
+    if (in.approval_void) approvals_[current_] = false;
     reasons_[current_] = in.reason;
     last_reason_ = fmt::format("'{}' is held back: {}", candidates_[current_].info.name, in.reason);
     if (in.needs_approval) {
@@ -286,20 +295,40 @@ HealingMachine::Orders HealingMachine::on(const input::Recurred& in, Time now) {
     return {};
 }
 
-HealingMachine::Orders HealingMachine::on(const input::Approved& in, Time) {
-    if (phase_ != Phase::asking) return {};
-    for (std::size_t i = 0; i < candidates_.size(); ++i) {
-        if (fates_[i] != Fate::needs_approval ||
-            (!in.strategy.empty() && candidates_[i].info.name != in.strategy))
-            continue;
-        fates_[i] = Fate::untried;
-        current_ = i;
-        approvals_[i] = true;
-        phase_ = Phase::considering;
-        state_ = EventState::open;
-        return {order::Consider{i, true}};
+std::vector<std::size_t> HealingMachine::asking() const {
+    std::vector<std::size_t> out;
+    for (std::size_t i = 0; i < fates_.size(); ++i) {
+        if (fates_[i] == Fate::needs_approval) out.push_back(i);
     }
-    return {};
+    return out;
+}
+
+std::optional<std::size_t> HealingMachine::waiting(const std::string& name, bool at_once) const {
+    if (phase_ != Phase::asking && !(at_once && phase_ == Phase::waiting)) return std::nullopt;
+    for (const Fate fate : {Fate::needs_approval, Fate::delayed}) {
+        if (fate == Fate::delayed && !at_once) break;
+        for (std::size_t i = 0; i < candidates_.size(); ++i) {
+            if (fates_[i] == fate && (name.empty() || candidates_[i].info.name == name)) return i;
+        }
+    }
+    return std::nullopt;
+}
+
+void HealingMachine::renew(std::size_t index, const StrategyInfo& info, const json::object& config) {
+    if (fates_[index] == Fate::tried) return;
+    candidates_[index].info = info;
+    candidates_[index].config = config;
+}
+
+HealingMachine::Orders HealingMachine::on(const input::Approved& in, Time) {
+    const auto found = waiting(in.strategy, in.at_once);
+    if (!found) return {};
+    fates_[*found] = Fate::untried;
+    current_ = *found;
+    approvals_[*found] = true;
+    phase_ = Phase::considering;
+    state_ = EventState::open;
+    return {order::Consider{*found, true}};
 }
 
 HealingMachine::Orders HealingMachine::on(const input::Rejected& in, Time) {

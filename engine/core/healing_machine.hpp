@@ -21,12 +21,17 @@ struct Evidence {
 
 namespace input {
 struct Begin {};
+/// Instead of Begin: nothing is done for so long, to learn what recovers by itself.
+struct LeaveAlone {
+    Duration duration;
+};
 struct Guarded {  ///< verdict of the guards on the candidate that was considered
     bool allowed = false;
     bool needs_approval = false;
     std::optional<Time> retry_at;  ///< when it may pass by itself; nullopt with `temporary`: soon
     bool temporary = false;        ///< lock or kill switch: worth asking again
     std::string reason;
+    bool approval_void = false;  ///< it had been approved, and what was approved is not so any more
 };
 struct IntentStored {};
 struct IntentFailed {
@@ -54,7 +59,8 @@ struct Recurred {
     Time at;
 };
 struct Approved {
-    std::string strategy;
+    std::string strategy;  ///< "": the first that waits for a person
+    bool at_once = false;  ///< also what only waits for a guard: somebody broke the glass
 };
 struct Rejected {
     std::string reason;
@@ -70,6 +76,7 @@ struct Resume {
 
 using HealingInput = std::variant<
     input::Begin,
+    input::LeaveAlone,
     input::Guarded,
     input::IntentStored,
     input::IntentFailed,
@@ -141,6 +148,13 @@ public:
     std::vector<HealingOrder> step(const HealingInput& in, Time now);
 
     EventState state() const { return state_; }
+    /// Candidates that a person is asked for, best first.
+    std::vector<std::size_t> asking() const;
+    /// The best candidate that waits for a person, or with `at_once` for a guard; nullopt: none does. `name`
+    /// "": any.
+    std::optional<std::size_t> waiting(const std::string& name, bool at_once) const;
+    /// What would run now, for a candidate that has not acted: people are shown this, and this runs.
+    void renew(std::size_t index, const StrategyInfo& info, const json::object& config);
     const std::vector<Candidate>& candidates() const { return candidates_; }
     /// Start of the unbroken healthy period (t6); only after a verification succeeded.
     std::optional<Time> healthy_since() const { return healthy_since_; }
@@ -168,6 +182,7 @@ private:
     Orders failed(std::string reason, Time now);
     Orders finish(EventState state, std::string reason);
     Orders on(const input::Begin&, Time now);
+    Orders on(const input::LeaveAlone& in, Time now);
     Orders on(const input::Guarded& in, Time now);
     Orders on(const input::IntentStored&, Time now);
     Orders on(const input::IntentFailed& in, Time now);

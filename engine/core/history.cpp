@@ -66,6 +66,12 @@ void Episodes::forget_before(Time before) {
     }
 }
 
+std::vector<Time> Episodes::transitions(const std::string& target) const {
+    const auto it = targets_.find(target);
+    if (it == targets_.end()) return {};
+    return {it->second.transitions.begin(), it->second.transitions.end()};
+}
+
 unsigned Episodes::percent(const Target& target, Duration window, Time now) {
     double sum = 0;
     const auto span = static_cast<double>(window.count());

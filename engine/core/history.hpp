@@ -61,6 +61,8 @@ public:
     /// Percentage of state change over the window that ends at `now`: observed transitions by 20, the newest
     /// weighing 1.2 and the oldest 0.8, at most 100 (Nagios looks at 21 checks in the same way).
     unsigned percent(const std::string& target, Duration window, Time now) const;
+    /// When the target's state changed, oldest first; it begins with falling ill.
+    std::vector<Time> transitions(const std::string& target) const;
     /// Hysteresis: begins at `high` percent, ends below `low`. A function of the transitions alone.
     bool flapping(const std::string& target, Duration window, unsigned high, unsigned low, Time now) const;
 

@@ -1,7 +1,12 @@
 #include "core/matcher.hpp"
 
 #include <fmt/format.h>
+#include <re2/filtered_re2.h>
 #include <re2/re2.h>
+
+#include <algorithm>
+#include <array>
+#include <unordered_map>
 
 namespace heal {
 
@@ -28,7 +33,8 @@ constexpr std::pair<std::string_view, std::string LogRecord::*> glob_keys[] = {
     {"source", &LogRecord::source},
     {"error_type", &LogRecord::error_type},
     {"host", &LogRecord::host},
-    {"release", &LogRecord::release}};
+    {"release", &LogRecord::release},
+    {"fingerprint", &LogRecord::fingerprint}};
 
 result<std::unique_ptr<re2::RE2>> compile_regex(const json::value& value, const std::string& path) {
     if (!value.is_string())
@@ -178,5 +184,168 @@ std::optional<Threshold> Matcher::fits(const Incident& incident, const json::obj
     }
     return std::nullopt;
 }
+
+namespace {
+
+constexpr std::size_t shortest_literal = 3;
+
+char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
+
+std::uint32_t first_three(const char* p) {
+    return static_cast<std::uint32_t>(static_cast<unsigned char>(p[0])) |
+           static_cast<std::uint32_t>(static_cast<unsigned char>(p[1])) << 8U |
+           static_cast<std::uint32_t>(static_cast<unsigned char>(p[2])) << 16U;
+}
+std::size_t slot_of(std::uint32_t three) { return (three * 2654435761U) >> 16U; }
+
+/// Letters outside of ASCII that (?i) takes for letters within: U+212A for k, U+017F for s.
+bool folds_into_ascii(std::string_view text) {
+    return text.find("\xE2\x84\xAA") != std::string_view::npos ||
+           text.find("\xC5\xBF") != std::string_view::npos;
+}
+
+/// Finds the regular expressions whose literals a text holds.
+class LiteralIndex {
+public:
+    /// False: the expression demands no literal, so nothing finds it here.
+    static bool indexable(const std::string& pattern) {
+        re2::FilteredRE2 one{static_cast<int>(shortest_literal)};
+        int id = 0;
+        std::vector<std::string> atoms;
+        std::vector<int> passed;
+        if (one.Add(pattern, options(), &id) != re2::RE2::NoError) return false;
+        one.Compile(&atoms);
+        if (atoms.empty()) return false;
+        for (const auto& atom : atoms) {
+            const bool ascii =
+                std::all_of(atom.begin(), atom.end(), [](char c) { return (c & 0x80) == 0; });
+            if (!ascii || atom.size() < shortest_literal) return false;
+        }
+        one.AllPotentials({}, &passed);
+        return passed.empty();
+    }
+    void add(const std::string& pattern, std::size_t owner) {
+        int id = 0;
+        filter_.Add(pattern, options(), &id);
+        owners_.push_back(owner);
+    }
+    void compile() {
+        if (owners_.empty()) return;
+        filter_.Compile(&atoms_);
+        for (std::size_t i = 0; i < atoms_.size(); ++i) {
+            const auto three = first_three(atoms_[i].data());
+            seen_[slot_of(three) / 64] |= std::uint64_t{1} << (slot_of(three) % 64);
+            by_start_[three].push_back(static_cast<int>(i));
+        }
+    }
+    void potential(std::string_view text, std::vector<std::size_t>& ret) const {
+        if (owners_.empty()) return;
+        if (folds_into_ascii(text)) {
+            ret.insert(ret.end(), owners_.begin(), owners_.end());
+            return;
+        }
+        std::string small(text);
+        for (char& c : small) c = lower(c);
+        std::vector<int> found, passed;
+        for (std::size_t i = 0; i + shortest_literal <= small.size(); ++i) {
+            const auto three = first_three(small.data() + i);
+            const auto slot = slot_of(three);
+            if ((seen_[slot / 64] >> (slot % 64) & 1U) == 0) continue;
+            const auto it = by_start_.find(three);
+            if (it == by_start_.end()) continue;
+            for (const int atom : it->second) {
+                const auto& literal = atoms_[static_cast<std::size_t>(atom)];
+                if (small.compare(i, literal.size(), literal) == 0) found.push_back(atom);
+            }
+        }
+        if (found.empty()) return;  // every expression here demands one
+        std::sort(found.begin(), found.end());
+        found.erase(std::unique(found.begin(), found.end()), found.end());
+        filter_.AllPotentials(found, &passed);
+        for (const int id : passed) ret.push_back(owners_[static_cast<std::size_t>(id)]);
+    }
+
+private:
+    static re2::RE2::Options options() {
+        re2::RE2::Options o;
+        o.set_log_errors(false);
+        o.set_max_mem(1 << 20);
+        return o;
+    }
+    re2::FilteredRE2 filter_{static_cast<int>(shortest_literal)};
+    std::vector<std::size_t> owners_;
+    std::vector<std::string> atoms_;
+    std::unordered_map<std::uint32_t, std::vector<int>> by_start_;
+    std::array<std::uint64_t, 1024> seen_{};  // of 65536 slots
+};
+
+bool is_exact(std::string_view glob) { return glob.find_first_of("*?") == std::string_view::npos; }
+
+}  // namespace
+
+struct MatcherIndex::State {
+    using Exact = std::unordered_map<std::string, std::vector<std::size_t>>;
+    // In the order of how much each tells.
+    std::array<std::pair<std::string LogRecord::*, Exact>, 4> exact{
+        {{&LogRecord::fingerprint, {}},
+         {&LogRecord::error_type, {}},
+         {&LogRecord::service_name, {}},
+         {&LogRecord::component, {}}}};
+    LiteralIndex message, pattern, stack;
+    std::vector<std::size_t> always;
+};
+
+MatcherIndex::MatcherIndex() : state_(std::make_unique<State>()) {}
+MatcherIndex::~MatcherIndex() = default;
+MatcherIndex::MatcherIndex(MatcherIndex&&) noexcept = default;
+MatcherIndex& MatcherIndex::operator=(MatcherIndex&&) noexcept = default;
+
+void MatcherIndex::build(const std::vector<const Matcher*>& matchers) {
+    auto state = std::make_unique<State>();
+    const auto place = [&](const Matcher::Rule& rule, std::size_t id) {
+        const auto by_exact = [&](std::size_t which) {
+            auto& [field, table] = state->exact[which];
+            for (const auto& glob : rule.globs) {
+                if (glob.field != field || !is_exact(glob.pattern)) continue;
+                table[glob.pattern].push_back(id);
+                return true;
+            }
+            return false;
+        };
+        const auto by_literal = [&](const std::unique_ptr<re2::RE2>& regex, LiteralIndex& index) {
+            if (!regex || !LiteralIndex::indexable(regex->pattern())) return false;
+            index.add(regex->pattern(), id);
+            return true;
+        };
+        if (by_exact(0) || by_literal(rule.message, state->message) ||
+            by_literal(rule.pattern, state->pattern) || by_literal(rule.stack, state->stack) ||
+            by_exact(1) || by_exact(2) || by_exact(3))
+            return;
+        state->always.push_back(id);
+    };
+    for (std::size_t id = 0; id < matchers.size(); ++id) {
+        for (const auto& rule : matchers[id]->rules_) place(*rule, id);
+    }
+    state->message.compile();
+    state->pattern.compile();
+    state->stack.compile();
+    state_ = std::move(state);
+}
+
+void MatcherIndex::potential(const Incident& incident, std::vector<std::size_t>& ret) const {
+    ret = state_->always;
+    for (const auto& [field, table] : state_->exact) {
+        if (table.empty()) continue;
+        if (const auto it = table.find(incident.record.*field); it != table.end())
+            ret.insert(ret.end(), it->second.begin(), it->second.end());
+    }
+    state_->message.potential(incident.record.message, ret);
+    state_->pattern.potential(incident.pattern, ret);
+    state_->stack.potential(incident.record.stack_trace, ret);
+    std::sort(ret.begin(), ret.end());
+    ret.erase(std::unique(ret.begin(), ret.end()), ret.end());
+}
+
+std::size_t MatcherIndex::always_asked() const { return state_->always.size(); }
 
 }  // namespace heal

@@ -20,7 +20,7 @@ struct Threshold {
 class Matcher {
 public:
     /// `matches`: objects, any of which must fit; within one, all keys must. Keys: service, environment,
-    /// component, source, error_type, host, release (glob with * and ?), level (minimum; default warn),
+    /// component, source, error_type, host, release, fingerprint (glob with * and ?), level (minimum; default warn),
     /// message, pattern, stack (RE2, unanchored), http_status (number or [min, max]), context or labels
     /// (object of exact values), target (names of facts the target must have), trigger {count, window_s}.
     /// errc::invalid_input names the place and what is allowed.
@@ -31,8 +31,32 @@ public:
     std::optional<Threshold> fits(const Incident& incident, const json::object& target) const;
 
 private:
+    friend class MatcherIndex;
     struct Rule;
     std::vector<std::shared_ptr<const Rule>> rules_;
+};
+
+/// Which of many matchers may fit an incident, without asking each: every rule is found by the most telling of
+/// what it demands (its fingerprint, a literal that its message, pattern or stack must hold, the exact error
+/// type, service or component); only rules that demand none of these are always asked.
+class MatcherIndex {
+public:
+    MatcherIndex();
+    ~MatcherIndex();
+    MatcherIndex(MatcherIndex&&) noexcept;
+    MatcherIndex& operator=(MatcherIndex&&) noexcept;
+
+    /// Ids are the places in `matchers`.
+    void build(const std::vector<const Matcher*>& matchers);
+    /// Ids of those that may fit, ascending, each once: never one too few.
+    /// @thread any
+    void potential(const Incident& incident, std::vector<std::size_t>& ret) const;
+    /// Rules that no index finds.
+    std::size_t always_asked() const;
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
 };
 
 /// Glob with * and ?; case counts. Linear in practice: one backtrack point.

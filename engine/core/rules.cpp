@@ -46,7 +46,9 @@ bool is_database_error(const LogRecord& r) {
 
 void SlidingCount::add(Time at, std::uint64_t count) {
     const Duration grain = window_ / 64;
-    while (!entries_.empty() && entries_.front().at + window_ <= at) entries_.pop_front();
+    auto kept = entries_.begin();
+    while (kept != entries_.end() && kept->at + window_ <= at) ++kept;
+    entries_.erase(entries_.begin(), kept);
     if (!entries_.empty() && at < entries_.back().at) {
         // Late: fold into the entry at or after its own time, so that it leaves the window no later than it
         // should.

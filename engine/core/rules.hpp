@@ -3,7 +3,7 @@
 
 #include "core/incident.hpp"
 
-#include <deque>
+#include <vector>
 
 namespace heal {
 
@@ -24,7 +24,7 @@ private:
         std::uint64_t count;
     };
     Duration window_;
-    std::deque<Entry> entries_;  // by time, at most 130
+    std::vector<Entry> entries_;  // by time, at most 130
 };
 
 /// Why a bug opens at once: "fatal", "panic", "database_error", "http_5xx"; "" when it doesn't.

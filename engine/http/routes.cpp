@@ -1,5 +1,6 @@
 #include "http/routes.hpp"
 
+#include "http/approval_routes.hpp"
 #include "http/brain_routes.hpp"
 #include "service/fingerprints.hpp"
 #include "store/cluster_store.hpp"
@@ -359,24 +360,6 @@ awaitable<Response> release(Engine& engine, Request request) {
                       : problem(outcome.error());
 }
 
-awaitable<Response> approve(Engine& engine, Request request) {
-    auto body = body_object(request);
-    if (!body) co_return problem(body.error());
-    std::string strategy{string_at(*body, "strategy")};
-    auto outcome = co_await engine.approve(request.arguments[0], std::move(strategy), request.actor);
-    co_return outcome ? json_response(json::object{{"approved", request.arguments[0]}})
-                      : problem(outcome.error());
-}
-
-awaitable<Response> reject(Engine& engine, Request request) {
-    auto body = body_object(request);
-    if (!body) co_return problem(body.error());
-    std::string reason{string_at(*body, "reason")};
-    auto outcome = co_await engine.reject(request.arguments[0], std::move(reason), request.actor);
-    co_return outcome ? json_response(json::object{{"rejected", request.arguments[0]}})
-                      : problem(outcome.error());
-}
-
 awaitable<Response> pause(Engine& engine, Request request) {
     auto body = body_object(request);
     if (!body) co_return problem(body.error());
@@ -458,6 +441,7 @@ awaitable<Response> openapi(Engine&, Request) {
 
 std::vector<Route> with_brain(std::vector<Route> table) {
     for (const auto& route : brain_routes()) table.push_back(route);
+    for (const auto& route : approval_routes()) table.push_back(route);
     return table;
 }
 
@@ -525,12 +509,6 @@ const std::vector<Route>& routes() {
          "One, with its decision, attempts and effects",
          false,
          show_event},
-        {"POST",
-         "/api/v1/healing/events/{id}/approve",
-         "Allow the strategy that waits (body: {strategy})",
-         true,
-         approve},
-        {"POST", "/api/v1/healing/events/{id}/reject", "Refuse it (body: {reason})", true, reject},
         {"GET", "/api/v1/healing/stats", "MTTD, MTTA, MTTR, rates, strategies (from, to)", false, stats},
         {"GET",
          "/api/v1/strategies",

@@ -140,6 +140,29 @@ public:
         co_return explain(*shown);
     }
 
+    asio::awaitable<result<json::object>> review(std::string event, json::object body, std::string actor)
+        override {
+        const std::string verdict{string_at(body, "verdict")}, reason{string_at(body, "reason")};
+        if (verdict != "right" && verdict != "false_positive" && verdict != "manual")
+            co_return fail(
+                errc::invalid_input,
+                "body.verdict: must be one of right, false_positive, manual (a person healed it)"
+            );
+        Store::Job job = [=, now = s_.clock.wall()](Database& db) -> result<void> {
+            HEAL_TRY(sql::review_event(db, event, verdict, now));
+            return sql::append_audit(
+                db,
+                now,
+                actor,
+                "event.review",
+                event,
+                json::serialize(json::object{{"verdict", verdict}, {"reason", to_valid_utf8(reason)}})
+            );
+        };
+        HEAL_CO_TRY(co_await s_.store.write(std::move(job)));
+        co_return json::object{{"event", event}, {"verdict", verdict}};
+    }
+
     json::object guards() const override {
         const auto& c = healer_.guard_counters();
         json::array list;

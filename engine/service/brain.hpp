@@ -32,6 +32,12 @@ public:
     /// stored and must give the same bytes. errc::not_found.
     virtual boost::asio::awaitable<result<json::object>> why(std::string event) = 0;
 
+    /// What a person says of an event afterwards. Body: verdict (right, false_positive, manual), reason.
+    /// Audited. errc::invalid_input, errc::not_found, errc::conflict.
+    virtual boost::asio::awaitable<result<json::object>> review(
+        std::string event, json::object body, std::string actor
+    ) = 0;
+
     /// Each guard in order, with what it protects from, its counters and whether the configuration turns it
     /// off.
     virtual json::object guards() const = 0;

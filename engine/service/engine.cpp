@@ -7,6 +7,7 @@
 #include "ingest/gzip.hpp"
 #include "ingest/tail.hpp"
 #include "runner/plugins.hpp"
+#include "service/approvals.hpp"
 #include "service/brain.hpp"
 #include "service/cluster.hpp"
 #include "service/config_keeper.hpp"
@@ -14,6 +15,8 @@
 #include "service/hearing.hpp"
 #include "service/ingest_journal.hpp"
 #include "service/store_jobs.hpp"
+#include "service/trigger_watch.hpp"
+#include "service/trust.hpp"
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
@@ -88,10 +91,19 @@ public:
             settings_,
             {},
             {},
+            nullptr,
+            nullptr,
             cluster_.get()});
         healer_ = create_healer(*shared_);
         brain_ = create_brain(*shared_, *healer_);
-        hearing_ = std::make_unique<Hearing>(*shared_, *healer_);
+        approvals_ = create_approvals(*shared_, s.state_dir);
+        shared_->approvals = approvals_.get();
+        trust_ = create_trust(*shared_);
+        shared_->trust = trust_.get();
+        approvals_->set_binder("heal", [this](const Approval& a) { return healer_->binding(a); });
+        approvals_->on_change("heal", [this](const Approval& a) { healer_->approval_changed(a); });
+        triggers_ = std::make_unique<TriggerWatch>(*shared_, *healer_);
+        hearing_ = std::make_unique<Hearing>(*shared_, *healer_, *triggers_);
 
         std::vector<sql::OffsetRow> offsets;
         std::optional<std::string> pause;
@@ -122,6 +134,8 @@ public:
         });
         HEAL_CO_TRY(co_await hearing_->recover());
         HEAL_CO_TRY(co_await brain_->start());
+        HEAL_CO_TRY(co_await trust_->start());
+        HEAL_CO_TRY(co_await triggers_->start());
         HEAL_CO_TRY(co_await healer_->recover());
         if (cluster_ && s.store_journal_bytes > 0) {
             auto journal = IngestJournal::open(*shared_, s.store_journal_bytes);
@@ -160,6 +174,9 @@ public:
         asio::co_spawn(io_, jobs_->run(), [](const std::exception_ptr& error) {
             if (error) log::error("the jobs ended by a defect");
         });
+        asio::co_spawn(io_, triggers_->run(), [](const std::exception_ptr& error) {
+            if (error) log::error("the triggers ended by a defect");
+        });
         asio::co_spawn(io_, every_minute(), [](const std::exception_ptr& error) {
             if (error) log::error("housekeeping ended by a defect");
         });
@@ -171,6 +188,7 @@ public:
         ready_ = false;
         minute_.cancel();
         if (keeper_) keeper_->stop();
+        if (triggers_) triggers_->stop();
         if (jobs_) jobs_->stop();
         if (cluster_) cluster_->stop();
         if (journal_) journal_->stop();
@@ -221,6 +239,9 @@ public:
         shared_->settings = settings_;
         refresh_strategies();
         healer_->strategies_changed();
+        asio::co_spawn(io_, triggers_->start(), [](const std::exception_ptr& error, const result<void>& r) {
+            if (error || !r) log::error("the triggers of the new configuration could not be restored");
+        });
         restart_tail();
         log::info("the configuration was read again");
         return {};
@@ -441,32 +462,49 @@ public:
         return {};
     }
 
-    asio::awaitable<result<void>> approve(std::string event, std::string strategy_name, std::string actor)
-        override {
-        json::object detail;
-        detail["strategy"] = strategy_name;
-        co_return co_await audited(
-            actor,
-            "event.approve",
-            event,
-            std::move(detail),
-            [&] { return healer_->approve(event, strategy_name, actor); },
-            "approve",
-            strategy_name
-        );
-    }
-    asio::awaitable<result<void>> reject(std::string event, std::string reason, std::string actor) override {
-        json::object detail;
-        detail["reason"] = reason;
-        co_return co_await audited(
-            actor,
-            "event.reject",
-            event,
-            std::move(detail),
-            [&] { return healer_->reject(event, reason, actor); },
-            "reject",
-            reason
-        );
+    asio::awaitable<result<json::object>> vote(
+        std::string event, bool yes, json::object body, std::string actor
+    ) override {
+        if (!healer_) co_return fail(errc::unavailable, "heald is starting; try again");
+        for (const auto& [key, value] : body) {
+            const std::string_view name{key.data(), key.size()};
+            if (name != "strategy" && name != "reason" && name != "digest" && name != "break_glass")
+                co_return fail(
+                    errc::invalid_input,
+                    fmt::format(
+                        "body.{}: unknown key; known are strategy, reason, digest, break_glass",
+                        to_valid_utf8(name)
+                    )
+                );
+        }
+        Vote cast;
+        cast.actor = actor;
+        cast.yes = yes;
+        cast.break_glass = yes && bool_at(body, "break_glass");
+        cast.reason = std::string{string_at(body, "reason")};
+        if (cast.break_glass && cast.reason.empty())
+            co_return fail(errc::invalid_input, "body.reason: is missing; breaking the glass needs one");
+        auto wanted = healer_->ask_for(event, std::string{string_at(body, "strategy")}, cast.break_glass);
+        if (!wanted) {
+            if (!cluster_ || wanted.error().code != errc::not_found) co_return wanted.error();
+            // Another node may heal it: it gets the vote.
+            sql::EventRequest asked{
+                new_id(clock_), event, yes ? "approve" : "reject", json::serialize(body), actor};
+            Store::Job job = [asked, now = clock_.wall()](Database& db) -> result<void> {
+                HEAL_TRY(sql::append_audit(
+                    db, now, asked.actor, "event." + asked.request, asked.event, asked.argument
+                ));
+                return sql::request_of_event(db, asked, now);
+            };
+            HEAL_CO_TRY(co_await store_->write(std::move(job)));
+            co_return json::object{{"forwarded", true}};
+        }
+        auto request = co_await approvals_->ask(std::move(*wanted));
+        if (!request) co_return request.error();
+        std::string id = request->id, seen{string_at(body, "digest")};
+        auto decided = co_await approvals_->decide(std::move(id), std::move(cast), std::move(seen));
+        if (!decided) co_return decided.error();
+        co_return to_json(*decided);
     }
 
     asio::awaitable<result<void>> pause(bool on, std::string reason, std::string actor) override {
@@ -637,6 +675,9 @@ public:
     }
 
     Brain* brain() override { return brain_.get(); }
+    Approvals* approvals() override { return approvals_.get(); }
+    Trust* trust() override { return trust_.get(); }
+    json::object triggers() const override { return triggers_ ? triggers_->list() : json::object{}; }
     Metrics& metrics() override { return metrics_; }
     Feed& feed() override { return feed_; }
     const Clock& clock() const override { return clock_; }
@@ -649,9 +690,19 @@ private:
         events.abandon = [this] { return healer_->abandon(); };
         events.catch_up = [this](const sql::ClaimedCount& count) { healer_->catch_up(count); };
         events.request = [this](const sql::EventRequest& r) {
-            auto outcome = r.request == "approve" ? healer_->approve(r.event, r.argument, r.actor)
-                                                  : healer_->reject(r.event, r.argument, r.actor);
-            if (!outcome) log::warn("{} of {} by {}: {}", r.request, r.event, r.actor, outcome.error().text);
+            auto parsed = parse_json(r.argument, "argument");
+            json::object body;
+            if (parsed && parsed->is_object()) body = std::move(parsed->get_object());
+            asio::co_spawn(
+                io_,
+                vote(r.event, r.request == "approve", std::move(body), r.actor),
+                [r](const std::exception_ptr& error, const result<json::object>& outcome) {
+                    if (error)
+                        log::error("{} of {} ended by a defect", r.request, r.event);
+                    else if (!outcome)
+                        log::warn("{} of {} by {}: {}", r.request, r.event, r.actor, outcome.error().text);
+                }
+            );
         };
         events.shared_state_changed = [this] {
             asio::co_spawn(io_, follow_changes(), [](const std::exception_ptr& error) {
@@ -695,6 +746,8 @@ private:
         healer_->holds_changed();
         apply_pause(changed->pause);
         refresh_strategies();
+        if (auto rungs = co_await trust_->start(); !rungs)
+            log::error("trust that another node set could not be read: {}", rungs.error().text);
         healer_->strategies_changed();
     }
 
@@ -756,29 +809,6 @@ private:
                 if (!outcome) log::error("an audit entry was not stored: {}", outcome.error().text);
             }
         );
-    }
-
-    /// The audit entry first, then the act: nothing a person asked for happens unrecorded.
-    asio::awaitable<result<void>> audited(
-        std::string actor,
-        std::string action,
-        std::string subject,
-        json::object detail,
-        std::function<result<void>()> act,
-        std::string request,
-        std::string argument
-    ) {
-        HEAL_CO_TRY(co_await store_->write([&](Database& db) {
-            return sql::append_audit(db, clock_.wall(), actor, action, subject, json::serialize(detail));
-        }));
-        auto outcome = act();
-        if (outcome || !cluster_ || outcome.error().code != errc::not_found) co_return outcome;
-        // Another node may heal it: it gets the request.
-        sql::EventRequest asked{new_id(clock_), subject, std::move(request), std::move(argument), actor};
-        Store::Job job = [asked, now = clock_.wall()](Database& db) {
-            return sql::request_of_event(db, asked, now);
-        };
-        co_return co_await store_->write(std::move(job));
     }
 
     // --- following files
@@ -879,6 +909,9 @@ private:
             if (ec) co_return;
             healer_->housekeeping();
             brain_->housekeeping();
+            approvals_->housekeeping();
+            triggers_->housekeeping();
+            hearing_->forget_idle();
             store_->submit(
                 [before = clock_.wall() - std::chrono::hours{24}](Database& db) -> result<void> {
                     auto n = sql::forget_batches(db, before);
@@ -907,6 +940,9 @@ private:
     std::unique_ptr<Shared> shared_;
     std::unique_ptr<Healer> healer_;
     std::unique_ptr<Brain> brain_;
+    std::unique_ptr<Approvals> approvals_;
+    std::unique_ptr<Trust> trust_;
+    std::unique_ptr<TriggerWatch> triggers_;
     std::unique_ptr<Hearing> hearing_;
     std::unique_ptr<IngestJournal> journal_;
     std::shared_ptr<Tail> tail_;

@@ -25,7 +25,9 @@ struct IngestAnswer {
     json::array errors;  ///< {"line", "text"}, the first 20
 };
 
+class Approvals;
 class Brain;
+class Trust;
 
 class Engine {
 public:
@@ -70,11 +72,12 @@ public:
 
     virtual result<void> release(const std::string& strategy_or_path, const std::string& actor) = 0;
 
-    virtual boost::asio::awaitable<result<void>> approve(
-        std::string event, std::string strategy, std::string actor
-    ) = 0;
-    virtual boost::asio::awaitable<result<void>> reject(
-        std::string event, std::string reason, std::string actor
+    /// A person's word on the strategy that waits in an event; answers with the request (core/approval.hpp).
+    /// Body: any of strategy, reason, digest (what was shown), break_glass. Where another node heals the
+    /// event, it gets the vote and {"forwarded": true} is the answer. errc::not_found, errc::conflict,
+    /// errc::invalid_input.
+    virtual boost::asio::awaitable<result<json::object>> vote(
+        std::string event, bool yes, json::object body, std::string actor
     ) = 0;
     /// The kill switch; survives restarts.
     virtual boost::asio::awaitable<result<void>> pause(bool on, std::string reason, std::string actor) = 0;
@@ -82,6 +85,12 @@ public:
     /// Holds, guards, why: what people ask of the decisions. Null until the store is
     /// open.
     virtual Brain* brain() = 0;
+    /// What people are asked and what they answered. Null until the store is open.
+    virtual Approvals* approvals() = 0;
+    /// The ladder of trust. Null until the store is open.
+    virtual Trust* trust() = 0;
+    /// {"items": [{trigger, kind, matched, fired, cleared, groups, forgotten}]}
+    virtual json::object triggers() const = 0;
 
     /// `what`: run (resumes when it has ended), pause or resume. Audited. errc::not_found, errc::conflict.
     virtual boost::asio::awaitable<result<json::object>> job(

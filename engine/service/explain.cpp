@@ -1,6 +1,7 @@
 #include "service/explain.hpp"
 
 #include "core/decision.hpp"
+#include "core/guard_record.hpp"
 
 #include <fmt/format.h>
 
@@ -13,6 +14,16 @@ std::string quoted(std::string_view text) {
     for (const char c : text.substr(0, 200))
         out += static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? ' ' : c;
     return to_valid_utf8(out) + (text.size() > 200 ? "…" : "");
+}
+
+/// Equal whatever order the store gave the keys back in.
+bool same(const json::object& a, const json::object& b) {
+    if (a.size() != b.size()) return false;
+    for (const auto& [key, value] : a) {
+        const auto* other = b.if_contains(key);
+        if (!other || json::serialize(value) != json::serialize(*other)) return false;
+    }
+    return true;
 }
 
 double of_millionths(const json::object& o, std::string_view key) {
@@ -94,8 +105,16 @@ json::object explain(const json::object& e) {
                 ? "  computed again from what was stored: the same, byte by byte"
                 : "  computed again from what was stored: NOT the same; another version of heald decided it");
 
+    std::int64_t replayed = 0, differ = 0;
     for (const auto& item : array_at(decision, "verdicts")) {
         const auto& v = item.as_object();
+        if (const auto& record = object_at(v, "record"); !record.empty()) {
+            json::object told = v;
+            told.erase("record");
+            told.erase("times");
+            ++replayed;
+            if (!same(told, replay_guards(record))) ++differ;
+        }
         const auto times = int_at(v, "times", 1);
         if (bool_at(v, "allowed")) {
             say(fmt::format(
@@ -123,6 +142,17 @@ json::object explain(const json::object& e) {
             say(fmt::format("    {} overridden: {}", string_at(s, "guard"), quoted(string_at(s, "reason"))));
         }
     }
+    if (replayed > 0)
+        say(differ == 0
+                ? fmt::format(
+                      "  {} verdicts of the guards computed again from what was stored: the same, byte by byte",
+                      replayed
+                  )
+                : fmt::format(
+                      "  {} of {} verdicts of the guards computed again from what was stored: NOT the same",
+                      differ,
+                      replayed
+                  ));
     for (const auto& item : array_at(e, "attempts")) {
         const auto& a = item.as_object();
         say(fmt::format(
@@ -170,7 +200,11 @@ json::object explain(const json::object& e) {
          json::object{
              {"stored", stored},
              {"recomputed", again},
-             {"equal", has_ranking ? json::value(equal) : json::value(nullptr)}}}};
+             {"equal", has_ranking ? json::value(equal) : json::value(nullptr)}}},
+        {"guards",
+         json::object{
+             {"recomputed", replayed},
+             {"equal", replayed > 0 ? json::value(differ == 0) : json::value(nullptr)}}}};
 }
 
 }  // namespace heal

@@ -1,8 +1,10 @@
 #include "service/healer.hpp"
 
 #include "base/log.hpp"
+#include "core/recent.hpp"
 #include "core/rules.hpp"
 #include "service/healer_impl.hpp"
+#include "service/trust.hpp"
 
 #include <boost/asio/co_spawn.hpp>
 
@@ -41,6 +43,7 @@ bool HealerImpl::recurred_after_healing(
     if (at >= held.hold_until) return false;
     const Time now = s_.clock.wall();
     book_.correct(held.healed_by, held.fingerprint, held.service, now);
+    s_.trust->note_event(held.id, TrustEvidence::failed);
     excluded_[key_of(fingerprint, environment)] = held.healed_by;
     for (const auto& fact : history_.facts()) {
         if (fact.event == held.id && fact.result == FactResult::succeeded) {
@@ -104,25 +107,6 @@ void HealerImpl::open(Incident incident, std::vector<Candidate> candidates) {
     start(std::move(run));
 }
 
-result<void> HealerImpl::approve(
-    const std::string& event, const std::string& strategy, const std::string& actor
-) {
-    auto* run = asked(event);
-    if (!run) return not_asked(event);
-    run->approver = actor;
-    put(*run, input::Approved{strategy});
-    return {};
-}
-
-result<void> HealerImpl::reject(
-    const std::string& event, const std::string& reason, const std::string& actor
-) {
-    auto* run = asked(event);
-    if (!run) return not_asked(event);
-    put(*run, input::Rejected{fmt::format("{} ({})", reason.empty() ? "no reason given" : reason, actor)});
-    return {};
-}
-
 void HealerImpl::set_paused(std::optional<bool> paused, std::string reason) {
     paused_ = paused;
     pause_reason_ = std::move(reason);
@@ -139,7 +123,8 @@ void HealerImpl::holds_changed() {
         const bool stopped =
             !s_.holds || std::any_of(s_.holds->begin(), s_.holds->end(), [&](const Hold& hold) {
                 return hold.kind == HoldKind::pause &&
-                       concerns(hold, run->incident.service_name, run->call.strategy, now);
+                       (concerns(hold, run->incident.service_name, run->call.strategy, now) ||
+                        concerns(hold, run->incident.target, run->call.strategy, now));
             });
         if (stopped && run->executing) s_.runner.cancel(run->attempt);
     }
@@ -148,7 +133,7 @@ void HealerImpl::holds_changed() {
 void HealerImpl::look_for_harm(const RunPtr& run) {
     const auto& in = run->incident;
     const Time now = s_.clock.wall();
-    const auto* service = s_.service(in.service_name, in.environment);
+    const auto* service = s_.service(in.target, in.environment);
     const auto concerned = [&](const AttemptFact& f) {
         if (f.ended.value_or(now) + harm_window < now || f.fingerprint == in.fingerprint) return false;
         return f.target == in.target ||
@@ -179,16 +164,27 @@ void HealerImpl::look_for_harm(const RunPtr& run) {
 void HealerImpl::note_harm(const Run& run, EventState end) {
     // What an action shakes for a moment (a connection that is reset) goes away by itself: no harm.
     if (!run.suspect || end == EventState::closed) return;
-    const auto& s = *run.suspect;
-    const Time now = s_.clock.wall();
-    const std::string text = fmt::format(
-        "a new kind of error on '{}' after it, event {}: {}",
-        run.incident.target,
-        run.incident.id,
-        title_of(run.incident.record)
+    harmed(
+        *run.suspect,
+        fmt::format(
+            "a new kind of error on '{}' after it, event {}: {}",
+            run.incident.target,
+            run.incident.id,
+            title_of(run.incident.record)
+        )
     );
+}
+
+void HealerImpl::harmed(const Suspect& s, const std::string& text) {
+    const Time now = s_.clock.wall();
+    // Where it failed, the target was ill all along: what it logs next says nothing more about the strategy.
+    const bool failed_anyway =
+        std::any_of(history_.facts().begin(), history_.facts().end(), [&](const AttemptFact& f) {
+            return f.attempt == s.attempt && f.result == FactResult::failed;
+        });
     history_.judged(s.attempt, FactResult::failed);
     book_.correct(s.strategy, s.fingerprint, s.service, now);
+    if (!failed_anyway) s_.trust->note_attempt(s.attempt, TrustEvidence::harmed);
     s_.metrics.add("heald_harm_total", {{"strategy", s.strategy}});
     s_.feed.publish(
         "harm",
@@ -211,7 +207,7 @@ void HealerImpl::note_harm(const Run& run, EventState end) {
 /// Only what the inventory names counts for a storm: a log line can make up any other name.
 void HealerImpl::episode_opened(const Incident& incident) {
     episodes_.opened(incident.target, incident.opened_at);
-    if (s_.service(incident.service_name, incident.environment))
+    if (s_.service(incident.target, incident.environment))
         storm_.opened(incident.target, incident.opened_at, s_.settings->limits.storm);
 }
 
@@ -235,6 +231,7 @@ void HealerImpl::housekeeping() {
             ++it;
             continue;
         }
+        s_.trust->note_event(it->second.id, TrustEvidence::held);
         submit("held", [held = it->second, now](Database& db) {
             return sql::finish_event(
                 db,
@@ -276,23 +273,6 @@ void HealerImpl::put(Run& run, HealingInput in) {
     run.wake.cancel();
 }
 
-Run* HealerImpl::asked(const std::string& event) const {
-    for (const auto& [key, run] : runs_) {
-        if (run->incident.id == event && run->machine &&
-            run->machine->state() == EventState::awaiting_approval)
-            return run.get();
-    }
-    return nullptr;
-}
-
-Error HealerImpl::not_asked(const std::string& event) const {
-    for (const auto& [key, run] : runs_) {
-        if (run->incident.id == event)
-            return fail(errc::conflict, fmt::format("event {} does not wait for approval", event));
-    }
-    return fail(errc::not_found, fmt::format("there is no open event {}", event));
-}
-
 void HealerImpl::keep_quiet(const std::string& key, Time from) {
     auto& quiet = quiet_[key];
     const Duration base = std::max<Duration>(s_.settings->limits.cooldown, Duration{0});
@@ -312,12 +292,12 @@ void HealerImpl::start(RunPtr run) {
 }
 
 void HealerImpl::enter(const RunPtr& run) {
-    const auto* service = s_.service(run->incident.service_name, run->incident.environment);
+    const auto* service = s_.service(run->incident.target, run->incident.environment);
     if (service) {
         run->target = service->facts;
         run->probes = service->probes;
     } else {
-        run->target = json::object{{"name", run->incident.service_name}};
+        run->target = json::object{{"name", run->incident.target}};
     }
     runs_[key_of(run->incident.fingerprint, run->incident.environment)] = run;
     s_.metrics.set("heald_incidents_open", {}, static_cast<double>(runs_.size()));
@@ -336,6 +316,13 @@ void HealerImpl::begin(RunPtr run) {
     });
 }
 
+bool HealerImpl::left_alone(const Run& run) const {
+    const auto& control = s_.settings->control;
+    return control.percent > 0 && run.incident.severity >= control.from &&
+           run.incident.trigger != "did not hold" &&
+           key_of_text(run.incident.id + "control") % 100 < control.percent;
+}
+
 asio::awaitable<void> HealerImpl::drive(RunPtr run) {
     if (s_.cluster) {
         const bool mine = co_await claimed(*run);
@@ -343,7 +330,14 @@ asio::awaitable<void> HealerImpl::drive(RunPtr run) {
     }
     co_await rank_candidates(*run);
     HealingInput first = input::Begin{};
-    if (run->resumed) first = resume_input(*run);
+    if (run->resumed)
+        first = resume_input(*run);
+    else if (left_alone(*run)) {
+        first = input::LeaveAlone{Duration{s_.settings->control.wait}};
+        submit("control arm", [id = run->incident.id](Database& db) {
+            return sql::set_event_arm(db, id, "control");
+        });
+    }
     run->machine.emplace(std::move(run->unranked));
     run->inbox.push_front(std::move(first));
     while (!run->machine->finished() && !ending()) {
@@ -377,13 +371,22 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::perform(Run& run, const
         co_return consider(run, *o);
     }
     if (std::holds_alternative<order::Look>(order)) co_return co_await look(run);
-    if (const auto* o = std::get_if<order::WriteIntent>(&order))
+    if (const auto* o = std::get_if<order::WriteIntent>(&order)) {
+        const std::string name = run.machine->candidates()[o->index].info.name;
+        if (run.approvals.contains(name)) {
+            const auto taken = co_await take_approval(run, name);
+            if (!taken) co_return input::IntentFailed{taken.error().text};
+        }
         co_return co_await write_intent(run, o->index);
+    }
     if (const auto* o = std::get_if<order::Execute>(&order)) co_return co_await execute(run, o->index);
     if (const auto* o = std::get_if<order::Check>(&order)) co_return co_await check(run, o->index);
     if (const auto* o = std::get_if<order::Undo>(&order)) co_return co_await undo(run, o->index);
     if (const auto* o = std::get_if<order::Wait>(&order)) run.due = s_.clock.steady() + o->duration;
-    if (const auto* o = std::get_if<order::Verified>(&order)) verified(run, *o);
+    if (const auto* o = std::get_if<order::Verified>(&order)) {
+        verified(run, *o);
+        if (!run.well_before.empty()) co_await look_for_worse(run);
+    }
     if (const auto* o = std::get_if<order::Move>(&order)) move(run, *o);
     if (const auto* o = std::get_if<order::Finish>(&order)) finish(run, *o);
     co_return std::nullopt;
@@ -409,6 +412,13 @@ void HealerImpl::verified(Run& run, const order::Verified& o) {
         excluded_[key] = c.info.name;
     else if (o.verdict == "succeeded")
         excluded_.erase(key);
+    const bool nothing_to_hold = o.verdict == "succeeded" && c.verify.hold.count() <= 0;
+    if (o.verdict == "failed" || nothing_to_hold)
+        s_.trust->note(
+            c.info.name,
+            error_class(run.incident.record),
+            nothing_to_hold ? TrustEvidence::held : TrustEvidence::failed
+        );
     submit(
         "verification",
         [id = run.attempt, verdict = o.verdict, evidence = json::serialize(run.evidence.items), now](
@@ -430,6 +440,7 @@ void HealerImpl::move(Run& run, const order::Move& o) {
         "state",
         {{"event", run.incident.id}, {"state", to_string(o.state)}, {"reason", to_valid_utf8(o.reason)}}
     );
+    if (o.state == EventState::awaiting_approval) ask_people(run);
 }
 
 void HealerImpl::finish(Run& run, const order::Finish& o) {

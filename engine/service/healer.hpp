@@ -3,6 +3,7 @@
 // coroutine per open incident.
 #pragma once
 
+#include "core/approval.hpp"
 #include "core/guards.hpp"
 #include "core/healing_machine.hpp"
 #include "core/router.hpp"
@@ -25,6 +26,9 @@
 
 namespace heal {
 
+class Approvals;
+class Trust;
+struct ApprovalAsk;
 class Cluster;
 
 /// What the services of the engine share; lives as long as the engine. All on the event loop's thread.
@@ -40,7 +44,9 @@ struct Shared {
     Strategies strategies;
     /// Kill switches, maintenance windows and freezes that people set; nullopt: not read, which denies.
     std::optional<std::vector<Hold>> holds{};
-    Cluster* cluster = nullptr;  ///< null: this node is alone. Else `store` is fenced (cluster.hpp)
+    Approvals* approvals = nullptr;  ///< set before anything heals
+    Trust* trust = nullptr;          ///< likewise
+    Cluster* cluster = nullptr;      ///< null: this node is alone. Else `store` is fenced (cluster.hpp)
     /// The entry of the inventory for a service, or null.
     const ServiceSettings* service(const std::string& name, const std::string& environment) const;
 };
@@ -77,13 +83,16 @@ public:
     /// An incident that another node healed; its hold window counts here too.
     virtual void learn_held(sql::HeldEvent held) = 0;
 
-    /// errc::not_found, errc::conflict (not waiting for approval).
-    virtual result<void> approve(
-        const std::string& event, const std::string& strategy, const std::string& actor
+    /// What a person would be asked for an event: the strategy that waits for one, as it would run now.
+    /// `strategy` "": the best that waits; `at_once`: also one that only waits for a guard.
+    /// errc::not_found, errc::conflict (nothing waits for approval).
+    virtual result<ApprovalAsk> ask_for(
+        const std::string& event, const std::string& strategy, bool at_once
     ) = 0;
-    virtual result<void> reject(
-        const std::string& event, const std::string& reason, const std::string& actor
-    ) = 0;
+    /// What a request for an approval is bound to now; nullopt: it waits for nobody any more.
+    virtual std::optional<json::object> binding(const Approval& approval) = 0;
+    /// An approval of kind "heal" changed, durably.
+    virtual void approval_changed(const Approval& approval) = 0;
 
     /// The kill switch. nullopt: its state could not be read, which denies. Attempts under way are cancelled
     /// when it goes on.

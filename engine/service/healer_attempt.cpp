@@ -1,6 +1,7 @@
 #include "base/id.hpp"
 #include "base/log.hpp"
 #include "service/healer_impl.hpp"
+#include "service/trust.hpp"
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
@@ -273,9 +274,16 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::execute(Run& run, std::
     );
     if (run.dry_run) {
         // Listed, not done: as if it had declined.
+        const bool listed = reply.outcome == Outcome::succeeded || reply.outcome == Outcome::declined;
+        s_.trust->note(
+            c.info.name,
+            error_class(run.incident.record),
+            listed ? TrustEvidence::listed : TrustEvidence::list_failed
+        );
         submit("dry run", [id = run.attempt, reply, now](Database& db) {
+            const char* state = reply.outcome == Outcome::failed ? "failed" : "declined";
             return sql::end_attempt(
-                db, id, "declined", "dry run: " + reply.text, json::serialize(reply.detail), now
+                db, id, state, "dry run: " + reply.text, json::serialize(reply.detail), now
             );
         });
         co_return input::Executed{Outcome::declined, "dry run, nothing was done"};

@@ -1,6 +1,10 @@
 #include "base/id.hpp"
 #include "core/decision.hpp"
+#include "core/guard_record.hpp"
+#include "core/recent.hpp"
 #include "service/healer_impl.hpp"
+#include "service/own_incident.hpp"
+#include "service/trust.hpp"
 
 #include <fmt/format.h>
 
@@ -38,7 +42,9 @@ asio::awaitable<void> HealerImpl::rank_candidates(Run& run) {
         }
     }
     const Time now = s_.clock.wall();
+    const std::string trusted_for = error_class(run.incident.record);
     for (auto& c : candidates) {
+        if (s_.trust) c.autonomy = s_.trust->limit(c.info.name, trusted_for, c.autonomy);
         c.learned = book_.learned(c.info.name, run.incident.fingerprint, run.incident.service_name, now);
         const auto counts = book_.of(c.info.name, run.incident.fingerprint, now);
         c.successes = static_cast<std::uint64_t>(counts.successes + 0.5);
@@ -47,9 +53,36 @@ asio::awaitable<void> HealerImpl::rank_candidates(Run& run) {
     std::vector<std::string> excluded;
     const auto it = excluded_.find(key_of(run.incident.fingerprint, run.incident.environment));
     if (it != excluded_.end()) excluded.push_back(it->second);
-    run.ranking_input = decision_input(candidates, excluded);
+    run.ranking_input = decision_input(candidates, excluded, explored(run));
     run.ranking = decide(run.ranking_input);
     apply_decision(run.ranking, candidates);
+}
+
+/// Now and then what little is known of goes first, so that it can become known: only among equals, only what
+/// may act by itself, and only so many a day.
+std::string HealerImpl::explored(const Run& run) {
+    const auto& s = *s_.settings;
+    if (s.explore_percent == 0 || key_of_text(run.incident.id + "explore") % 100 >= s.explore_percent)
+        return {};
+    const Time now = s_.clock.wall();
+    while (!explorations_.empty() && explorations_.front() + 24h <= now) explorations_.pop_front();
+    if (explorations_.size() >= s.explore_per_day) return {};
+    const Candidate *best = nullptr, *least = nullptr;
+    const auto known = [](const Candidate& c) {
+        return c.learned.empty() ? 0.0 : c.learned.back().good + c.learned.back().bad;
+    };
+    for (const auto& c : run.unranked) {
+        if (c.note.empty() && (!best || c.priority > best->priority)) best = &c;
+    }
+    for (const auto& c : run.unranked) {
+        if (!c.note.empty() || c.priority != best->priority || c.autonomy != Autonomy::automatic ||
+            c.info.risk > s.max_auto_risk || known(c) >= OutcomeBook::prior_weight)
+            continue;
+        if (!least || known(c) < known(*least)) least = &c;
+    }
+    if (!least) return {};
+    explorations_.push_back(now);
+    return least->info.name;
 }
 
 std::string HealerImpl::decision_json(const Run& run) const {
@@ -79,49 +112,34 @@ std::string HealerImpl::decision_json(const Run& run) const {
 
 namespace {
 
+/// With what they follow from, so many of the newest verdicts are kept.
+constexpr std::size_t records_kept = 8, verdicts_kept = 50;
+
 /// Repeated looks at the same obstacle (a lock, a pause) are one entry with the newest time.
-void note_verdicts(
-    Run& run, const Candidate& candidate, const GuardResult& outcome, bool approved, Time now
-) {
-    json::array stopped, overridden;
-    for (const auto& v : outcome.verdicts) {
-        if (v.overridden)
-            overridden.push_back(json::object{{"guard", to_string(v.guard)}, {"reason", v.reason}});
-        if (v.passed) continue;
-        json::object item{{"guard", to_string(v.guard)}, {"reason", v.reason}};
-        if (v.input_missing) item["input_missing"] = true;
-        if (v.needs_approval) item["needs_approval"] = true;
-        if (v.retry_at) item["retry_at"] = to_rfc3339(*v.retry_at);
-        stopped.push_back(std::move(item));
-    }
-    json::object entry{
-        {"strategy", candidate.info.name},
-        {"at", to_rfc3339(now)},
-        {"allowed", outcome.allowed()},
-        {"approved", approved},
-        {"asked", outcome.verdicts.size()},
-        {"decided_by", outcome.allowed() ? "" : to_string(outcome.last().guard)},
-        {"stopped", std::move(stopped)}};
-    if (!overridden.empty()) entry["overridden"] = std::move(overridden);
+void note_verdicts(Run& run, const GuardInput& in, const GuardResult& outcome) {
+    json::object entry = guard_entry(in, outcome);
     std::int64_t times = 1;
     if (!run.verdicts.empty()) {
         const auto& last = run.verdicts.back().get_object();
-        if (string_at(last, "strategy") == candidate.info.name &&
+        if (string_at(last, "strategy") == string_at(entry, "strategy") &&
             string_at(last, "decided_by") == string_at(entry, "decided_by") && !outcome.allowed()) {
             times = int_at(last, "times", 1) + 1;
             run.verdicts.pop_back();
         }
     }
     entry["times"] = times;
+    entry["record"] = guard_record(in);
     run.verdicts.push_back(std::move(entry));
-    if (run.verdicts.size() > 50) run.verdicts.erase(run.verdicts.begin());
+    if (run.verdicts.size() > records_kept)
+        run.verdicts[run.verdicts.size() - 1 - records_kept].as_object().erase("record");
+    if (run.verdicts.size() > verdicts_kept) run.verdicts.erase(run.verdicts.begin());
 }
 
 }  // namespace
 
 bool HealerImpl::must_look_around(const Run& run, const Candidate& candidate) const {
     if (!run.probes.empty() && candidate.info.risk != Risk::safe) return true;
-    const auto* service = s_.service(run.incident.service_name, run.incident.environment);
+    const auto* service = s_.service(run.incident.target, run.incident.environment);
     if (!service) return false;
     if (!service->depends_on.empty()) return true;
     return std::any_of(s_.settings->groups.begin(), s_.settings->groups.end(), [&](const GroupSettings& g) {
@@ -131,7 +149,7 @@ bool HealerImpl::must_look_around(const Run& run, const Candidate& candidate) co
 
 asio::awaitable<void> HealerImpl::look_around(Run& run) {
     const auto settings = s_.settings;
-    const auto* own = s_.service(run.incident.service_name, run.incident.environment);
+    const auto* own = s_.service(run.incident.target, run.incident.environment);
     // One look at each service that matters; those without a probe are known by their incidents alone.
     std::map<std::string, std::pair<std::size_t, std::size_t>> spans;
     std::vector<ProbeSettings> probes;
@@ -146,6 +164,7 @@ asio::awaitable<void> HealerImpl::look_around(Run& run) {
     if (own) {
         if (own_health) want(own->name);
         for (const auto& name : own->depends_on) want(name);
+        for (const auto& name : dependants_of(own->name)) want(name);
         for (const auto& group : settings->groups) {
             if (std::find(group.services.begin(), group.services.end(), own->name) == group.services.end())
                 continue;
@@ -203,11 +222,56 @@ asio::awaitable<void> HealerImpl::look_around(Run& run) {
         run.ill_since = began;
     health.ill_since = run.ill_since;
     run.health = health;
+    run.well_before.clear();
+    if (own) {
+        for (const auto& name : dependants_of(own->name)) {
+            const auto [first, last] = spans.at(name);
+            if (first < last && state(name).first) run.well_before.push_back(name);
+        }
+    }
     for (const auto& d : dependencies) {
         if (!d.up) open_dependency(run, d);
     }
     run.dependencies = std::move(dependencies);
     run.groups = std::move(groups);
+}
+
+std::vector<std::string> HealerImpl::dependants_of(const std::string& name) const {
+    std::vector<std::string> out;
+    for (const auto& service : s_.settings->services) {
+        if (std::find(service.depends_on.begin(), service.depends_on.end(), name) != service.depends_on.end())
+            out.push_back(service.name);
+    }
+    return out;
+}
+
+asio::awaitable<void> HealerImpl::look_for_worse(Run& run) {
+    std::vector<ProbeSettings> probes;
+    std::vector<std::string> names;
+    for (const auto& name : run.well_before) {
+        const auto* service = s_.service(name, run.incident.environment);
+        if (!service) continue;
+        probes.insert(probes.end(), service->probes.begin(), service->probes.end());
+        names.insert(names.end(), service->probes.size(), name);
+    }
+    run.well_before.clear();
+    if (probes.empty() || run.dry_run) co_return;
+    const Evidence seen = co_await s_.prober.check(std::move(probes));
+    for (std::size_t i = 0; i < names.size() && i < seen.items.size(); ++i) {
+        const auto& item = seen.items[i].get_object();
+        if (bool_at(item, "ok")) continue;
+        const auto& c = run.call.strategy;
+        harmed(
+            {run.attempt, run.incident.id, c, run.incident.fingerprint, run.incident.service_name, run.incident.target},
+            fmt::format(
+                "'{}', which depends on '{}', was well before it and is not after it: {}",
+                names[i],
+                run.incident.target,
+                string_at(item, "text")
+            )
+        );
+        co_return;
+    }
 }
 
 void HealerImpl::open_dependency(const Run& run, const DependencyHealth& dependency) {
@@ -216,26 +280,18 @@ void HealerImpl::open_dependency(const Run& run, const DependencyHealth& depende
         return other.second->incident.target == dependency.name;
     });
     if (!service || known || stopping_) return;
-    Incident in;
-    in.fingerprint = sha256_hex("dependency down\x1f" + dependency.name).substr(0, 16);
-    in.environment = run.incident.environment;
+    OwnIncident own;
+    own.service = own.target = dependency.name;
+    own.environment = run.incident.environment;
+    own.trigger = "dependency down";
+    own.kind = "dependency down\x1f" + dependency.name;
+    own.message =
+        fmt::format("'{}' is down, seen from '{}': {}", dependency.name, run.incident.target, dependency.text);
+    own.source = "heald:dependency";
+    own.severity = run.incident.severity;
+    Incident in = make_incident(own, s_.clock.wall());
     if (is_quiet(in.fingerprint, in.environment)) return;
     in.id = new_id(s_.clock);
-    in.service_name = in.target = dependency.name;
-    in.severity = run.incident.severity;
-    in.trigger = "dependency down";
-    in.opened_at = in.first_at = in.last_at = s_.clock.wall();
-    in.count = 1;
-    in.record.service_name = dependency.name;
-    in.record.environment = in.environment;
-    in.record.fingerprint = in.fingerprint;
-    in.record.level = Level::error;
-    in.record.message = fmt::format(
-        "'{}' is down, seen from '{}': {}", dependency.name, run.incident.service_name, dependency.text
-    );
-    in.record.source = "heald:dependency";
-    in.record.time = in.record.received = in.opened_at;
-    in.pattern = in.record.pattern = in.trigger;
     auto candidates = s_.strategies.fitting(in, service->facts, [](Duration) { return std::uint64_t{1}; });
     open(std::move(in), std::move(candidates));
 }
@@ -252,6 +308,7 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::look(Run& run) {
 
 HealingInput HealerImpl::consider(Run& run, const order::Consider& o) {
     const auto& candidate = run.machine->candidates()[o.index];
+    const bool approved = o.approved && still_approved(run, candidate.info.name);
     std::vector<std::string> grants;
     for (const auto& declared : candidate.info.capabilities) {
         for (auto& grant : expand_capability(declared, run.target)) grants.push_back(std::move(grant));
@@ -265,8 +322,8 @@ HealingInput HealerImpl::consider(Run& run, const order::Consider& o) {
     in.storm = history_loaded_ ? &storm_ : nullptr;
     in.holds = s_.holds ? &*s_.holds : nullptr;
     in.windows = &s_.settings->windows;
-    in.approved = o.approved;
-    in.break_glass = o.approved && run.break_glass;
+    in.approved = approved;
+    in.break_glass = approved && run.break_glass;
     in.paused = paused_;
     in.pause_reason = pause_reason_;
     if (must_look_around(run, candidate)) {
@@ -285,11 +342,16 @@ HealingInput HealerImpl::consider(Run& run, const order::Consider& o) {
     in.now = s_.clock.wall();
     const auto outcome = evaluate_guards(in);
     counters_.count(outcome);
-    note_verdicts(run, candidate, outcome, o.approved, in.now);
-    if (!o.approved) run.approver.clear();  // an approval is for one strategy, not for those after it
+    note_verdicts(run, in, outcome);
+    if (!approved) run.approver.clear();  // an approval is for one strategy, not for those after it
     const auto& last = outcome.last();
     return input::Guarded{
-        outcome.allowed(), last.needs_approval, last.retry_at, last.temporary && !last.passed, last.reason};
+        outcome.allowed(),
+        last.needs_approval,
+        last.retry_at,
+        last.temporary && !last.passed,
+        last.reason,
+        o.approved && !approved};
 }
 
 }  // namespace heal

@@ -29,11 +29,9 @@ public:
     void catch_up(const sql::ClaimedCount& count) override;
     void learn_held(sql::HeldEvent held) override;
 
-    result<void> approve(const std::string& event, const std::string& strategy, const std::string& actor)
-        override;
-
-    result<void> reject(const std::string& event, const std::string& reason, const std::string& actor)
-        override;
+    result<ApprovalAsk> ask_for(const std::string& event, const std::string& strategy, bool at_once) override;
+    std::optional<json::object> binding(const Approval& approval) override;
+    void approval_changed(const Approval& approval) override;
 
     void set_paused(std::optional<bool> paused, std::string reason) override;
 
@@ -60,8 +58,15 @@ private:
 
     static void put(Run& run, HealingInput in);
 
-    Run* asked(const std::string& event) const;
-    Error not_asked(const std::string& event) const;
+    // --- people (healer_approval.cpp)
+    Run* run_of(const std::string& event) const;
+    ApprovalAsk make_ask(Run& run, std::size_t index);
+    std::optional<json::object> binding(const Run& run, const std::string& strategy) const;
+    /// Asks for every candidate that waits for a person, unless it is asked for already.
+    void ask_people(Run& run);
+    /// Is what was approved still what would run? Forgets the approval when not.
+    bool still_approved(Run& run, const std::string& strategy);
+    asio::awaitable<result<void>> take_approval(Run& run, const std::string& strategy);
 
     void keep_quiet(const std::string& key, Time from);
 
@@ -122,6 +127,16 @@ private:
     void look_for_harm(const RunPtr& run);
     /// The new error did not go away by itself: the attempt before it counts as failed, for good.
     void note_harm(const Run& run, EventState end);
+    /// An attempt made something worse: it counts against it everywhere, and is stored and told.
+    void harmed(const Suspect& suspect, const std::string& text);
+    /// Services of the inventory that depend on one.
+    std::vector<std::string> dependants_of(const std::string& name) const;
+    /// Are dependants that were well before the attempt ill after it? That is harm.
+    asio::awaitable<void> look_for_worse(Run& run);
+    /// Name of the candidate that this incident tries out of turn; "" for none.
+    std::string explored(const Run& run);
+    /// Is it left alone for a while, to see what recovers by itself?
+    bool left_alone(const Run& run) const;
 
     asio::awaitable<std::optional<HealingInput>> write_intent(Run& run, std::size_t index);
 
@@ -149,6 +164,7 @@ private:
     StormWatch storm_;
     bool history_loaded_ = false;
     OutcomeBook book_;
+    std::deque<Time> explorations_;  ///< of the last day
     GuardCounters counters_;
     std::optional<bool> paused_;
     std::string pause_reason_;

@@ -119,8 +119,10 @@ struct Run {
     StrategyCall call;
     std::shared_ptr<Execution> execution;
     bool dry_run = false, executing = false, resumed = false;
-    bool break_glass = false;  ///< the approver overrides what protects against haste
-    bool stored = true;        ///< false: its row could not be written, the next write tries again
+    bool break_glass = false;                   ///< the approver overrides what protects against haste
+    std::map<std::string, std::string> asked;   ///< by strategy: the digest that people are asked for
+    std::map<std::string, Approval> approvals;  ///< by strategy: given, and not yet acted on
+    bool stored = true;  ///< false: its row could not be written, the next write tries again
     unsigned attempts = 0;
     std::optional<Suspect> suspect;  ///< this incident may be its harm
     std::optional<EventState> ended;
@@ -130,6 +132,7 @@ struct Run {
     std::optional<TargetHealth> health;                         ///< of its own probes, as last looked at
     std::optional<std::vector<GroupHealth>> groups;             ///< as last looked at
     std::optional<std::vector<DependencyHealth>> dependencies;  ///< likewise
+    std::vector<std::string> well_before;  ///< dependants whose probes passed before the attempt
     Evidence evidence;
     std::vector<sql::AttemptRow> earlier;  ///< of before a restart
 };

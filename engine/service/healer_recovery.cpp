@@ -97,7 +97,7 @@ RunPtr HealerImpl::resume(sql::OpenEvent event, std::vector<sql::AttemptRow> att
     auto run = std::make_shared<Run>(s_.io, std::move(event.incident));
     run->resumed = true;
     run->earlier = std::move(attempts);
-    const auto* service = s_.service(run->incident.service_name, run->incident.environment);
+    const auto* service = s_.service(run->incident.target, run->incident.environment);
     const json::object facts = service ? service->facts : json::object{};
     // The trigger fired before; it need not fire again.
     run->unranked = s_.strategies.fitting(run->incident, facts, [](Duration) { return ~std::uint64_t{0}; });
@@ -120,7 +120,7 @@ void HealerImpl::restore_episodes(const std::vector<sql::EpisodeRow>& rows) {
     for (const auto& [at, row] : moments) {
         if (open.insert(row).second) {
             episodes_.opened(row->target, at);
-            if (s_.service(row->service, row->environment))
+            if (s_.service(row->target, row->environment))
                 storm_.opened(row->target, at, s_.settings->limits.storm);
         } else
             episodes_.closed(row->target, at);

@@ -5,6 +5,7 @@
 #include "fingerprint/fingerprint.hpp"
 #include "service/cluster.hpp"
 #include "service/ingest_journal.hpp"
+#include "service/trigger_watch.hpp"
 
 #include <fmt/format.h>
 
@@ -31,29 +32,25 @@ struct Hearing::Decided {
     std::vector<std::string> log_ids;
 };
 
-Hearing::State& Hearing::state_of(const std::string& fingerprint) {
-    const auto it = states_.find(fingerprint);
-    if (it != states_.end()) {
-        ages_.splice(ages_.end(), ages_, it->second.age);
-        return it->second;
-    }
-    if (states_.size() >= max_tracked) {
-        states_.erase(ages_.front());
-        ages_.pop_front();
+SlidingCount& Hearing::hour_of(const std::string& fingerprint) {
+    return hours_.touch(key_of_text(fingerprint), [this](const SlidingCount&) {
         s_.metrics.add("heald_fingerprints_evicted_total");
-    }
-    ages_.push_back(fingerprint);
-    return states_.emplace(fingerprint, State{SlidingCount{}, std::prev(ages_.end())}).first->second;
+    });
 }
 
-void Hearing::decide(const Batch& batch, bool again, std::vector<Decided>& ret) {
+void Hearing::forget_idle() {
+    const Time now = s_.clock.wall();
+    hours_.forget_oldest_while([&](const SlidingCount& hour) { return hour.idle(now); });
+}
+
+void Hearing::decide(const Batch& batch, bool again, bool fresh, std::vector<Decided>& ret) {
     for (const auto& delta : batch.deltas) {
-        const std::uint64_t fresh = again ? 0 : delta.count;
+        const std::uint64_t uncounted = again ? 0 : delta.count;
         const auto& sample = delta.samples.back();
         const std::string& fingerprint = canonical(delta.fingerprint);
-        auto& state = state_of(fingerprint);
-        state.hour.add(batch.received, fresh);
-        const auto per_hour = state.hour.count(batch.received);
+        auto& hour = hour_of(fingerprint);
+        hour.add(batch.received, uncounted);
+        const auto per_hour = hour.count(batch.received);
         Decided d;
         d.severity = severity_of(sample, per_hour);
         const bool is_error = sample.level >= Level::error || sample.level == Level::unknown;
@@ -62,7 +59,11 @@ void Hearing::decide(const Batch& batch, bool again, std::vector<Decided>& ret) 
         for (std::size_t k = 0; k < delta.samples.size(); ++k) d.log_ids.push_back(new_id(s_.clock));
 
         const Time at = trusted_time(delta.last, batch.received);
-        d.event = healer_.occurred(fingerprint, delta.environment, fresh, at);
+        TriggerWatch::Heard heard;
+        if (!triggers_.empty())
+            heard = triggers_.heard(delta, fingerprint, d.severity, fresh ? delta.count : 0, batch.received);
+        if (heard.severity) d.severity = *heard.severity;
+        d.event = healer_.occurred(fingerprint, delta.environment, uncounted, at);
         if (d.event.empty()) {
             const bool came_back = healer_.recurred_after_healing(fingerprint, delta.environment, at);
             Incident incident;
@@ -75,20 +76,26 @@ void Hearing::decide(const Batch& batch, bool again, std::vector<Decided>& ret) 
             incident.count = delta.count;
             incident.first_at = delta.first;
             incident.last_at = delta.last;
-            const auto* service = s_.service(delta.service_name, delta.environment);
-            incident.target = service ? service->name : delta.service_name;
+            incident.target = s_.settings->targets.resolve(incident).name;
+            const auto* service = s_.service(incident.target, delta.environment);
             if (!healer_.is_quiet(fingerprint, delta.environment)) {
                 auto candidates = s_.strategies.fitting(
                     incident,
                     service ? service->facts : json::object{},
-                    [&](Duration within) { return state.hour.count(batch.received, within); }
+                    [&](Duration within) {
+                        return heard.opens ? ~std::uint64_t{0} : hour.count(batch.received, within);
+                    }
                 );
                 // Without a strategy an incident is worth a row, and an escalation, only when it is worth a
                 // bug.
-                if (!candidates.empty() || !d.bug_rule.empty()) {
+                const bool worth = heard.governed || heard.opens
+                                       ? heard.opens || came_back
+                                       : !candidates.empty() || !d.bug_rule.empty();
+                if (worth) {
                     incident.id = new_id(s_.clock);
                     incident.opened_at = s_.clock.wall();
                     incident.trigger = came_back            ? "did not hold"
+                                       : heard.opens        ? heard.trigger
                                        : candidates.empty() ? d.bug_rule
                                                             : "strategy threshold";
                     d.event = incident.id;
@@ -212,7 +219,7 @@ void Hearing::store_in_cluster(std::shared_ptr<Batch> batch, Done done) {
                     for (std::size_t i = 0; i < ids.size(); ++i) {
                         const auto& delta = batch->deltas[i];
                         auto& known = (*around)[i];
-                        state_of(ids[i]).hour = known.hour;
+                        hour_of(ids[i]) = known.hour;
                         if (known.held) healer_.learn_held(*known.held);
                         const std::string event = healer_.occurred(
                             ids[i], delta.environment, delta.count, trusted_time(delta.last, batch->received)
@@ -226,7 +233,7 @@ void Hearing::store_in_cluster(std::shared_ptr<Batch> batch, Done done) {
                         );
                     }
                     std::vector<Decided> later;
-                    decide(*batch, true, later);
+                    decide(*batch, true, true, later);
                 });
             }
             done(*accepted);
@@ -264,7 +271,7 @@ void Hearing::store_batch(std::shared_ptr<Batch> batch, bool again, Done done) {
     // Held together while the incidents opened here have their first turn (co_spawn runs it inline on this
     // thread). An intent that comes of it overtakes the rows of the batch (docs/adr/0010-intent-first.md).
     const Corked corked{s_.store};
-    decide(*batch, again, *decided);
+    decide(*batch, again, !again, *decided);
     s_.store.submit(
         [this, batch, decided, accepted](Database& db) {
             return store_rows(db, *batch, *decided, *accepted);
@@ -393,7 +400,7 @@ boost::asio::awaitable<result<void>> Hearing::recover() {
         counts = std::move(*rows);
         return {};
     }));
-    for (const auto& row : counts) state_of(row.fingerprint).hour.add(row.at, row.count);
+    for (const auto& row : counts) hour_of(row.fingerprint).add(row.at, row.count);
     co_return result<void>{};
 }
 

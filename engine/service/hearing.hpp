@@ -2,17 +2,18 @@
 // need, and one transaction for a batch, its source offset and whatever the engine decided because of it.
 #pragma once
 
+#include "core/recent.hpp"
 #include "core/rules.hpp"
 #include "ingest/batch.hpp"
 #include "service/healer.hpp"
 
 #include <functional>
-#include <list>
 #include <unordered_map>
 
 namespace heal {
 
 class IngestJournal;
+class TriggerWatch;
 
 class Hearing {
 public:
@@ -22,7 +23,8 @@ public:
     };
     using Done = std::function<void(result<Accepted>)>;
 
-    Hearing(Shared& shared, Healer& healer) : s_(shared), healer_(healer) {}
+    Hearing(Shared& shared, Healer& healer, TriggerWatch& triggers)
+        : s_(shared), healer_(healer), triggers_(triggers) {}
 
     /// False: too many batches wait; nothing was taken.
     bool has_room() const { return pending_ < s_.settings->queue_batches; }
@@ -44,21 +46,20 @@ public:
     /// Restores the windows of the last hour.
     boost::asio::awaitable<result<void>> recover();
     std::size_t pending() const { return pending_; }
-    std::size_t tracked() const { return states_.size(); }
+    std::size_t tracked() const { return hours_.size(); }
 
     /// Trigger state is held for this many fingerprints; the one not heard for longest goes first.
     static constexpr std::size_t max_tracked = 100'000;
 
+    /// Lets go of windows that are empty by now. Every minute.
+    void forget_idle();
+
 private:
-    struct State {
-        SlidingCount hour;
-        std::list<std::string>::iterator age;
-    };
     struct Decided;
 
-    State& state_of(const std::string& fingerprint);
-    /// What each delta leads to; opens incidents.
-    void decide(const Batch& batch, bool again, std::vector<Decided>& ret);
+    SlidingCount& hour_of(const std::string& fingerprint);
+    /// What each delta leads to; opens incidents. `fresh`: triggers have not seen these lines yet.
+    void decide(const Batch& batch, bool again, bool fresh, std::vector<Decided>& ret);
     /// With other nodes on the same store the rows come first: what to do follows from the counts of all.
     void store_in_cluster(std::shared_ptr<Batch> batch, Done done);
     const std::string& canonical(const std::string& fingerprint) const;
@@ -70,9 +71,9 @@ private:
 
     Shared& s_;
     Healer& healer_;
+    TriggerWatch& triggers_;
     IngestJournal* journal_ = nullptr;
-    std::unordered_map<std::string, State> states_;
-    std::list<std::string> ages_;  // least recently heard first
+    Recent<SlidingCount> hours_{max_tracked};
     std::unordered_map<std::string, std::string> aliases_;
     std::unordered_map<std::string, std::vector<Done>> arriving_;  // by batch key: who waits for its outcome
     std::size_t pending_ = 0;

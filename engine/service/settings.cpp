@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
@@ -462,6 +463,129 @@ void read_window(
     settings.windows.push_back(std::move(window));
 }
 
+const std::vector<std::pair<std::string, std::optional<Severity>>> severities = {
+    {"P0_critical", Severity::p0_critical},
+    {"P1_major", Severity::p1_major},
+    {"P2_minor", Severity::p2_minor},
+    {"P3_trivial", Severity::p3_trivial}};
+
+/// One object or a list of them, as strategies declare what they match.
+bool read_matcher(Mapping& in, const std::string& key, Matcher& ret) {
+    json::value value;
+    if (!in.json_value(key, value)) return false;
+    json::array list;
+    if (value.is_array())
+        list = std::move(value.get_array());
+    else
+        list.push_back(std::move(value));
+    auto compiled = Matcher::compile(list, key);
+    if (!compiled) {
+        in.error(key, compiled.error().text);
+        return false;
+    }
+    ret = std::move(*compiled);
+    return true;
+}
+
+void read_trigger(
+    const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings
+) {
+    TriggerSpec t;
+    Mapping in{node, path, context};
+    if (!in.text("name", t.name) || t.name.empty())
+        in.error(node, path + ".name", "is missing; a trigger needs a name");
+    for (const auto& other : settings.triggers) {
+        if (other.name == t.name) in.error("name", fmt::format("there are two triggers '{}'", t.name));
+    }
+    const bool kind = in.choice<TriggerKind>(
+        "kind",
+        t.kind,
+        {{"new", TriggerKind::fresh},
+         {"threshold", TriggerKind::threshold},
+         {"hysteresis", TriggerKind::hysteresis},
+         {"rate", TriggerKind::rate},
+         {"severity", TriggerKind::severity},
+         {"regression", TriggerKind::regression},
+         {"sequence", TriggerKind::sequence},
+         {"absence", TriggerKind::absence},
+         {"combination", TriggerKind::combination}}
+    );
+    if (!kind && !in.find("kind"))
+        in.error(
+            node,
+            path + ".kind",
+            "is missing; one of new, threshold, hysteresis, rate, severity, regression, sequence, absence, "
+            "combination"
+        );
+    const bool combines = t.kind == TriggerKind::combination, absent = t.kind == TriggerKind::absence,
+               follows = t.kind == TriggerKind::sequence, windowed = t.kind == TriggerKind::threshold ||
+                                                                     t.kind == TriggerKind::hysteresis ||
+                                                                     t.kind == TriggerKind::rate;
+    if (combines) {
+        if (!in.texts("of", t.of) || t.of.size() < 2)
+            in.error(node, path + ".of", "must list at least two names of other triggers");
+        in.integer("need", t.need, 1, 1000);
+        if (t.need > t.of.size()) in.error("need", "must not be more than there are in of");
+    } else if (!read_matcher(in, "when", t.when) && !in.find("when"))
+        in.error(node, path + ".when", "is missing; what it looks at, such as {service: cart}; {} for all");
+    if (follows && !read_matcher(in, "then", t.then) && !in.find("then"))
+        in.error(node, path + ".then", "is missing; what must follow");
+    t.by = {combines ? "environment" : absent || follows ? "service" : "fingerprint"};
+    if (t.kind == TriggerKind::rate) t.by = {"service"};
+    if (in.texts("by", t.by)) {
+        for (const auto& by : t.by) {
+            const bool known = by == "fingerprint" || by == "service" || by == "environment" || by == "host" ||
+                               by == "component" || by == "release" || by == "error_type" ||
+                               (by.starts_with("label:") && by.size() > 6);
+            const bool possible = !combines || by == "service" || by == "environment";
+            if (!known)
+                in.error(
+                    "by",
+                    "must be a list of fingerprint, service, environment, host, component, release, "
+                    "error_type, label:NAME"
+                );
+            else if (!possible)
+                in.error("by", "a combination can be told apart by service and environment only");
+        }
+    }
+    if (windowed) in.integer("count", t.count, 1, 1'000'000);
+    if (windowed || combines) in.duration("within", t.within, 1s, 1h);
+    if (absent || follows) {
+        t.within = 10min;
+        in.duration("within", t.within, 1s, 7 * 24h);
+    }
+    if (t.kind == TriggerKind::hysteresis) {
+        t.clear_within = t.within;
+        in.integer("clear_count", t.clear_count, 1, 1'000'000);
+        in.duration("clear_within", t.clear_within, 1s, 1h);
+        if (t.clear_count > t.count) in.error("clear_count", "must not be above count");
+    }
+    if (t.kind == TriggerKind::rate) {
+        in.real("factor", t.factor, 1, 100);
+        if (!in.find("within")) t.within = 1h;
+    }
+    std::optional<Severity> at_least;
+    if (t.kind == TriggerKind::severity && in.choice("at_least", at_least, severities)) t.at_least = *at_least;
+    in.choice("severity", t.severity, severities);
+    if (absent) {
+        in.text("service", t.service);
+        in.text("environment", t.environment);
+    }
+    settings.triggers.push_back(std::move(t));
+}
+
+void read_target(
+    const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings
+) {
+    TargetRule rule;
+    Mapping in{node, path, context};
+    if (!in.text("target", rule.target))
+        in.error(node, path + ".target", "is missing; the name of a service of the inventory");
+    if (!read_matcher(in, "when", rule.when) && !in.find("when"))
+        in.error(node, path + ".when", "is missing; which errors are about it");
+    settings.target_rules.push_back(std::move(rule));
+}
+
 void read_limits(Mapping& in, Limits& limits) {
     in.duration("cooldown", limits.cooldown, 0ms, 24h);
     in.integer("attempts_per_incident", limits.attempts_per_incident, 1, 100);
@@ -497,6 +621,7 @@ void read_strategy(
     if (std::int64_t n = 0; in.integer("priority", n, -1'000'000, 1'000'000)) s.priority = n;
     if (bool b = false; in.flag("enabled", b)) s.enabled = b;
     if (Autonomy a{}; in.choice("autonomy", a, autonomies)) s.autonomy = a;
+    if (Autonomy a{}; in.choice("trust", a, autonomies)) s.trust = a;
     if (double d = 0; in.real("floor", d, 0, 1)) s.floor = d;
     std::chrono::milliseconds ms{0};
     if (in.duration("timeout", ms, 1ms, 1h)) s.timeout = ms;
@@ -556,6 +681,10 @@ void read_file(
           "hosts",
           "limits",
           "verify",
+          "approvals",
+          "trust",
+          "control",
+          "learning",
           "autonomy"}) {
         top.once(key);
     }
@@ -659,6 +788,48 @@ void read_file(
         );
         in.texts("forbid", settings.forbidden);
     }
+    if (const auto* node = top.find("trust")) {
+        Mapping in{*node, "trust", context};
+        auto& trust = settings.trust;
+        in.choice("start", trust.start, autonomies);
+        in.real("bound", trust.bound, 0.01, 0.999);
+        in.integer("samples", trust.samples, 1, 10'000);
+        in.real("demote_below", trust.demote_below, 0, 0.99);
+        in.integer("harms", trust.harms, 0, 1000);
+        in.duration("half_life", trust.half_life, 1h, 3650 * 24h);
+    }
+    if (const auto* node = top.find("control")) {
+        Mapping in{*node, "control", context};
+        in.integer("percent", settings.control.percent, 0, 50);
+        in.duration("wait", settings.control.wait, 1s, 1h);
+        in.choice<Severity>(
+            "from",
+            settings.control.from,
+            {{"P2_minor", Severity::p2_minor}, {"P3_trivial", Severity::p3_trivial}}
+        );
+    }
+    if (const auto* node = top.find("learning")) {
+        Mapping in{*node, "learning", context};
+        in.integer("explore_percent", settings.explore_percent, 0, 50);
+        in.integer("explore_per_day", settings.explore_per_day, 0, 10'000);
+    }
+    if (const auto* node = top.find("approvals")) {
+        Mapping in{*node, "approvals", context};
+        in.duration("expire", settings.approvals.expire, 1s, 30 * 24h);
+        in.choice<std::optional<Risk>>(
+            "two_persons",
+            settings.approvals.two_persons,
+            {{"never", std::nullopt},
+             {"destructive", Risk::destructive},
+             {"disruptive", Risk::disruptive},
+             {"safe", Risk::safe}}
+        );
+        if (in.text("base_url", settings.approvals.base_url) &&
+            !settings.approvals.base_url.starts_with("http://") &&
+            !settings.approvals.base_url.starts_with("https://"))
+            in.error("base_url", "must be an http:// or https:// URL, such as https://heald.example.com");
+        while (settings.approvals.base_url.ends_with('/')) settings.approvals.base_url.pop_back();
+    }
     if (const auto* node = top.find("fingerprint")) {
         Mapping in{*node, "fingerprint", context};
         in.each("rules", [&](const YAML::Node& item, const std::string& at) {
@@ -673,6 +844,12 @@ void read_file(
     });
     top.each("windows", [&](const YAML::Node& item, const std::string& at) {
         read_window(item, at, context, settings);
+    });
+    top.each("triggers", [&](const YAML::Node& item, const std::string& at) {
+        read_trigger(item, at, context, settings);
+    });
+    top.each("targets", [&](const YAML::Node& item, const std::string& at) {
+        read_target(item, at, context, settings);
     });
     top.each("sources", [&](const YAML::Node& item, const std::string& at) {
         read_source(item, at, context, settings);
@@ -792,6 +969,37 @@ SettingsResult load_settings(const std::string& path) {
             }
         }
     }
+    for (const auto& trigger : settings.triggers) {
+        for (const auto& name : trigger.of) {
+            const auto it = std::find_if(
+                settings.triggers.begin(), settings.triggers.end(), [&](const TriggerSpec& t) { return t.name == name; }
+            );
+            if (it == settings.triggers.end())
+                out.errors.push_back(
+                    fmt::format("triggers.{}.of: there is no trigger '{}'", trigger.name, name)
+                );
+            else if (it->kind == TriggerKind::combination)
+                out.errors.push_back(
+                    fmt::format("triggers.{}.of: '{}' is a combination itself", trigger.name, name)
+                );
+        }
+    }
+    std::vector<TargetEntry> entries;
+    for (const auto& service : settings.services) {
+        TargetEntry entry{service.name, service.environment, {}};
+        for (const auto& [part, key] : {std::pair{"systemd", "unit"}, std::pair{"docker", "container"}}) {
+            if (const auto name = string_at(object_at(service.facts, part), key); !name.empty())
+                entry.aliases.emplace_back(name);
+        }
+        entries.push_back(std::move(entry));
+    }
+    for (std::size_t i = 0; i < settings.target_rules.size(); ++i) {
+        if (!names.contains(settings.target_rules[i].target))
+            out.errors.push_back(fmt::format(
+                "targets[{}].target: there is no service '{}'", i, settings.target_rules[i].target
+            ));
+    }
+    settings.targets = TargetResolver{std::move(entries), settings.target_rules};
     for (const auto& group : settings.groups) {
         for (const auto& member : group.services) {
             if (!names.contains(member))

@@ -7,6 +7,9 @@
 #include "base/json.hpp"
 #include "core/guards.hpp"
 #include "core/healing_machine.hpp"
+#include "core/targets.hpp"
+#include "core/triggers.hpp"
+#include "core/trust.hpp"
 #include "fingerprint/rules.hpp"
 #include "store/store_settings.hpp"
 
@@ -59,11 +62,26 @@ struct StrategySettings {
     std::optional<std::int64_t> priority;
     std::optional<bool> enabled;
     std::optional<Autonomy> autonomy;
+    std::optional<Autonomy> trust;  ///< rung where it begins
     std::optional<double> floor;
     std::optional<std::chrono::milliseconds> timeout, verify_timeout, stabilize, hold;
     json::object config;                    ///< the strategy's own parameters
     std::vector<std::string> capabilities;  ///< narrows what the artifact declares; empty: as declared
     bool has_capabilities = false;
+};
+
+/// What people are asked.
+struct ApprovalSettings {
+    std::chrono::milliseconds expire = std::chrono::hours{24};  ///< then nobody decided
+    std::optional<Risk> two_persons;  ///< from this risk on two different people must agree; nullopt: never
+    std::string base_url;             ///< before the path of a link; "": links are paths
+};
+
+/// Incidents that are left alone for a while, to learn what recovers by itself.
+struct ControlSettings {
+    unsigned percent = 0;                    ///< of those of low severity; 0: none
+    std::chrono::milliseconds wait{60'000};  ///< then they are healed as all others
+    Severity from = Severity::p3_trivial;    ///< this severity and lower ones
 };
 
 /// How long what is kept. What is exact stays for ever: kinds of errors, bugs, counts per day, the audit log.
@@ -107,6 +125,14 @@ struct Settings {
     Autonomy default_autonomy = Autonomy::automatic;
     Risk max_auto_risk = Risk::safe;
     bool dry_run = false;
+    ApprovalSettings approvals;
+    TrustPolicy trust;
+    std::vector<TriggerSpec> triggers;
+    std::vector<TargetRule> target_rules;
+    TargetResolver targets;  ///< of the services and target_rules
+    ControlSettings control;
+    unsigned explore_percent = 0;  ///< of the incidents: what little is known of goes first; 0: never
+    unsigned explore_per_day = 20;
     std::vector<fingerprint::RuleSpec> rule_specs;
     std::shared_ptr<const fingerprint::Rules> rules;  ///< null: none
     std::vector<std::string> files;                   ///< what was read

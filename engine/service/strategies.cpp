@@ -74,7 +74,7 @@ void Strategies::refresh(
     for (const auto& artifact : catalog) {
         if (artifact.state != ArtifactState::loaded) continue;
         for (const auto& info : artifact.strategies) {
-            Entry entry{info, {}, {}};
+            Entry entry{info, {}, true, {}};
             auto matcher = Matcher::compile(info.matches, info.name + ".matches");
             if (matcher)
                 entry.matcher = std::move(*matcher);
@@ -82,9 +82,18 @@ void Strategies::refresh(
                 entry.refused = matcher.error().text;
                 log::warn("strategy '{}' of {} is not used: {}", info.name, artifact.path, entry.refused);
             }
+            entry.enabled = effective(info).enabled;
             entries_.emplace(info.name, std::move(entry));
         }
     }
+    usable_.clear();
+    std::vector<const Matcher*> matchers;
+    for (const auto& [name, entry] : entries_) {
+        if (!entry.refused.empty() || !entry.enabled) continue;
+        usable_.push_back(&entry);
+        matchers.push_back(&entry.matcher);
+    }
+    index_.build(matchers);
 }
 
 Strategies::Effective Strategies::effective(const StrategyInfo& info) const {
@@ -139,8 +148,10 @@ std::vector<Candidate> Strategies::fitting(
     const std::function<std::uint64_t(Duration)>& count_within
 ) const {
     std::vector<Candidate> out;
-    for (const auto& [name, entry] : entries_) {
-        if (!entry.refused.empty() || !effective(entry.info).enabled) continue;
+    std::vector<std::size_t> potential;
+    index_.potential(incident, potential);
+    for (const auto id : potential) {
+        const auto& entry = *usable_[id];
         const auto threshold = entry.matcher.fits(incident, target);
         if (!threshold || count_within(threshold->window) < threshold->count) continue;
         out.push_back(candidate(entry));

@@ -20,6 +20,7 @@ public:
     struct Entry {
         StrategyInfo info;
         Matcher matcher;
+        bool enabled = true;  ///< after configuration and run-time settings
         std::string
             refused;  ///< why it may not be used although its artifact loaded: a bad match or configuration
     };
@@ -56,6 +57,8 @@ private:
     Effective effective(const StrategyInfo& info) const;
 
     std::map<std::string, Entry, std::less<>> entries_;
+    std::vector<const Entry*> usable_;  ///< enabled and not refused, by name; ids of the index
+    MatcherIndex index_;
     std::vector<CatalogEntry> catalog_;
     std::map<std::string, sql::StrategySetting> overrides_;
     std::map<std::string, StrategySettings> configured_;

@@ -134,10 +134,14 @@ result<std::vector<Outcome>> load_learned(Database& db, std::int64_t limit) {
     return std::vector<Outcome>{rows.rbegin(), rows.rend()};
 }
 
-result<void> set_attempt_risk(Database& db, const std::string& attempt, Risk risk) {
+result<void> set_attempt_class(
+    Database& db, const std::string& attempt, Risk risk, const std::string& error_class
+) {
     constexpr Statement update{
-        "set risk of healing_results", "UPDATE healing_results SET risk = $2 WHERE id = $1"};
-    return done(db.run(update, {string_view{attempt}, string_view{to_string(risk)}}));
+        "set class of healing_results",
+        "UPDATE healing_results SET risk = $2, error_class = $3 WHERE id = $1"};
+    const std::string text = to_valid_utf8(error_class);
+    return db.post(update, {string_view{attempt}, string_view{to_string(risk)}, string_view{text}});
 }
 
 result<void> set_attempt_harm(Database& db, const std::string& attempt, const std::string& harm) {
@@ -145,6 +149,28 @@ result<void> set_attempt_harm(Database& db, const std::string& attempt, const st
         "set harm of healing_results", "UPDATE healing_results SET harm = $2 WHERE id = $1"};
     const std::string text = to_valid_utf8(harm);
     return done(db.run(update, {string_view{attempt}, string_view{text}}));
+}
+
+result<void> set_event_arm(Database& db, const std::string& event, const std::string& arm) {
+    constexpr Statement update{
+        "set arm of self_heal_events", "UPDATE self_heal_events SET arm = $2 WHERE id = $1"};
+    return done(db.run(update, {string_view{event}, string_view{arm}}));
+}
+
+result<void> review_event(Database& db, const std::string& event, const std::string& review, Time now) {
+    constexpr Statement update{
+        "review self_heal_events", "UPDATE self_heal_events SET review = $2 WHERE id = $1"};
+    constexpr Statement by_hand{
+        "heal self_heal_events by hand",
+        "UPDATE self_heal_events SET resolution = 'manual', healed_at = $2 WHERE id = $1 AND state IN "
+        "('escalated', 'suppressed', 'unverified') AND resolution = ''"};
+    const bool manual = review == "manual";
+    auto changed = manual ? db.run(by_hand, {string_view{event}, now.us})
+                          : db.run(update, {string_view{event}, string_view{review}});
+    if (!changed) return changed.error();
+    if (*changed > 0) return {};
+    return manual ? fail(errc::conflict, "heald did not give this event up, or it was healed by hand already")
+                  : fail(errc::not_found, "there is no such event");
 }
 
 result<std::vector<VerifiedAttempt>> load_verified_attempts(Database& db, Time from) {
@@ -159,6 +185,151 @@ result<std::vector<VerifiedAttempt>> load_verified_attempts(Database& db, Time f
         rows.push_back({r.text(0), r.text(1), r.text(2), r.text(3) != "succeeded"});
     }));
     return rows;
+}
+
+result<void> save_trust_rung(Database& db, const TrustRung& r) {
+    constexpr Statement upsert{
+        "save trust_rungs",
+        "INSERT INTO trust_rungs (strategy, error_class, rung, by_hand, fell, reason, set_by, since) VALUES "
+        "($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (strategy, error_class) DO UPDATE SET rung = "
+        "excluded.rung, by_hand = excluded.by_hand, fell = excluded.fell, reason = excluded.reason, set_by = "
+        "excluded.set_by, since = excluded.since"};
+    const std::string reason = to_valid_utf8(r.reason), error_class = to_valid_utf8(r.error_class);
+    return done(db.run(
+        upsert,
+        {string_view{r.strategy},
+         string_view{error_class},
+         string_view{to_string(r.rung)},
+         std::int64_t{r.by_hand},
+         std::int64_t{r.fell},
+         string_view{reason},
+         string_view{r.actor},
+         r.since.us}
+    ));
+}
+
+result<bool> remove_trust_rung(Database& db, const std::string& strategy, const std::string& error_class) {
+    constexpr Statement remove{
+        "delete trust_rungs", "DELETE FROM trust_rungs WHERE strategy = $1 AND error_class = $2"};
+    auto changed = db.run(remove, {string_view{strategy}, string_view{error_class}});
+    if (!changed) return changed.error();
+    return *changed > 0;
+}
+
+result<std::vector<TrustRung>> load_trust_rungs(Database& db) {
+    constexpr Statement select{
+        "select trust_rungs",
+        "SELECT strategy, error_class, rung, by_hand, fell, reason, set_by, since FROM trust_rungs ORDER BY "
+        "since, strategy, error_class"};
+    std::vector<TrustRung> rows;
+    bool readable = true;
+    HEAL_TRY(db.query(select, {}, [&](const Row& r) {
+        TrustRung t;
+        t.strategy = r.text(0), t.error_class = r.text(1);
+        readable = parse_autonomy(r.text(2), t.rung) && readable;
+        t.by_hand = r.integer(3) != 0, t.fell = r.integer(4) != 0;
+        t.reason = r.text(5), t.actor = r.text(6);
+        t.since = Time{r.integer(7)};
+        rows.push_back(std::move(t));
+    }));
+    if (!readable) return fail(errc::corrupt, "trust_rungs has a row that this heald cannot read");
+    return rows;
+}
+
+result<std::vector<TrustFact>> load_trust_facts(Database& db, std::int64_t limit) {
+    constexpr Statement select{
+        "select facts of trust",
+        "SELECT r.strategy, r.error_class, r.dry_run, r.state, r.verified, r.harm, e.state, r.text, "
+        "COALESCE(r.verified_at, r.ended_at, r.started_at) FROM healing_results r JOIN self_heal_events e ON "
+        "e.id = r.event_id WHERE r.error_class <> '' AND (r.dry_run = 1 OR r.verified IN ('succeeded', "
+        "'failed', 'did_not_hold')) ORDER BY r.started_at DESC, r.id DESC LIMIT $1"};
+    std::vector<TrustFact> rows;
+    HEAL_TRY(db.query(select, {limit}, [&](const Row& r) {
+        TrustFact f;
+        f.strategy = r.text(0), f.error_class = r.text(1);
+        f.at = Time{r.integer(8)};
+        const std::string verified = r.text(4);
+        if (r.integer(2) != 0)
+            f.evidence = r.text(3) == "declined" ? TrustEvidence::listed : TrustEvidence::list_failed;
+        else if (!r.text(5).empty())
+            f.evidence = TrustEvidence::harmed;
+        else if (verified != "succeeded")
+            f.evidence = TrustEvidence::failed;
+        else if (r.text(6) == "held")
+            f.evidence = TrustEvidence::held;
+        else
+            return;  // whether it holds is not known yet
+        rows.push_back(std::move(f));
+    }));
+    return std::vector<TrustFact>{rows.rbegin(), rows.rend()};
+}
+
+namespace {
+result<TrustFact> one_fact(Database& db, const Statement& select, const std::string& id) {
+    TrustFact f;
+    HEAL_TRY(db.query(select, {string_view{id}}, [&](const Row& r) {
+        f.strategy = r.text(0), f.error_class = r.text(1);
+    }));
+    return f;
+}
+}  // namespace
+
+result<TrustFact> healer_of_event(Database& db, const std::string& event) {
+    constexpr Statement select{
+        "select healer of event",
+        "SELECT strategy, error_class FROM healing_results WHERE event_id = $1 AND dry_run = 0 AND verified "
+        "IN ('succeeded', 'did_not_hold') ORDER BY started_at"};
+    return one_fact(db, select, event);
+}
+
+result<TrustFact> class_of_attempt(Database& db, const std::string& attempt) {
+    constexpr Statement select{
+        "select class of attempt", "SELECT strategy, error_class FROM healing_results WHERE id = $1"};
+    return one_fact(db, select, attempt);
+}
+
+result<std::vector<HeardRow>> load_heard(
+    Database& db, const std::string& resolution, Time from, std::int64_t limit
+) {
+    constexpr Statement select{
+        "select what was heard",
+        "SELECT c.fingerprint, c.bucket_at, c.count, f.service_name, f.environment, f.error_type, f.pattern, "
+        "f.log_level FROM fingerprint_counts c JOIN error_fingerprints f ON f.id = c.fingerprint WHERE "
+        "c.resolution = $1 AND c.bucket_at >= $2 ORDER BY c.bucket_at DESC, c.fingerprint LIMIT $3"};
+    std::vector<HeardRow> rows;
+    HEAL_TRY(db.query(select, {string_view{resolution}, from.us, limit}, [&](const Row& r) {
+        HeardRow h;
+        h.fingerprint = r.text(0);
+        h.at = Time{r.integer(1)};
+        h.count = static_cast<std::uint64_t>(std::max<std::int64_t>(0, r.integer(2)));
+        h.service = r.text(3), h.environment = r.text(4), h.error_type = r.text(5), h.pattern = r.text(6);
+        h.level = parse_level(r.text(7));
+        rows.push_back(std::move(h));
+    }));
+    return std::vector<HeardRow>{rows.rbegin(), rows.rend()};
+}
+
+namespace {
+result<std::vector<std::string>> texts(
+    Database& db, const Statement& select, std::initializer_list<Value> parameters
+) {
+    std::vector<std::string> out;
+    HEAL_TRY(db.query(select, parameters, [&](const Row& r) { out.push_back(r.text(0)); }));
+    return out;
+}
+}  // namespace
+
+result<std::vector<std::string>> load_fingerprint_ids(Database& db, std::int64_t limit) {
+    constexpr Statement select{
+        "select ids of error_fingerprints",
+        "SELECT id FROM error_fingerprints ORDER BY last_seen_at DESC LIMIT $1"};
+    return texts(db, select, {limit});
+}
+
+result<std::vector<std::string>> load_fixed_fingerprints(Database& db) {
+    constexpr Statement select{
+        "select fixed fingerprints", "SELECT DISTINCT fingerprint FROM system_bugs WHERE status = 'fixed'"};
+    return texts(db, select, {});
 }
 
 }  // namespace heal::sql

@@ -110,7 +110,7 @@ constexpr Statement see_shared{
     "FROM strategy_settings), 0) || ' ' || COALESCE((SELECT MAX(decided_at) FROM fingerprint_decisions), 0) "
     "|| ' ' "
     "|| (SELECT COUNT(*) || ' ' || COALESCE(MAX(starts_at), 0) || ' ' || COALESCE(MAX(lifted_at), 0) FROM "
-    "healing_holds)"};
+    "healing_holds) || ' ' || (SELECT COUNT(*) || ' ' || COALESCE(MAX(since), 0) FROM trust_rungs)"};
 constexpr Statement wake_nodes{"notify", "SELECT pg_notify('heald', $1)"};
 constexpr Statement see_nodes{
     "list cluster_nodes",

@@ -748,10 +748,10 @@ Incident incident_of(const Intent& intent) {
 /// Everything that an intent says, in the tables.
 result<void> spread(Database& db, const Intent& intent) {
     const auto& a = intent.attempt;
-    if (const auto incident = incident_of(intent); incident.id == a.event)
-        HEAL_TRY(insert_event(db, incident, intent.opened_at));
+    const auto incident = incident_of(intent);
+    if (incident.id == a.event) HEAL_TRY(insert_event(db, incident, intent.opened_at));
     HEAL_TRY(insert_attempt(db, a));
-    if (intent.risk != Risk::safe) HEAL_TRY(set_attempt_risk(db, a.id, intent.risk));
+    HEAL_TRY(set_attempt_class(db, a.id, intent.risk, error_class(incident.record)));
     HEAL_TRY(begin_healing(db, a.event, !a.dry_run, a.started_at));
     const json::object detail{
         {"event", a.event},

@@ -349,23 +349,28 @@ result<json::object> show_bug(Database& db, const std::string& id_or_code) {
     return std::move(*found);
 }
 
-result<json::object> healing_stats(Database& db, Time from, Time to) {
-    constexpr Statement select_events{
-        "stats of events",
-        "SELECT state, resolution, first_event_at, opened_at, claimed_at, action_at, healed_at FROM "
-        "self_heal_events "
-        "WHERE opened_at >= $1 AND opened_at < $2"};
+namespace {
+
+json::value ratio(std::int64_t part, std::int64_t whole) {
+    if (whole <= 0) return nullptr;
+    return static_cast<double>(part) / static_cast<double>(whole);
+}
+
+/// The figures of one set of incidents: all, or those of one class of error.
+struct IncidentFigures {
     json::object by_state, by_resolution;
-    Percentiles mttd, mtta, mttm, mttr;
+    Percentiles lag, mtta, mttm, mttr, between;
     std::map<std::string, Percentiles> mttr_by;
-    std::int64_t total = 0, healed = 0, automatic = 0, did_not_hold = 0, escalated = 0, self_resolved = 0;
-    const auto bump = [](json::object& o, const std::string& key) { o[key] = int_at(o, key) + 1; };
-    HEAL_TRY(db.query(select_events, {from.us, to.us}, [&](const Row& r) {
+    std::int64_t total = 0, healed = 0, automatic = 0, did_not_hold = 0, escalated = 0, self_resolved = 0,
+                 covered = 0, control = 0, control_recovered = 0, reviewed = 0, false_positives = 0;
+
+    void add(const Row& r) {
+        const auto bump = [](json::object& o, const std::string& key) { o[key] = int_at(o, key) + 1; };
         ++total;
-        const std::string state = r.text(0), resolution = r.text(1);
+        const std::string state = r.text(0), resolution = r.text(1), review = r.text(9);
         bump(by_state, state);
         if (!resolution.empty()) bump(by_resolution, resolution);
-        mttd.values.push_back(std::max<std::int64_t>(0, r.integer(3) - r.integer(2)));
+        lag.values.push_back(std::max<std::int64_t>(0, r.integer(3) - r.integer(2)));
         if (!r.is_null(4)) mtta.values.push_back(r.integer(4) - r.integer(3));
         if (!r.is_null(5)) mttm.values.push_back(r.integer(5) - r.integer(3));
         const bool good = state == "healed" || state == "held";
@@ -373,61 +378,156 @@ result<json::object> healing_stats(Database& db, Time from, Time to) {
             mttr.values.push_back(r.integer(6) - r.integer(3));
             mttr_by[resolution.empty() ? "auto" : resolution].values.push_back(r.integer(6) - r.integer(3));
         }
+        if (resolution == "manual" && !r.is_null(6))
+            mttr_by[resolution].values.push_back(r.integer(6) - r.integer(3));
+        if (resolution == "self_resolved" && !r.is_null(7))
+            mttr_by[resolution].values.push_back(r.integer(7) - r.integer(3));
         healed += good;
         automatic += good && resolution == "auto";
         did_not_hold += state == "did_not_hold";
         escalated += state == "escalated" || state == "suppressed";
         self_resolved += resolution == "self_resolved";
+        covered += !r.is_null(4) || r.integer(10) > 0;
+        if (r.text(8) == "control") {
+            ++control;
+            control_recovered += resolution == "self_resolved";
+        }
+        reviewed += !review.empty();
+        false_positives += review == "false_positive";
+    }
+    json::object take() {
+        json::object by;
+        for (auto& [resolution, values] : mttr_by) by[resolution] = values.take();
+        const auto needed = total - self_resolved;
+        return json::object{
+            {"incidents",
+             json::object{
+                 {"total", total},
+                 {"by_state", std::move(by_state)},
+                 {"by_resolution", std::move(by_resolution)}}},
+            {"detection_lag", lag.take()},
+            {"mtta", mtta.take()},
+            {"mttm", mttm.take()},
+            {"mttr", mttr.take()},
+            {"mttr_by_resolution", std::move(by)},
+            {"auto_heal_rate", ratio(automatic, needed)},
+            {"held_rate", ratio(healed, healed + did_not_hold)},
+            {"escalation_rate", ratio(escalated, total)},
+            {"coverage", ratio(covered, total)},
+            {"false_positives",
+             json::object{
+                 {"reviewed", reviewed},
+                 {"false_positives", false_positives},
+                 {"rate", ratio(false_positives, reviewed)}}},
+            {"control",
+             json::object{
+                 {"n", control},
+                 {"recovered", control_recovered},
+                 {"rate", ratio(control_recovered, control)}}}};
+    }
+};
+
+constexpr std::size_t most_classes = 200;
+
+}  // namespace
+
+result<json::object> healing_stats(Database& db, Time from, Time to) {
+    constexpr Statement select_events{
+        "stats of events",
+        "SELECT e.state, e.resolution, e.first_event_at, e.opened_at, e.claimed_at, e.action_at, "
+        "e.healed_at, "
+        "e.closed_at, e.arm, e.review, (SELECT COUNT(*) FROM healing_results r WHERE r.event_id = e.id), "
+        "COALESCE((SELECT MAX(r.error_class) FROM healing_results r WHERE r.event_id = e.id), ''), e.target "
+        "FROM self_heal_events e WHERE e.opened_at >= $1 AND e.opened_at < $2 ORDER BY e.opened_at"};
+    IncidentFigures all;
+    std::map<std::string, IncidentFigures> by_class;
+    std::map<std::string, std::int64_t> last_of_target;
+    HEAL_TRY(db.query(select_events, {from.us, to.us}, [&](const Row& r) {
+        all.add(r);
+        if (const auto [it, fresh] = last_of_target.try_emplace(r.text(12), r.integer(3)); !fresh) {
+            all.between.values.push_back(r.integer(3) - it->second);
+            it->second = r.integer(3);
+        }
+        const auto known = r.text(11);
+        if (known.empty() || (by_class.size() >= most_classes && !by_class.contains(known))) return;
+        by_class[known].add(r);
     }));
     constexpr Statement select_strategies{
         "stats of strategies",
-        "SELECT strategy, COUNT(*), SUM(CASE WHEN verified = 'succeeded' THEN 1 ELSE 0 END), "
-        "SUM(CASE WHEN verified = 'did_not_hold' THEN 1 ELSE 0 END), SUM(CASE WHEN verified = 'failed' OR "
-        "state = 'failed' THEN 1 ELSE 0 END), "
-        "SUM(CASE WHEN state = 'unknown' OR verified = 'unknown' THEN 1 ELSE 0 END), SUM(CASE WHEN state = "
-        "'declined' THEN 1 ELSE 0 END), "
-        "SUM(CASE WHEN rolled_back = 'succeeded' THEN 1 ELSE 0 END) "
-        "FROM healing_results WHERE dry_run = 0 AND started_at >= $1 AND started_at < $2 GROUP BY strategy "
-        "ORDER BY strategy"};
-    json::array strategies;
-    std::int64_t attempts = 0, verified = 0;
-    HEAL_TRY(db.query(select_strategies, {from.us, to.us}, [&](const Row& r) {
-        attempts += r.integer(1);
-        verified += r.integer(2);
-        strategies.push_back(json::object{
-            {"strategy", r.text(0)},
-            {"attempts", r.integer(1)},
-            {"verified", r.integer(2)},
-            {"did_not_hold", r.integer(3)},
-            {"failed", r.integer(4)},
-            {"unknown", r.integer(5)},
-            {"declined", r.integer(6)},
-            {"rolled_back", r.integer(7)}});
-    }));
-    const auto ratio = [](std::int64_t part, std::int64_t whole) -> json::value {
-        if (whole <= 0) return nullptr;
-        return static_cast<double>(part) / static_cast<double>(whole);
+        "SELECT r.strategy, r.error_class, r.state, r.verified, r.harm, r.rolled_back, e.state, e.opened_at, "
+        "e.healed_at, e.healed_by, r.confidence, r.score FROM healing_results r JOIN self_heal_events e ON "
+        "e.id "
+        "= r.event_id WHERE r.dry_run = 0 AND r.started_at >= $1 AND r.started_at < $2"};
+    struct Strategy {
+        std::int64_t attempts = 0, verified = 0, did_not_hold = 0, failed = 0, unknown = 0, declined = 0,
+                     rolled_back = 0, harmed = 0, held = 0;
+        Percentiles mttr;
+        void add(const Row& r) {
+            const std::string state = r.text(2), result = r.text(3);
+            ++attempts;
+            verified += result == "succeeded";
+            did_not_hold += result == "did_not_hold";
+            failed += result == "failed" || state == "failed";
+            unknown += state == "unknown" || result == "unknown";
+            declined += state == "declined";
+            rolled_back += r.text(5) == "succeeded";
+            harmed += !r.text(4).empty();
+            held += result == "succeeded" && r.text(6) == "held";
+            if (result == "succeeded" && !r.is_null(8)) mttr.values.push_back(r.integer(8) - r.integer(7));
+        }
+        json::object take(json::object o) {
+            o["attempts"] = attempts;
+            o["verified"] = verified;
+            o["held"] = held;
+            o["did_not_hold"] = did_not_hold;
+            o["failed"] = failed;
+            o["unknown"] = unknown;
+            o["declined"] = declined;
+            o["rolled_back"] = rolled_back;
+            o["harmed"] = harmed;
+            o["success_rate"] = ratio(verified, attempts);
+            o["held_rate"] = ratio(verified, verified + did_not_hold);
+            o["harm_rate"] = ratio(harmed, attempts);
+            o["mttr"] = mttr.take();
+            return o;
+        }
     };
-    json::object by;
-    for (auto& [resolution, values] : mttr_by) by[resolution] = values.take();
-    return json::object{
-        {"from", to_rfc3339(from)},
-        {"to", to_rfc3339(to)},
-        {"incidents",
-         json::object{
-             {"total", total},
-             {"by_state", std::move(by_state)},
-             {"by_resolution", std::move(by_resolution)}}},
-        {"detection_lag", mttd.take()},
-        {"mtta", mtta.take()},
-        {"mttm", mttm.take()},
-        {"mttr", mttr.take()},
-        {"mttr_by_resolution", std::move(by)},
-        {"auto_heal_rate", ratio(automatic, total - self_resolved)},
-        {"held_rate", ratio(healed, healed + did_not_hold)},
-        {"escalation_rate", ratio(escalated, total)},
-        {"action_success_rate", ratio(verified, attempts)},
-        {"strategies", std::move(strategies)}};
+    Strategy together;
+    std::map<std::string, Strategy> by_strategy;
+    std::map<std::pair<std::string, std::string>, Strategy> by_both;
+    HEAL_TRY(db.query(select_strategies, {from.us, to.us}, [&](const Row& r) {
+        together.add(r);
+        by_strategy[r.text(0)].add(r);
+        const auto key = std::make_pair(r.text(0), r.text(1));
+        if (by_both.size() < most_classes || by_both.contains(key)) by_both[key].add(r);
+    }));
+    json::array strategies, pairs, classes;
+    for (auto& [name, s] : by_strategy) strategies.push_back(s.take({{"strategy", name}}));
+    for (auto& [key, s] : by_both)
+        pairs.push_back(s.take({{"strategy", key.first}, {"error_class", key.second}}));
+    for (auto& [name, figures] : by_class) {
+        json::object o{{"error_class", name}};
+        for (auto& item : figures.take()) o[item.key()] = std::move(item.value());
+        classes.push_back(std::move(o));
+    }
+    json::object out{{"from", to_rfc3339(from)}, {"to", to_rfc3339(to)}};
+    const auto healed = all.automatic, needed = all.total - all.self_resolved;
+    for (auto& item : all.take()) out[item.key()] = std::move(item.value());
+    out["mtbi"] = all.between.take();
+    out["action_success_rate"] = ratio(together.verified, together.attempts);
+    out["harm_rate"] = ratio(together.harmed, together.attempts);
+    // What would have recovered anyway is taken off: only with a control arm.
+    out["attributable_rate"] =
+        all.control > 0 && needed > 0
+            ? json::value(
+                  static_cast<double>(healed) / static_cast<double>(needed) *
+                  (1 - static_cast<double>(all.control_recovered) / static_cast<double>(all.control))
+              )
+            : json::value(nullptr);
+    out["strategies"] = std::move(strategies);
+    out["by_strategy_and_class"] = std::move(pairs);
+    out["by_class"] = std::move(classes);
+    return out;
 }
 
 result<json::object> ingest_totals(Database& db) {

@@ -57,7 +57,7 @@ def test_an_incident_is_healed_and_told_alike_on_both_engines(pg, tmp_path):
 
 
 def test_a_restarted_server_costs_nothing_but_a_moment(pg, tmp_path):
-    with on(pg, "restarted") as h:
+    with on(pg, "restarted", {"journal_bytes": 0}) as h:
         h.script("act.lua", touch_script("act", tmp_path / "ledger"))
         h.loaded("act")
         for i in range(6):

@@ -8,7 +8,7 @@
 // error of up to 0.2. Incidents come over 90 days; for each, strategies are tried in order until one helps or
 // five have failed. Both orders meet the same incidents and the same luck.
 #include "core/decision.hpp"
-#include "core/guards.hpp"
+#include "core/guard_scene.hpp"
 #include "core/router.hpp"
 
 #include <fmt/format.h>
@@ -86,13 +86,8 @@ void run(std::uint64_t seed, int incidents, bool learns, Score& score) {
     World world{seed};
     std::mt19937_64 arrivals{seed ^ 0xABCDEF};
     OutcomeBook book;
-    History history;
-    Episodes episodes;
-    StormWatch storm;
-    const std::vector<Hold> holds;
-    const std::vector<WindowRule> windows;
-    const std::vector<std::string> forbidden;
-    Limits limits;
+    GuardScene scene{Time{0}};
+    auto& limits = scene.limits;
     limits.strategy_per_hour = limits.target_per_hour = limits.service_per_hour = 1000;
     limits.breaker_failures = 0, limits.flap_high = 0;
     limits.repeat_after = 0ms;
@@ -121,22 +116,9 @@ void run(std::uint64_t seed, int incidents, bool learns, Score& score) {
         unsigned tried = 0;
         bool healed = false;
         for (const auto& c : candidates) {
-            GuardInput in;
+            auto& in = scene.in;
             in.incident = &incident;
             in.candidate = &c;
-            in.limits = &limits;
-            in.history = &history;
-            in.episodes = &episodes;
-            in.storm = &storm;
-            in.holds = &holds;
-            in.windows = &windows;
-            in.forbidden = &forbidden;
-            in.paused = false;
-            in.health.emplace();
-            in.groups.emplace();
-            in.dependencies.emplace();
-            in.grants.emplace();
-            in.max_auto_risk = Risk::disruptive;
             in.attempts_of_incident = tried;
             in.now = now;
             if (!evaluate_guards(in).allowed()) continue;
@@ -144,7 +126,7 @@ void run(std::uint64_t seed, int incidents, bool learns, Score& score) {
             ++tried;
             const int s = c.info.name[1] - '0';
             const bool success = lucky(seed, i, s, world.rate(s, kind, seconds));
-            history.started(
+            scene.history.started(
                 {fmt::format("{}-{}", i, s),
                  incident.id,
                  incident.fingerprint,
@@ -162,7 +144,7 @@ void run(std::uint64_t seed, int incidents, bool learns, Score& score) {
             }
         }
         score.unhealed += !healed;
-        history.forget_before(now - 25h);
+        scene.history.forget_before(now - 25h);
     }
 }
 

@@ -1,4 +1,5 @@
-#include "core/guards.hpp"
+#include "core/guard_record.hpp"
+#include "core/guard_scene.hpp"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -13,30 +14,14 @@ using namespace std::chrono_literals;
 constexpr Time t0{1'790'000'000'000'000};  // 2026-09-21T14:13:20Z, a Monday
 
 /// An incident on 'cart' and a safe strategy 'restart' that everything allows.
-struct Case {
-    Case() {
+struct Case : GuardScene {
+    Case() : GuardScene(t0) {
         incident.id = "e1";
         incident.fingerprint = "f";
         incident.target = incident.service_name = "cart";
         who.info.name = "restart";
         who.info.risk = Risk::safe;
-        who.autonomy = Autonomy::automatic;
-        in.incident = &incident;
-        in.candidate = &who;
-        in.limits = &limits;
-        in.history = &history;
-        in.episodes = &episodes;
-        in.storm = &storm;
-        in.holds = &holds;
-        in.windows = &windows;
-        in.forbidden = &forbidden;
-        in.paused = false;
-        in.health.emplace();
-        in.groups.emplace();
-        in.dependencies.emplace();
         in.grants = std::vector<std::string>{"exec:/usr/bin/systemctl"};
-        in.max_auto_risk = Risk::disruptive;
-        in.now = t0;
     }
     void past(
         const std::string& id,
@@ -51,19 +36,15 @@ struct Case {
     }
     std::string tripped() const {
         const auto outcome = evaluate_guards(in);
+        // Whatever a test makes the guards see: what is stored of it gives the same verdicts again.
+        const auto record = guard_record(in);
+        EXPECT_TRUE(record.is_object());
+        const auto again = replay_guards(json::parse(json::serialize(record)).as_object());
+        EXPECT_EQ(json::serialize(again), json::serialize(guard_entry(in, outcome)));
         return outcome.allowed() ? "" : to_string(outcome.last().guard);
     }
     Verdict verdict() const { return evaluate_guards(in).last(); }
-    Incident incident;
-    Candidate who;
-    Limits limits;
-    History history;
-    Episodes episodes;
-    StormWatch storm;
-    std::vector<Hold> holds;
-    std::vector<WindowRule> windows;
-    std::vector<std::string> forbidden;
-    GuardInput in;
+    Candidate& who = candidate;
 };
 
 Hold hold(HoldKind kind, HoldScope scope, std::string name, std::optional<Time> ends = {}) {

@@ -1,0 +1,12 @@
+// healctl backtest and healctl simulate: the decision core on stored history and on made-up scenarios.
+#pragma once
+
+#include "cli/brain_commands.hpp"
+
+namespace heal::cli {
+
+/// Adds the commands. A request that fails throws RequestFailed.
+/// @return what the commands refer to; must live as long as the App
+[[nodiscard]] std::shared_ptr<void> add_replay_commands(CLI::App& app, const CommandContext& context);
+
+}  // namespace heal::cli
