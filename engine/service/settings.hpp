@@ -11,6 +11,9 @@
 #include "core/triggers.hpp"
 #include "core/trust.hpp"
 #include "fingerprint/rules.hpp"
+#include "service/ai_settings.hpp"
+#include "service/probe_settings.hpp"
+#include "service/repositories.hpp"
 #include "store/store_settings.hpp"
 
 #include <chrono>
@@ -21,16 +24,6 @@
 #include <vector>
 
 namespace heal {
-
-/// A check of health from outside. Exactly one of http, tcp, command is set.
-struct ProbeSettings {
-    std::string http;  ///< URL; healthy: status < 400, or `status`, and `contains` in the body
-    int status = 0;
-    std::string contains;
-    std::string tcp;                   ///< "host:port" accepts a connection
-    std::vector<std::string> command;  ///< argv; healthy: exit code 0
-    std::chrono::milliseconds timeout{2000};
-};
 
 /// One entry of the inventory: a service, how to reach it and what it is made of.
 struct ServiceSettings {
@@ -118,6 +111,8 @@ struct Settings {
     std::vector<ServiceSettings> services;
     std::map<std::string, StrategySettings> strategies;
     std::vector<GroupSettings> groups;
+    AiSettings ai;
+    std::vector<RepositorySettings> repositories;
     std::vector<WindowRule> windows;
     std::vector<std::string> forbidden;  ///< globs over capabilities that no strategy gets
     Limits limits;
@@ -137,6 +132,9 @@ struct Settings {
     std::shared_ptr<const fingerprint::Rules> rules;  ///< null: none
     std::vector<std::string> files;                   ///< what was read
 };
+
+/// The repository whose code throws the errors of a service, or null.
+const RepositorySettings* repository_of(const Settings& settings, const std::string& service);
 
 /// Where the store of these settings is.
 StoreSettings store_settings(const Settings& settings);
