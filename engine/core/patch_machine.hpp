@@ -1,4 +1,4 @@
-// The road of one suggestion from text to a fix that held (issue of ideas: docs/patches.md): which step comes next, what a
+// The road of one suggestion from text to a fix that held (docs/patches.md): which step comes next, what a
 // result means, what is taken back. Pure: step(result, now) → order. Everything it knows goes to and comes from JSON, so that a
 // run is taken up after a crash where its intent stood.
 //
@@ -25,7 +25,7 @@ enum class PatchStep : std::uint8_t {
     build,       ///< with the patch
     test,        ///< must be green
     counter,     ///< red again without the patch, so that green means something
-    review,      ///< waits for people; skipped in full autonomy
+    review,      ///< the best of the tried waits for people; in full autonomy it goes on
     commit,      ///< one commit, the same however often it is made
     push,        ///< the branch
     request,     ///< pull or merge request; waits there until it is merged
@@ -62,7 +62,6 @@ struct PatchHorizons {
 
 /// What the configuration of its repository allows; may differ when a run is taken up again.
 struct PatchPlan {
-    bool review = true;      ///< people are asked before anything leaves this machine
     bool forge = false;      ///< a request is opened; else the branch is merged here
     bool self_merge = false; ///< with a forge: merged here all the same (full autonomy)
     bool deploy = false;     ///< there are commands
@@ -102,7 +101,8 @@ public:
     PatchStep step() const { return step_; }
     PatchOutcome outcome() const { return outcome_; }
     const std::string& reason() const { return reason_; }
-    bool ended() const { return outcome_ != PatchOutcome::none && step_ == PatchStep::finish && finished_; }
+    /// Its outcome is final and nothing of it is left to clear away.
+    bool ended() const { return finished_; }
     /// Evidence by step: {"reproduce": {…}, "test": {…}}.
     const json::object& evidence() const { return evidence_; }
     unsigned repairs() const { return repairs_; }
@@ -127,14 +127,15 @@ public:
 private:
     void go(PatchStep step, Time at);
     void end(PatchOutcome outcome, std::string reason, Time now);
+    void take_back(std::string why, Time now);
     void after_watch(const PatchResult& result, const PatchPlan& plan, Time now);
 
     PatchStep step_ = PatchStep::prepare;
     PatchOutcome outcome_ = PatchOutcome::none;
     std::string reason_;
     json::object evidence_;
-    unsigned repairs_ = 0, tries_ = 0;
-    bool begun_ = false, landed_ = false, stable_ = false, finished_ = false, deploy_unknown_ = false;
+    unsigned repairs_ = 0, tries_ = 0, unhealthy_ = 0;
+    bool begun_ = false, landed_ = false, stable_ = false, finished_ = false;
     Time next_at_{0}, deployed_at_{0}, healthy_since_{0};
 };
 

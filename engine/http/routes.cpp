@@ -2,6 +2,7 @@
 
 #include "http/approval_routes.hpp"
 #include "http/brain_routes.hpp"
+#include "http/patch_routes.hpp"
 #include "service/fingerprints.hpp"
 #include "store/cluster_store.hpp"
 #include "store/healing_store.hpp"
@@ -224,6 +225,8 @@ awaitable<Response> export_bugs(Engine& engine, Request request) {
 }
 
 awaitable<Response> change_bug(Engine& engine, Request request) {
+    if (request.arguments[1] == "approve" || request.arguments[1] == "apply")
+        co_return co_await act_on_bug(engine, std::move(request));
     const auto body = body_object(request);
     if (!body) co_return problem(body.error());
     static constexpr std::string_view known[] = {"text", "release", "assignee", "into"};
@@ -442,6 +445,7 @@ awaitable<Response> openapi(Engine&, Request) {
 std::vector<Route> with_brain(std::vector<Route> table) {
     for (const auto& route : brain_routes()) table.push_back(route);
     for (const auto& route : approval_routes()) table.push_back(route);
+    for (const auto& route : patch_routes()) table.push_back(route);
     return table;
 }
 
@@ -538,7 +542,7 @@ const std::vector<Route>& routes() {
         {"POST",
          "/api/v1/system/bugs/{id}/{action}",
          "close, reopen, reject, fix (body: {release}), assign ({assignee}), comment ({text}), merge "
-         "({into}), split",
+         "({into}), split; approve (the patch that waits), apply (body: {suggestion})",
          true,
          change_bug},
         {"POST", "/api/v1/pause", "Kill switch on (body: {reason})", true, pause},

@@ -27,6 +27,7 @@ struct IngestAnswer {
 
 class Approvals;
 class Brain;
+class Fixer;
 class Trust;
 
 class Engine {
@@ -89,6 +90,8 @@ public:
     virtual Approvals* approvals() = 0;
     /// The ladder of trust. Null until the store is open.
     virtual Trust* trust() = 0;
+    /// The patch pipeline. Null until the store is open.
+    virtual Fixer* fixer() = 0;
     /// {"items": [{trigger, kind, matched, fired, cleared, groups, forgotten}]}
     virtual json::object triggers() const = 0;
 

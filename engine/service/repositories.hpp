@@ -45,6 +45,7 @@ struct RepositorySettings {
     std::map<std::string, std::string> env;  ///< of build and tests
 
     std::string forge_kind, forge_url, forge_project, forge_token;  ///< kind "": branches are pushed, no requests
+    std::string forge_api_version = "2022-11-28";       ///< GitHub's
     bool draft = false;
     std::vector<std::string> labels{"heald"};
     std::string author = "heald <heald@localhost>";

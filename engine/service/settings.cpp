@@ -3,7 +3,7 @@
 #include "base/files.hpp"
 #include "base/id.hpp"
 #include "service/config_keeper.hpp"
-#include "service/mapping.hpp"
+#include "service/mapping_parts.hpp"
 #include "store/database.hpp"
 
 #include <fmt/format.h>
@@ -18,22 +18,12 @@
 #include <set>
 
 namespace heal {
-namespace {
 
 using namespace std::chrono_literals;
 
-const std::vector<std::pair<std::string, Autonomy>> autonomies = {
-    {"off", Autonomy::off},
-    {"shadow", Autonomy::shadow},
-    {"approve", Autonomy::approve},
-    {"auto", Autonomy::automatic}};
-const std::vector<std::pair<std::string, Level>> levels = {
-    {"trace", Level::trace},
-    {"debug", Level::debug},
-    {"info", Level::info},
-    {"warn", Level::warn},
-    {"error", Level::error},
-    {"fatal", Level::fatal}};
+void read_repository(
+    const YAML::Node& node, const std::string& path, Mapping::Context& context, Settings& settings
+);
 
 void read_probe(
     const YAML::Node& node,
@@ -59,6 +49,21 @@ void read_probe(
     else
         probes.push_back(std::move(probe));
 }
+
+namespace {
+
+const std::vector<std::pair<std::string, Autonomy>> autonomies = {
+    {"off", Autonomy::off},
+    {"shadow", Autonomy::shadow},
+    {"approve", Autonomy::approve},
+    {"auto", Autonomy::automatic}};
+const std::vector<std::pair<std::string, Level>> levels = {
+    {"trace", Level::trace},
+    {"debug", Level::debug},
+    {"info", Level::info},
+    {"warn", Level::warn},
+    {"error", Level::error},
+    {"fatal", Level::fatal}};
 
 json::value to_fact(const ProbeSettings& p) {
     json::object o;
@@ -453,19 +458,7 @@ void read_file(
         if (in.text("listen", settings.http_listen) && settings.http_listen.rfind(':') == std::string::npos) {
             in.error("listen", "must be address:port, such as 127.0.0.1:7480; port 0 takes a free one");
         }
-        std::string path;
-        const bool direct = in.text("token", settings.http_token);
-        if (in.text("token_file", path)) {
-            auto token = files.read(path, 4096);
-            if (direct)
-                in.error("token_file", "give token or token_file, not both");
-            else if (!token)
-                in.error("token_file", token.error().text);
-            else {
-                while (!token->empty() && (token->back() == '\n' || token->back() == '\r')) token->pop_back();
-                settings.http_token = *token;
-            }
-        }
+        read_secret(in, "token", settings.http_token);
         in.integer("max_body_bytes", settings.http_max_body_bytes, 1024, 1LL << 30U);
         in.integer("max_connections", settings.http_max_connections, 1, 100'000);
     }
@@ -594,6 +587,10 @@ void read_file(
     top.each("targets", [&](const YAML::Node& item, const std::string& at) {
         read_target(item, at, context, settings);
     });
+    top.each("repositories", [&](const YAML::Node& item, const std::string& at) {
+        read_repository(item, at, context, settings);
+    });
+    top.integer("patches_at_once", settings.patches_at_once, 1, 64);
     top.each("sources", [&](const YAML::Node& item, const std::string& at) {
         read_source(item, at, context, settings);
     });

@@ -113,6 +113,7 @@ struct Settings {
     std::vector<GroupSettings> groups;
     AiSettings ai;
     std::vector<RepositorySettings> repositories;
+    unsigned patches_at_once = 2;  ///< builds and tests of patches side by side
     std::vector<WindowRule> windows;
     std::vector<std::string> forbidden;  ///< globs over capabilities that no strategy gets
     Limits limits;

@@ -225,6 +225,65 @@ constexpr Column action_columns[] = {
     {"started_at", Form::time},
     {"duration_us", Form::integer}};
 
+constexpr Column run_columns[] = {
+    {"id", Form::text},
+    {"bug_id", Form::text},
+    {"suggestion_id", Form::text},
+    {"fingerprint", Form::text},
+    {"service_name", Form::text},
+    {"environment", Form::text},
+    {"repository", Form::text},
+    {"revision", Form::text},
+    {"step", Form::text},
+    {"outcome", Form::text},
+    {"reason", Form::text},
+    {"patch_hash", Form::text},
+    {"branch", Form::text},
+    {"commit_id", Form::text},
+    {"request_url", Form::text},
+    {"engine_us", Form::integer},
+    {"requested_by", Form::text},
+    {"node", Form::text},
+    {"created_at", Form::time},
+    {"updated_at", Form::time},
+    {"next_at", Form::time},
+    {"ended_at", Form::time}};
+constexpr Column pattern_columns[] = {
+    {"id", Form::text},
+    {"fingerprint", Form::text},
+    {"service_name", Form::text},
+    {"error_type", Form::text},
+    {"fix_title", Form::text},
+    {"search", Form::text},
+    {"replacement", Form::text},
+    {"suffix", Form::text},
+    {"times_seen", Form::integer},
+    {"times_fixed", Form::integer},
+    {"times_failed", Form::integer},
+    {"prevention_tips", Form::json_text},
+    {"first_seen_at", Form::time},
+    {"last_seen_at", Form::time}};
+constexpr Column fix_columns[] = {
+    {"id", Form::text},
+    {"bug_id", Form::text},
+    {"suggestion_id", Form::text},
+    {"status", Form::text},
+    {"verdict", Form::text},
+    {"branch", Form::text},
+    {"commit_id", Form::text},
+    {"pull_request_url", Form::text},
+    {"tests_passed", Form::flag},
+    {"error", Form::text},
+    {"performed_by", Form::text},
+    {"started_at", Form::time},
+    {"deployed_at", Form::time},
+    {"rolled_back_at", Form::time},
+    {"held_at", Form::time},
+    {"ended_at", Form::time}};
+
+constexpr Table runs{"patch_runs", "created_at", "id", run_columns};
+constexpr Table patterns{"bug_patterns", "last_seen_at", "id", pattern_columns};
+constexpr Table fixes{"auto_fix_history", "started_at", "id", fix_columns};
 constexpr Table events{"self_heal_events", "opened_at", "id", event_columns};
 constexpr Table fingerprints{"error_fingerprints", "last_seen_at", "id", fingerprint_columns};
 constexpr Table bugs{"system_bugs", "last_occurred_at", "id", bug_columns};
@@ -262,6 +321,24 @@ result<json::object> list_fingerprints(Database& db, const ListQuery& query) {
 result<json::object> list_bugs(Database& db, const ListQuery& query) { return list(db, bugs, query); }
 result<json::object> list_logs(Database& db, const ListQuery& query) { return list(db, logs, query); }
 result<json::object> list_audit(Database& db, const ListQuery& query) { return list(db, audit, query); }
+
+result<json::object> list_patch_runs(Database& db, const ListQuery& query) { return list(db, runs, query); }
+result<json::object> list_patterns(Database& db, const ListQuery& query) { return list(db, patterns, query); }
+result<json::object> list_fixes(Database& db, const ListQuery& query) { return list(db, fixes, query); }
+
+result<json::object> show_patch_run(Database& db, const std::string& id) {
+    auto run = one(db, runs, "id = $1", id, "patch run");
+    if (!run) return run.error();
+    constexpr Statement rest{"patch and evidence", "SELECT patch, data FROM patch_runs WHERE id = $1"};
+    HEAL_TRY(db.query(rest, {string_view{id}}, [&](const Row& row) {
+        (*run)["patch"] = row.text(0);
+        auto data = parse_json(row.text(1), "data");
+        if (!data || !data->is_object()) return;
+        (*run)["evidence"] = object_at(object_at(data->get_object(), "machine"), "evidence");
+        (*run)["facts"] = object_at(data->get_object(), "facts");
+    }));
+    return std::move(*run);
+}
 
 result<json::object> show_event(Database& db, const std::string& id) {
     auto event = one(db, events, "id = $1", id, "event");

@@ -24,6 +24,12 @@ result<json::object> list_bugs(Database& db, const ListQuery& query);
 result<json::object> list_logs(Database& db, const ListQuery& query);
 result<json::object> list_audit(Database& db, const ListQuery& query);
 
+result<json::object> list_patch_runs(Database& db, const ListQuery& query);
+result<json::object> list_patterns(Database& db, const ListQuery& query);
+result<json::object> list_fixes(Database& db, const ListQuery& query);
+
+/// With the patch, the evidence of each step and what was done outside. errc::not_found.
+result<json::object> show_patch_run(Database& db, const std::string& id);
 /// With its attempts and their effects. errc::not_found.
 result<json::object> show_event(Database& db, const std::string& id);
 /// With counts per minute (2 h), hour (48 h) and day (90 d), newest samples and events. `id` may be a prefix

@@ -43,6 +43,9 @@ json::array to_json(const std::vector<GateVerdict>& verdicts);
 /// True when all are ok.
 bool passed(const std::vector<GateVerdict>& verdicts);
 
+/// By the globs of the rules; without any by the usual names (test_*.py, *_test.go, *.spec.ts, tests/**, …).
+bool is_test_file(std::string_view path, const GateRules& rules);
+
 /// `*` matches within a folder, `**` across folders, `?` one character.
 bool matches_path(std::string_view glob, std::string_view path) noexcept;
 

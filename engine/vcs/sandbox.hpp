@@ -54,4 +54,7 @@ public:
 /// Looks once for what this machine can do. @param weakest  errc::unavailable when only less than this is to be had
 result<std::unique_ptr<Sandbox>> create_sandbox(const std::string& weakest = "rlimits");
 
+/// The same bounds without any confinement: for the operator's own commands (deployments). confinement(): "none".
+std::unique_ptr<Sandbox> create_unconfined();
+
 }  // namespace heal::vcs
