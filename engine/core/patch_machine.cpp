@@ -235,7 +235,9 @@ void PatchMachine::take(const PatchResult& result, const PatchPlan& plan, Time n
         case commit:
             return go(push, now);
         case push:
-            return go(plan.forge && !plan.self_merge ? request : merge, now);
+            if (plan.land == PatchPlan::Land::branch)
+                return end(PatchOutcome::proposed, "the branch is pushed; merging it is left to people", now);
+            return go(plan.land == PatchPlan::Land::request ? request : merge, now);
         case request:
         case merge:
             landed_ = true;

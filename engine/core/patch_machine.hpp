@@ -42,7 +42,7 @@ bool parse_patch_step(std::string_view word, PatchStep& ret) noexcept;
 enum class PatchOutcome : std::uint8_t {
     none,          ///< under way
     held,          ///< deployed, and the error did not come back within the hold window
-    proposed,      ///< the request was opened and closed by people without being merged here, or there is nothing to deploy
+    proposed,      ///< pushed or merged; what follows is left to people
     refused,       ///< a gate, the build or a test says no; nothing left this machine
     failed,        ///< something around it did not work (git, forge, deployment); the reason names it
     rejected,      ///< people said no
@@ -62,9 +62,13 @@ struct PatchHorizons {
 
 /// What the configuration of its repository allows; may differ when a run is taken up again.
 struct PatchPlan {
-    bool forge = false;      ///< a request is opened; else the branch is merged here
-    bool self_merge = false; ///< with a forge: merged here all the same (full autonomy)
-    bool deploy = false;     ///< there are commands
+    enum class Land : std::uint8_t {
+        merge,    ///< heald merges it itself, once it is approved
+        request,  ///< a pull or merge request; people merge
+        branch    ///< a branch is all; people do the rest
+    };
+    Land land = Land::merge;
+    bool deploy = false;  ///< there are commands
     bool deploy_idempotent = false;
     PatchHorizons horizons;
     unsigned repair_rounds = 2;  ///< how often a model may mend what did not apply

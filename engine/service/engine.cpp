@@ -10,7 +10,10 @@
 #include "service/approvals.hpp"
 #include "service/brain.hpp"
 #include "service/cluster.hpp"
+#include "net/http_client.hpp"
+#include "service/analyst.hpp"
 #include "service/config_keeper.hpp"
+#include "service/fixer.hpp"
 #include "service/healer.hpp"
 #include "service/hearing.hpp"
 #include "service/ingest_journal.hpp"
@@ -94,6 +97,8 @@ public:
             nullptr,
             nullptr,
             cluster_.get()});
+        shared_->address = address_;
+        shared_->ticket_key = random_hex(32);
         healer_ = create_healer(*shared_);
         brain_ = create_brain(*shared_, *healer_);
         approvals_ = create_approvals(*shared_, s.state_dir);
@@ -101,6 +106,15 @@ public:
         trust_ = create_trust(*shared_);
         shared_->trust = trust_.get();
         approvals_->set_binder("heal", [this](const Approval& a) { return healer_->binding(a); });
+        http_ = net::create_http_client();
+        analyst_ = create_analyst(*shared_, s.state_dir, *http_);
+        fixer_ = create_fixer(*shared_, *analyst_, files_, *http_, s.state_dir);
+        approvals_->set_binder("patch", [this](const Approval& a) { return fixer_->binding(a); });
+        approvals_->on_change("patch", [this](const Approval& a) { fixer_->approval_changed(a); });
+        analyst_->on_suggested([this](const std::string& bug) { try_suggestions(bug); });
+        shared_->on_heard = [this](const std::string& f, const std::string& e, const std::string& r, Time at) {
+            fixer_->heard(f, e, r, at);
+        };
         approvals_->on_change("heal", [this](const Approval& a) { healer_->approval_changed(a); });
         triggers_ = std::make_unique<TriggerWatch>(*shared_, *healer_);
         hearing_ = std::make_unique<Hearing>(*shared_, *healer_, *triggers_);
@@ -137,6 +151,7 @@ public:
         HEAL_CO_TRY(co_await trust_->start());
         HEAL_CO_TRY(co_await triggers_->start());
         HEAL_CO_TRY(co_await healer_->recover());
+        HEAL_CO_TRY(co_await fixer_->recover());
         if (cluster_ && s.store_journal_bytes > 0) {
             auto journal = IngestJournal::open(*shared_, s.store_journal_bytes);
             if (!journal) co_return journal.error();
@@ -200,6 +215,8 @@ public:
             const auto end = [&tail] { tail->stop(); };
             co_await offload(ender, end);
         }
+        if (fixer_) co_await fixer_->stop();
+        if (analyst_) co_await analyst_->stop();
         if (healer_) co_await healer_->stop(grace);
         if (plugins_) co_await plugins_->runner().stop();
         // What was taken in is committed before the end.
@@ -677,6 +694,17 @@ public:
     Brain* brain() override { return brain_.get(); }
     Approvals* approvals() override { return approvals_.get(); }
     Trust* trust() override { return trust_.get(); }
+    Fixer* fixer() override { return fixer_.get(); }
+    std::string ticket_actor(std::string_view ticket) const override {
+        const auto colon = ticket.find(':');
+        const auto end = ticket.rfind(':');
+        if (!healer_ || colon == std::string_view::npos || end == colon) return "";
+        const auto attempt = ticket.substr(colon + 1, end - colon - 1);
+        if (!same_secret(ticket, shared_->ticket(std::string{attempt}))) return "";
+        auto strategy = healer_->strategy_of(attempt);
+        return strategy.empty() ? "" : "strategy:" + strategy;
+    }
+    void set_address(std::string address) override { address_ = std::move(address); }
     json::object triggers() const override { return triggers_ ? triggers_->list() : json::object{}; }
     Metrics& metrics() override { return metrics_; }
     Feed& feed() override { return feed_; }
@@ -684,6 +712,20 @@ public:
     const Settings& settings() const override { return *settings_; }
 
 private:
+    void try_suggestions(const std::string& bug) {
+        std::string id = bug, actor = "heald";
+        asio::co_spawn(
+            io_,
+            fixer_->suggested(std::move(id), std::move(actor)),
+            [bug](const std::exception_ptr& error, const result<void>& outcome) {
+                if (error)
+                    log::error("trying the suggestions for bug {} ended by a defect", bug);
+                else if (!outcome)
+                    log::warn("the suggestions for bug {} are not tried: {}", bug, outcome.error().text);
+            }
+        );
+    }
+
     ClusterEvents cluster_events() {
         ClusterEvents events;
         events.take_up = [this](std::vector<sql::TakenOver> taken) { healer_->take_up(std::move(taken)); };
@@ -794,6 +836,7 @@ private:
             );
         }
         healer_->set_paused(!value.empty(), reason);
+        fixer_->set_paused(value.empty() ? "" : reason);
     }
 
     void refresh_strategies() { shared_->strategies.refresh(plugins_->entries(), *settings_, overrides_); }
@@ -944,6 +987,10 @@ private:
     std::unique_ptr<Trust> trust_;
     std::unique_ptr<TriggerWatch> triggers_;
     std::unique_ptr<Hearing> hearing_;
+    std::unique_ptr<net::HttpClient> http_;
+    std::unique_ptr<Analyst> analyst_;
+    std::unique_ptr<Fixer> fixer_;
+    std::string address_ = "127.0.0.1:7480";
     std::unique_ptr<IngestJournal> journal_;
     std::shared_ptr<Tail> tail_;
     asio::thread_pool workers_;

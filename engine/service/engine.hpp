@@ -90,6 +90,11 @@ public:
     virtual Approvals* approvals() = 0;
     /// The ladder of trust. Null until the store is open.
     virtual Trust* trust() = 0;
+    /// "strategy:NAME" while the attempt of this ticket (Shared::ticket) is under way; else "".
+    virtual std::string ticket_actor(std::string_view ticket) const = 0;
+    /// Where its own HTTP is reached, "127.0.0.1:7480".
+    virtual void set_address(std::string address) = 0;
+
     /// The patch pipeline. Null until the store is open.
     virtual Fixer* fixer() = 0;
     /// {"items": [{trigger, kind, matched, fired, cleared, groups, forgotten}]}

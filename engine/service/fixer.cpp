@@ -4,6 +4,7 @@
 #include "base/id.hpp"
 #include "base/log.hpp"
 #include "base/offload.hpp"
+#include "core/holds.hpp"
 #include "service/analyst.hpp"
 #include "service/approvals.hpp"
 #include "service/cluster.hpp"
@@ -42,6 +43,11 @@ using Kind = PatchResult::Kind;
 bool is_trial(PatchStep step) { return step < PatchStep::review; }
 bool is_heavy(PatchStep step) {
     return is_trial(step) || step == PatchStep::merge || step == PatchStep::deploy || step == PatchStep::redeploy;
+}
+
+/// Steps that change something outside of heald.
+bool acts(PatchStep step) {
+    return step >= PatchStep::push && step != PatchStep::watch && step != PatchStep::finish;
 }
 
 /// What was shown here, not what a model believes of itself: reproduced, red to green, red again without it; then the smaller
@@ -307,6 +313,8 @@ public:
         }
     }
 
+    void set_paused(std::string reason) override { paused_ = std::move(reason); }
+
     std::optional<json::object> binding(const Approval& approval) override {
         const auto it = runs_.find(approval.subject);
         if (it == runs_.end() || it->second->machine.step() != PatchStep::review) return std::nullopt;
@@ -385,8 +393,7 @@ private:
 
     static PatchPlan plan(const RepositorySettings& r) {
         PatchPlan p;
-        p.forge = !r.forge_kind.empty();
-        p.self_merge = r.autonomy == FixAutonomy::merge;
+        p.land = r.autonomy == FixAutonomy::merge ? PatchPlan::Land::merge : r.land;
         p.deploy = !r.deploy.empty();
         p.deploy_idempotent = std::all_of(r.deploy.begin(), r.deploy.end(), [](const auto& c) { return c.idempotent; });
         p.horizons = r.horizons;
@@ -569,6 +576,32 @@ private:
         run->woken = false;
     }
 
+    /// Why nothing may act on this service now; "" when it may.
+    std::string held(const Run& run) const {
+        if (!paused_.empty()) return "the kill switch is on";
+        if (!s_.holds) return "the holds could not be read";
+        const Time now = s_.clock.wall();
+        for (const auto& hold : *s_.holds) {
+            if (concerns(hold, run.row.service, "llm_patch", now))
+                return fmt::format("{} by {}: {}", to_string(hold.kind), hold.actor, hold.reason);
+        }
+        for (const auto& window : s_.settings->windows) {
+            if (open_until(window, run.row.service, now)) return fmt::format("{} window: {}", to_string(window.kind), window.reason);
+        }
+        return "";
+    }
+
+    /// While a step acts: gives it up as soon as it is not allowed any more.
+    asio::awaitable<void> mind(RunPtr run) {
+        asio::steady_timer pause{s_.io};
+        while (run->working && !stopping_) {
+            if (!held(*run).empty()) run->give_up.store(true);
+            pause.expires_after(200ms);
+            boost::system::error_code ignored;
+            co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        }
+    }
+
     /// One of the places for work that keeps a processor busy.
     asio::awaitable<bool> take_slot(RunPtr run) {
         while (!stopping_ && busy_ >= std::max(1U, s_.settings->patches_at_once)) {
@@ -607,6 +640,19 @@ private:
             }
             const RepositorySettings settings = *known;
             const auto step = run->machine.step();
+            if (acts(step)) {
+                if (const auto why = held(*run); !why.empty()) {
+                    if (run->row.data["held"] != json::value(why)) {
+                        log::info("patch run {} waits: {}", run->row.id, why);
+                        run->row.data["held"] = why;
+                    }
+                    run->wake.expires_after(500ms);
+                    boost::system::error_code ignored;
+                    co_await run->wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+                    continue;
+                }
+                run->row.data.erase("held");
+            }
             const bool slot = is_heavy(step) && run->outcome() == PatchOutcome::none;
             if (slot && !co_await take_slot(run)) continue;
             run->machine.begin(s_.clock.wall());
@@ -618,6 +664,11 @@ private:
             }
             publish(*run);
             run->working = true;
+            if (acts(step)) {
+                asio::co_spawn(s_.io, mind(run), [](const std::exception_ptr& error) {
+                    if (error) log::error("minding a patch run ended by a defect");
+                });
+            }
             auto outcome = co_await work(run, settings, step);
             run->working = false;
             if (slot) give_slot();
@@ -630,6 +681,7 @@ private:
             if (outcome.kind == Kind::mend) outcome = co_await mend(run, std::move(outcome), settings);
             const bool was_stable = run->machine.stable();
             run->machine.take(outcome, plan(settings), s_.clock.wall());
+            run->facts.keep_branch = run->outcome() == PatchOutcome::proposed && !run->machine.landed();
             follow(*run);
             co_await note(run, step, outcome);
             std::function<result<void>(Database&)> after = leaving(*run, step, was_stable);
@@ -885,10 +937,10 @@ private:
             if (outcome == PatchOutcome::held) fix->held_at = now;
             if (outcome == PatchOutcome::did_not_hold) fix->rolled_back_at = now;
         } else if (ended_now && !run.facts.commit.empty()) {
-            fix = fix_of(run, "failed");
+            fix = fix_of(run, outcome == PatchOutcome::proposed ? "succeeded" : "failed");
             fix->ended_at = now;
             fix->verdict = to_string(outcome);
-            fix->error = run.machine.reason();
+            if (outcome != PatchOutcome::proposed) fix->error = run.machine.reason();
         }
         json::object evidence{
             {"run", run.row.id},
@@ -1096,6 +1148,7 @@ private:
     std::map<std::string, RunPtr> runs_;
     std::set<std::string> watched_;
     std::deque<asio::steady_timer*> slots_waiting_;
+    std::string paused_;  ///< why the kill switch is on
     unsigned busy_ = 0, active_ = 0;
     bool stopping_ = false;
     json::object scan_;

@@ -53,6 +53,10 @@ public:
         const std::string& fingerprint, const std::string& environment, const std::string& release, Time at
     ) = 0;
 
+    /// The kill switch. While it is on (and within holds, windows and freezes that concern the service) nothing lands, is deployed or taken back; what
+    /// is under way is given up within a second. Trials in the sandbox go on.
+    virtual void set_paused(std::string reason) = 0;
+
     /// What a request of kind "patch" is bound to now; nullopt: it waits for nobody any more.
     virtual std::optional<json::object> binding(const Approval& approval) = 0;
     virtual void approval_changed(const Approval& approval) = 0;

@@ -296,6 +296,11 @@ void HealerImpl::enter(const RunPtr& run) {
     if (service) {
         run->target = service->facts;
         run->probes = service->probes;
+        // Where heald itself can be asked about the code behind the service.
+        if (auto* code = run->target.if_contains("code"); code && code->is_object()) {
+            code->get_object()["address"] = s_.address;
+            code->get_object()["url"] = "http://" + s_.address;
+        }
     } else {
         run->target = json::object{{"name", run->incident.target}};
     }

@@ -47,6 +47,12 @@ struct Shared {
     Approvals* approvals = nullptr;  ///< set before anything heals
     Trust* trust = nullptr;          ///< likewise
     Cluster* cluster = nullptr;      ///< null: this node is alone. Else `store` is fenced (cluster.hpp)
+    /// Told of each kind of error of each batch: fingerprint, environment, release, time.
+    std::function<void(const std::string&, const std::string&, const std::string&, Time)> on_heard{};
+    std::string address{};     ///< of heald's own HTTP, "127.0.0.1:7480"; "" until it listens
+    std::string ticket_key{};  ///< of tickets, made at each start
+    /// What lets an attempt ask heald itself over HTTP while it is under way: "attempt:ID:HMAC". Never stored.
+    std::string ticket(const std::string& attempt) const;
     /// The entry of the inventory for a service, or null.
     const ServiceSettings* service(const std::string& name, const std::string& environment) const;
 };
@@ -104,6 +110,8 @@ public:
     /// Strategies changed: quiet fingerprints may be tried again.
     virtual void strategies_changed() = 0;
     virtual std::size_t open_count() const = 0;
+    /// The strategy of an attempt that is under way, or that is being verified; "" for any other.
+    virtual std::string strategy_of(std::string_view attempt) const = 0;
     virtual const GuardCounters& guard_counters() const = 0;
     virtual const OutcomeBook& outcomes() const = 0;
     /// Every minute: settles hold windows that ended, forgets old history.

@@ -7,16 +7,36 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/this_coro.hpp>
 
+#include <fmt/format.h>
+
 #include <map>
 
 namespace heal {
 
 using namespace std::chrono_literals;
 
+namespace {
+/// Who declares this may ask heald itself, with a ticket.
+constexpr std::string_view asks_heald = "net:{target.code.address}";
+}  // namespace
+
+std::string Shared::ticket(const std::string& attempt) const {
+    return fmt::format("attempt:{}:{}", attempt, hmac_sha256_hex(ticket_key, attempt));
+}
+
+std::string HealerImpl::strategy_of(std::string_view attempt) const {
+    for (const auto& [key, run] : runs_) {
+        if (run->attempt == attempt) return run->call.strategy;
+    }
+    return "";
+}
+
 std::string to_text(const StrategyCall& call) {
+    json::object request = call.request;
+    request.erase("ticket");
     return json::serialize(json::object{
         {"strategy", call.strategy},
-        {"request", call.request},
+        {"request", std::move(request)},
         {"grants", json::array(call.grants.begin(), call.grants.end())},
         {"timeout_ms", call.timeout.count()},
         {"dry_run", call.dry_run}});
@@ -137,6 +157,7 @@ StrategyCall HealerImpl::make_call(
         {"dry_run", dry_run}};
     for (const auto& declared : c.info.capabilities) {
         for (auto& grant : expand_capability(declared, run.target)) call.grants.push_back(std::move(grant));
+        if (declared == asks_heald) call.request["ticket"] = s_.ticket(attempt);
     }
     call.dry_run = dry_run;
     call.timeout = timeout;

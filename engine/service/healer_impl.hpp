@@ -38,6 +38,7 @@ public:
     void holds_changed() override;
     void strategies_changed() override { quiet_.clear(); }
     std::size_t open_count() const override { return runs_.size(); }
+    std::string strategy_of(std::string_view attempt) const override;
     const GuardCounters& guard_counters() const override { return counters_; }
     const OutcomeBook& outcomes() const override { return book_; }
 

@@ -152,6 +152,7 @@ HealingInput HealerImpl::resume_input(Run& run) {
         if (unfinished || undoing) {
             run.attempt = row.id;
             run.call = call_from(row.id, row.request);
+            if (run.target.contains("code")) run.call.request["ticket"] = s_.ticket(row.id);
             it->note.clear();
             if (is_cut_off(row)) {
                 // It will not run again: what it did is unknown, and it holds its target no longer.

@@ -59,6 +59,7 @@ void Hearing::decide(const Batch& batch, bool again, bool fresh, std::vector<Dec
         for (std::size_t k = 0; k < delta.samples.size(); ++k) d.log_ids.push_back(new_id(s_.clock));
 
         const Time at = trusted_time(delta.last, batch.received);
+        if (s_.on_heard) s_.on_heard(sample.fingerprint.empty() ? fingerprint : sample.fingerprint, delta.environment, sample.release, at);
         TriggerWatch::Heard heard;
         if (!triggers_.empty())
             heard = triggers_.heard(delta, fingerprint, d.severity, fresh ? delta.count : 0, batch.received);

@@ -140,7 +140,8 @@ json::object PatchFacts::save() const {
         {"files", files},
         {"added_tests", added_tests},
         {"lines", lines},
-        {"unattended", unattended}};
+        {"unattended", unattended},
+        {"keep_branch", keep_branch}};
 }
 
 PatchFacts PatchFacts::load(const json::object& o) {
@@ -170,6 +171,7 @@ PatchFacts PatchFacts::load(const json::object& o) {
     f.added_tests = array_at(o, "added_tests");
     f.lines = int_at(o, "lines");
     f.unattended = bool_at(o, "unattended");
+    f.keep_branch = bool_at(o, "keep_branch");
     return f;
 }
 
@@ -664,7 +666,7 @@ PatchResult PatchWork::finish() {
     auto cleared = tools_.repositories.with(settings_, [&](vcs::Repository& r) -> result<void> {
         for (const char* tree : {"plain", "tree", "commit", "merged", "deploy"}) HEAL_TRY(r.remove_worktree(place(tree)));
         // Of what is merged, and of what nobody will merge any more, no branch stays behind.
-        if (!facts_.branch.empty() && !facts_.commit.empty())
+        if (!facts_.commit.empty() && !facts_.keep_branch)
             HEAL_TRY(away([&] { return r.remove_branch(facts_.branch, facts_.commit); }));
         return {};
     });

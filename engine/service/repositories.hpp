@@ -46,6 +46,7 @@ struct RepositorySettings {
 
     std::string forge_kind, forge_url, forge_project, forge_token;  ///< kind "": branches are pushed, no requests
     std::string forge_api_version = "2022-11-28";       ///< GitHub's
+    PatchPlan::Land land = PatchPlan::Land::merge;  ///< default: request with a forge, else merge
     bool draft = false;
     std::vector<std::string> labels{"heald"};
     std::string author = "heald <heald@localhost>";

@@ -108,6 +108,14 @@ void read_repository(const YAML::Node& node, const std::string& path, Mapping::C
         f.flag("draft", r.draft);
         f.texts("labels", r.labels);
     }
+    if (!r.forge_kind.empty()) r.land = PatchPlan::Land::request;
+    in.choice<PatchPlan::Land>(
+        "land",
+        r.land,
+        {{"merge", PatchPlan::Land::merge}, {"request", PatchPlan::Land::request}, {"branch", PatchPlan::Land::branch}}
+    );
+    if (r.land == PatchPlan::Land::request && r.forge_kind.empty())
+        in.error("land", "a request needs a forge; without one it is merge or branch");
     in.text("author", r.author);
     in.each("probes", [&](const YAML::Node& item, const std::string& at) { read_probe(item, at, context, r.probes); });
     if (const auto* watch = in.find("watch")) {

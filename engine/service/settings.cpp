@@ -698,6 +698,23 @@ SettingsResult load_settings(const std::string& path) {
         else
             out.errors.push_back("fingerprint.rules: " + rules.error().text);
     }
+    // A service whose code is known is in the inventory, and llm_patch finds it there.
+    for (const auto& repository : settings.repositories) {
+        if (repository.autonomy == FixAutonomy::off) continue;
+        for (const auto& name : repository.services) {
+            const auto has = [&](const ServiceSettings& s) { return s.name == name; };
+            if (std::none_of(settings.services.begin(), settings.services.end(), has)) {
+                ServiceSettings added;
+                added.name = name;
+                added.facts["name"] = name;
+                added.facts["probes"] = json::array{};
+                settings.services.push_back(std::move(added));
+            }
+            for (auto& service : settings.services) {
+                if (service.name == name) service.facts["code"] = json::object{{"repository", repository.name}};
+            }
+        }
+    }
     std::set<std::string> names;
     for (auto& service : settings.services) {
         names.insert(service.name);

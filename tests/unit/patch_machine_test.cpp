@@ -17,7 +17,7 @@ constexpr Time start{1'790'000'000'000'000};
 
 PatchPlan plan(bool forge = false, bool deploy = true) {
     PatchPlan p;
-    p.forge = forge;
+    p.land = forge ? PatchPlan::Land::request : PatchPlan::Land::merge;
     p.deploy = deploy;
     p.horizons = {30s, 60s, 10min, 5s};
     return p;
@@ -63,15 +63,18 @@ TEST(PatchMachine, GoesFromRedToGreenToPeopleToTheBranch) {
     EXPECT_TRUE(bool_at(object_at(m.evidence(), "counter"), "ok"));
 }
 
-TEST(PatchMachine, WithAForgePeopleMergeUnlessItActsByItself) {
+TEST(PatchMachine, LandsAsABranchARequestOrAMerge) {
     Time now = start;
     auto m = at_review(plan(true), now);
     EXPECT_EQ(walk(m, plan(true), {Kind::approved, Kind::done, Kind::done, Kind::waiting, Kind::merged}, now), "review commit push request request");
     EXPECT_EQ(m.step(), deploy);
-    auto by_itself = plan(true);
-    by_itself.self_merge = true;
-    auto n = at_review(by_itself, now);
-    EXPECT_EQ(walk(n, by_itself, {Kind::approved, Kind::done, Kind::done, Kind::done}, now), "review commit push merge");
+    auto n = at_review(plan(false), now);
+    EXPECT_EQ(walk(n, plan(false), {Kind::approved, Kind::done, Kind::done, Kind::done}, now), "review commit push merge");
+    auto branch = plan();
+    branch.land = PatchPlan::Land::branch;
+    auto b = at_review(branch, now);
+    EXPECT_EQ(walk(b, branch, {Kind::approved, Kind::done, Kind::done}, now), "review commit push");
+    EXPECT_EQ(b.outcome(), PatchOutcome::proposed);
 }
 
 TEST(PatchMachine, EachRefusalEndsItBeforeAnythingLeaves) {
@@ -241,7 +244,7 @@ TEST(PatchMachine, KeepsItsPromisesUnderAnySchedule) {
         std::mt19937 random{seed};
         const auto pick = [&](unsigned n) { return static_cast<unsigned>(random() % n); };
         PatchPlan p = plan(pick(2) != 0, pick(4) != 0);
-        p.self_merge = pick(3) == 0;
+        if (pick(6) == 0) p.land = PatchPlan::Land::branch;
         p.deploy_idempotent = pick(2) != 0;
         PatchMachine m;
         Time now = start;
