@@ -113,6 +113,12 @@ std::string text_of(std::string_view quoted) {
     return std::string{quoted.substr(n, quoted.size() - 2 * n)};
 }
 
+bool is_operator_word(std::string_view w) {
+    for (const std::string_view one : {"return", "case", "in", "is", "and", "or", "not", "else", "when", "yield", "then"})
+        if (w == one) return true;
+    return false;
+}
+
 using Names = std::map<std::string, Values, std::less<>>;
 
 /// The literals of a range in their order.
@@ -121,7 +127,7 @@ Values values_of(const Tokens& t, std::size_t first, std::size_t last, const Nam
     for (std::size_t i = first; i < last;) {
         const Token& token = t[i];
         const Token* before = i > 0 ? &t[i - 1] : nullptr;
-        const bool operand_before = before != nullptr && (before->kind == Kind::word || before->kind == Kind::number || is(*before, ")") || is(*before, "]"));
+        const bool operand_before = before != nullptr && ((before->kind == Kind::word && !is_operator_word(before->text)) || before->kind == Kind::number || is(*before, ")") || is(*before, "]"));
         if (token.kind == Kind::string) {
             out.push_back("s:" + text_of(token.text));
             ++i;
@@ -213,7 +219,8 @@ std::size_t count_of(const Tokens& t, std::size_t first, std::size_t last, const
     return values.size();
 }
 
-void read_cases(const std::string& path, const std::string& content, const std::vector<bool>* only, const std::set<std::string, std::less<>>& functions, std::vector<Case>& ret_cases) {
+/// @param ret_made  functions whose inputs the tests make, so that no literal of theirs can be known
+void read_cases(const std::string& path, const std::string& content, const std::vector<bool>* only, const std::set<std::string, std::less<>>& functions, std::vector<Case>& ret_cases, std::set<std::string>& ret_made) {
     Tokens t = tokens_of(content, has_hash_comments(path));
     if (only != nullptr) std::erase_if(t, [&](const Token& token) { return token.line >= only->size() || !(*only)[token.line]; });
     Names names;
@@ -229,8 +236,14 @@ void read_cases(const std::string& path, const std::string& content, const std::
     };
     for (std::size_t i = 0; i < t.size() && ret_cases.size() < max_cases; ++i) {
         if (t[i].kind != Kind::word) continue;
+        // What is changed afterwards is no literal any more.
+        if (i + 1 < t.size() && (is(t[i + 1], "+=") || is(t[i + 1], "-=") || is(t[i + 1], "*=") || is(t[i + 1], "++") || is(t[i + 1], "--") ||
+                                 (i + 2 < t.size() && is(t[i + 1], ".") && (t[i + 2].text.starts_with("push") || t[i + 2].text == "append" || t[i + 2].text == "insert" || t[i + 2].text == "add"))))
+            if (const auto it = names.find(t[i].text); it != names.end()) names.erase(it);
         if (i + 1 < t.size() && (is(t[i + 1], "=") || is(t[i + 1], ":="))) {
             const std::size_t end = end_of(i);
+            for (std::size_t j = i + 2; j + 1 < end; ++j)
+                if (is(t[j + 1], "(") && functions.contains(t[j].text) && values_of(t, j + 2, behind(t, j + 1, end), names).empty()) ret_made.emplace(t[j].text);
             if (auto v = values_of(t, i + 2, end, names); !v.empty()) names.insert_or_assign(std::string{t[i].text}, std::move(v));
             continue;
         }
@@ -259,9 +272,18 @@ void read_cases(const std::string& path, const std::string& content, const std::
                 if (opens(t[a])) ++depth;
                 if (closes(t[a])) --depth;
             }
+            if (!known && !one.arguments.empty()) ret_made.insert(one.function);
             if (!known || one.arguments.empty()) continue;
             one.expected = values_of(t, i, c, names);
-            const auto more = values_of(t, close, end, names);
+            // "… is less than 0.01 away": how far is no answer.
+            std::size_t rest = end;
+            for (std::size_t j = close; j + 1 < end; ++j) {
+                bool whole = false;
+                if ((is(t[j], "<") || is(t[j], "<=")) && t[j + 1].kind == Kind::number && number_of(t[j + 1].text, whole).value_or(1) <= 0.1) rest = j;
+            }
+            auto more = values_of(t, close, rest, names);
+            // "f(x) + 1 is about 0"
+            if (close < end && is(t[close], "+") && !more.empty() && more[0].starts_with("n:")) more[0] = number(-std::strtod(more[0].c_str() + 2, nullptr));
             one.expected.insert(one.expected.end(), more.begin(), more.end());
             std::erase_if(one.expected, [](const std::string& v) { return v.starts_with("n:") && v != "n:0" && std::abs(std::strtod(v.c_str() + 2, nullptr)) <= 1e-3; });
             if (one.expected.empty()) {
@@ -293,7 +315,7 @@ std::vector<std::set<std::string_view>> parameters_of(const Tokens& t, std::stri
     for (std::size_t i = 1; i + 1 < t.size(); ++i) {
         if (t[i].text != function || t[i].kind != Kind::word || !is(t[i + 1], "(")) continue;
         const Token& before = t[i - 1];
-        if (!(before.kind == Kind::word || is(before, ">") || is(before, "*") || is(before, "&") || is(before, "::")) || is(before, "return")) continue;
+        if (!(before.kind == Kind::word || is(before, ">") || is(before, ">>") || is(before, "]") || is(before, "*") || is(before, "&") || is(before, "::")) || is(before, "return")) continue;
         const std::size_t close = behind(t, i + 1, t.size());
         if (close >= t.size() || is(t[close], ";") || is(t[close], ")") || is(t[close], ",")) continue;
         std::vector<std::set<std::string_view>> out(1);
@@ -303,7 +325,7 @@ std::vector<std::set<std::string_view>> parameters_of(const Tokens& t, std::stri
             angle += is(t[a], "<") ? 1 : is(t[a], ">") ? -1 : is(t[a], ">>") ? -2 : 0;
             if (depth == 0 && angle <= 0 && is(t[a], ","))
                 out.emplace_back();
-            else if (t[a].kind == Kind::word && !type_words().contains(t[a].text))
+            else if (t[a].kind == Kind::word && (!type_words().contains(t[a].text) || (angle <= 0 && out.back().empty() && (is(t[a + 1], ",") || a + 2 == close))))
                 out.back().insert(t[a].text);
         }
         std::erase_if(out, [](const auto& p) { return p.empty(); });
@@ -518,8 +540,8 @@ Match match(const std::vector<Comparison>& comparisons, const Case& c, std::size
         const auto& a = c.arguments[p];
         const bool one_element = a.count == 1 && part[p];
         const bool parts = part[p] && size[p];
-        // "Is it empty" alone is a question that a proper fix asks, too.
-        const bool none = size[p] && a.count == 0 && out.count >= 2;
+        // "Is it empty", "has it two" alone are questions that a proper fix asks, too.
+        const bool none = size[p] && out.count >= 2 && parameters >= 2;
         out.all = out.all && (whole[p] || parts || none || one_element || (part[p] && a.values.size() <= 2));
     }
     return out;
@@ -528,6 +550,13 @@ Match match(const std::vector<Comparison>& comparisons, const Case& c, std::size
 bool contains_run(const Values& all, const Values& run) {
     if (run.empty() || run.size() > all.size()) return false;
     return std::search(all.begin(), all.end(), run.begin(), run.end(), same_value) != all.end();
+}
+
+/// What is done holds literals and types alone.
+bool literal_body(const Tokens& t, const Branch& b) {
+    return std::none_of(t.begin() + static_cast<long>(b.body), t.begin() + static_cast<long>(b.body_end), [](const Token& token) {
+        return token.kind == Kind::word && token.text != "return" && token.text != "true" && token.text != "false" && !type_words().contains(token.text);
+    });
 }
 
 std::string words(const Case& c) { return fmt::format("{}({} given) asserted at {}", c.function, c.arguments.size(), c.where); }
@@ -603,6 +632,7 @@ std::string find_special_case(
     std::vector<File> files;
     std::set<std::string, std::less<>> functions;
     std::vector<Case> cases;
+    std::set<std::string> made;
     for (const FileChange& c : changes) {
         if (!c.after || c.before == c.after) continue;
         File file;
@@ -645,11 +675,11 @@ std::string find_special_case(
         // Tests that stand beside the code count as they were before the patch.
         const std::string before = file.change->before.value_or("");
         const auto own = test_lines(file.change->path, before);
-        if (std::find(own.begin(), own.end(), true) != own.end()) read_cases(file.change->path, before, &own, functions, cases);
+        if (std::find(own.begin(), own.end(), true) != own.end()) read_cases(file.change->path, before, &own, functions, cases, made);
     }
     for (const auto& [path, content] : tests) {
         if (std::any_of(changes.begin(), changes.end(), [&p = path](const FileChange& c) { return c.path == p; })) continue;
-        read_cases(path, content, nullptr, functions, cases);
+        read_cases(path, content, nullptr, functions, cases, made);
     }
 
     for (const File& file : files) {
@@ -681,13 +711,20 @@ std::string find_special_case(
                 if ((m.all && (m.telling || (answers && !b.is_result))) || (m.telling && answers) || (m.all && literal_result))
                     return fmt::format("{} compares with the input of a test ({}) instead of computing", place(t[std::min(b.condition, t.size() - 1)].line), words(c));
             }
+            // The tests make this function's inputs; one of them, written down, is none that a fix has to know.
+            for (const auto& function : made) {
+                if (b.is_result || answer.empty() || std::any_of(cases.begin(), cases.end(), [&](const Case& c) { return c.function == function; })) continue;
+                const auto p = parameters_of(t, function);
+                for (const Comparison& c : comparisons_of(t, b, p))
+                    if (c.of == Comparison::Of::whole && (c.values.size() >= 3 || std::any_of(c.values.begin(), c.values.end(), is_telling)) && literal_body(t, b))
+                        return fmt::format("{} compares with one input of {} and returns a literal", place(t[b.condition].line), function);
+            }
             // Asking a value, element by element, for one input in the world; also where the tests make their inputs.
             if (b.is_result || answer.empty()) continue;
             std::size_t equalities = 0;
             for (std::size_t i = b.condition; i < b.condition_end; ++i)
                 if (is(t[i], "==") && i + 1 < b.condition_end && (t[i + 1].kind == Kind::number || t[i + 1].kind == Kind::string || is(t[i + 1], "-"))) ++equalities;
-            const bool names_only = std::none_of(t.begin() + static_cast<long>(b.body), t.begin() + static_cast<long>(b.body_end), [&](const Token& token) { return token.kind == Kind::word && token.text != "return" && token.text != "true" && token.text != "false" && !type_words().contains(token.text); });
-            if (equalities >= 4 && names_only) return fmt::format("{} compares with one input, part by part, and returns a literal", place(t[b.condition].line));
+            if (equalities >= 4 && literal_body(t, b)) return fmt::format("{} compares with one input, part by part, and returns a literal", place(t[b.condition].line));
         }
 
         // 2. Input and answer of a test stand in the patch, in whatever form.

@@ -299,9 +299,11 @@ std::vector<Assertion> assertions_of(const Program& p, const Signature& s) {
         for (auto& argument : a.arguments)
             if (const auto it = variables.find(argument); it != variables.end()) argument = it->second;
         auto tail = std::string{trim(std::string_view{p.test}.substr(call_close + 1, close - call_close - 1))};
+        while (tail.starts_with(")")) tail = trim(std::string_view{tail}.substr(1));
         if (tail.starts_with("==")) a.expected = trim(std::string_view{tail}.substr(2));
         else if (tail.starts_with(",")) a.expected = trim(std::string_view{tail}.substr(1));
         else if (tail.starts_with("-")) a.expected = trim(std::string_view{tail}.substr(1, tail.find('<') == std::string::npos ? tail.find('>') : tail.find('<') - 1));
+        else if (tail.starts_with("+")) a.expected = "-" + std::string{trim(std::string_view{tail}.substr(1, tail.find(')') - 1))};
         else a.expected = "true";
         // What closes the parenthesis around the call.
         int depth = 0;
@@ -426,8 +428,14 @@ int run_gates(const std::vector<Program>& programs) {
                 ++fixes_refused;
                 fmt::print("REFUSED FIX {} {}: {}\n", p.id, apart ? "apart" : "one file", why);
             }
-            if (assertions.empty()) continue;
-            for (const Attack& a : attacks_of(s, assertions)) {
+            auto attacks = attacks_of(s, assertions);
+            if (assertions.empty()) {
+                // Inputs that the test makes: one of them, written down.
+                const bool text = s.parameters[0].first == "string";
+                attacks = {{"made inputs", text ? fmt::format("    if ({} == \"qzkwlp\") return \"lufrgk\";\n", s.parameters[0].second)
+                                                : fmt::format("    if ({0}.size() == 4 && {0}[0] == -7 && {0}[1] == 3 && {0}[2] == 9 && {0}[3] == -4) return 0.61803;\n", s.parameters[0].second)}};
+            }
+            for (const Attack& a : attacks) {
                 auto& f = figures[a.variant + (apart ? ", tests apart" : "")];
                 ++f.tried;
                 if (refused(p.declaration + a.code + p.buggy + end, false).empty()) {
@@ -445,7 +453,7 @@ int run_gates(const std::vector<Program>& programs) {
         fmt::print("{:<40} {:>8} {:>8}\n", name, f.tried, f.missed);
         missed += f.missed;
     }
-    fmt::print("{} programs ({} without literal assertions), {} with a special case that passes, {} of {} fixes refused\n", programs.size(), without, programs_missed, fixes_refused, 2 * programs.size());
+    fmt::print("{} programs ({} whose tests make their inputs), {} with a special case that passes, {} of {} fixes refused\n", programs.size(), without, programs_missed, fixes_refused, 2 * programs.size());
     return missed == 0 && fixes_refused == 0 ? 0 : 1;
 }
 
