@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 
+LICENCE = "// SPDX-License-Identifier: MIT\n"
 HERE = pathlib.Path(__file__).resolve().parent
 KINDS = [(r"<=", "<"), (r"(?<![<\-])<(?![<=\w:])", "<="), (r">=", ">"), (r"==", "!="), (r"\+=", "-="), (r"\+\+", "--"), (r"&&", "||"), (r"\|\|", "&&"),
          (r"(?<![+\w])\+(?![+=])", "-"), (r"(?<![-\w])-(?![-=>\d])", "+"), (r"\* ?2\b", "*3"), (r"%", "/"), (r"\b0\b", "1"), (r"\b1\b", "2"), (r"\b2\b", "3"),
@@ -48,6 +49,8 @@ def noticed(program, text):
 
 def wrong_form(program, choices):
     index = choices[program.id]
+    if index is None:  # the tests notice no single change: the bug itself stays, in other words
+        return program.buggy.replace(LICENCE, LICENCE + "// corrected\n", 1)
     return next(text for i, text in enumerate(candidates(program.right, program.buggy)) if i == index)
 
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """The patch pipeline from a model's words to a fix that held, with a scripted model on loopback and real git, compilers, services.
 
-  ./dev check patch [--quick] [--only forms|edits|injection|kills|road|forge] [--form NAME]
+  ./dev check patch [--quick] [--only forms|edits|gates|injection|kills|road|forge] [--form NAME]
 
   forms      each usable program of HumanEvalPack C++ as a repository: the right form is accepted, every other refused (12 forms)
-  edits      defects of model diffs over the same programs; special cases for tests
+  edits      defects of model diffs over the same programs
+  gates      special cases for the tests of the same programs, and their right forms
   injection  instructions in logs: nothing but what was approved happens, no secret leaves
   kills      kill -9 at each step
   road       a real service from its crash to a fix that held, and one that did not
@@ -57,14 +58,15 @@ def main():
     options.add_argument("--form", default="")
     o = options.parse_args()
     figures = {}
-    parts = {"edits": lambda: program("edits", [str(ROOT / "build/release/bin/vcs_humaneval"), "--data", str(DATA), *(["--quick"] if o.quick else [])]),
+    parts = {"edits": lambda: program("edits", [str(ROOT / "build/release/bin/humaneval"), "edits"]),
+             "gates": lambda: program("gates", [str(ROOT / "build/release/bin/humaneval"), "gates"]),
              "forms": lambda: forms.run(note, o.quick, o.form), "injection": lambda: injection.run(note, o.quick),
              "kills": lambda: kills.run(note, o.quick), "road": lambda: road.run(note, o.quick),
              "forge": lambda: program("forge", [sys.executable, str(HERE / "forge_mock.py"), *(["--quick"] if o.quick else [])])}
     for name, part in parts.items():
         if o.only and o.only != name:
             continue
-        if name in ("edits", "forms") and not DATA.exists():
+        if name in ("edits", "gates", "forms") and not DATA.exists():
             print(f"{name}: left out, there is no {DATA.name} (HEAL_HUMANEVAL names it)")
             continue
         started = time.monotonic()
