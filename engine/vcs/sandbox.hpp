@@ -51,8 +51,11 @@ public:
     virtual const char* confinement() const = 0;
 };
 
-/// Looks once for what this machine can do. @param weakest  errc::unavailable when only less than this is to be had
-result<std::unique_ptr<Sandbox>> create_sandbox(const std::string& weakest = "rlimits");
+/// Tries, once, what this machine can do. With "rlimits" the network stays reachable and files readable: only for people who
+/// know what they run.
+/// @param weakest    errc::unavailable when only less than this is to be had
+/// @param strongest  for tests: does not look for more than this
+result<std::unique_ptr<Sandbox>> create_sandbox(const std::string& weakest = "rlimits", const std::string& strongest = "bubblewrap");
 
 /// The same bounds without any confinement: for the operator's own commands (deployments). confinement(): "none".
 std::unique_ptr<Sandbox> create_unconfined();
