@@ -358,4 +358,49 @@ result<std::unique_ptr<Sandbox>> create_sandbox(const std::string& weakest, cons
     return fail(errc::unavailable, fmt::format("this machine can do no sandbox of at least '{}'; install bubblewrap and allow user namespaces", weakest));
 }
 
+namespace {
+
+class Unconfined final : public Sandbox {
+public:
+    result<CommandResult> run(
+        const std::vector<std::string>& argv,
+        const std::string& folder,
+        const std::map<std::string, std::string>& env,
+        const SandboxLimits& limits,
+        const std::atomic<bool>& cancel
+    ) override {
+        if (argv.empty()) return fail(errc::invalid_input, "a command needs a program");
+        Program program;
+        program.argv = argv;
+        const char* path = std::getenv("PATH");
+        program.argv[0] = find_program(argv[0], path != nullptr ? path : usual_path, folder);
+        if (program.argv[0].empty()) return fail(errc::not_found, fmt::format("there is no program '{}'", argv[0]));
+        for (char** variable = environ; *variable != nullptr; ++variable) {
+            const std::string_view given{*variable};
+            if (!env.contains(std::string{given.substr(0, given.find('='))})) program.env.emplace_back(given);
+        }
+        for (const auto& [name, value] : env) program.env.push_back(name + "=" + value);
+        program.folder = folder;
+        program.timeout = limits.timeout;
+        program.one_output = true;
+        program.first_bytes = program.last_bytes = limits.output_bytes / 2;
+        auto end = run_program(program, cancel);
+        if (!end) return end.error();
+        if (end->cancelled) return fail(errc::cancelled, "the command was given up");
+        CommandResult out;
+        out.exit_code = end->exit_code;
+        out.signal = end->signal;
+        out.timed_out = end->timed_out;
+        out.output_cut = end->cut;
+        out.output = std::move(end->out);
+        out.took = end->took;
+        return out;
+    }
+    const char* confinement() const override { return "none"; }
+};
+
+}  // namespace
+
+std::unique_ptr<Sandbox> create_unconfined() { return std::make_unique<Unconfined>(); }
+
 }  // namespace heal::vcs
