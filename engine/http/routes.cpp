@@ -3,6 +3,7 @@
 #include "http/approval_routes.hpp"
 #include "http/brain_routes.hpp"
 #include "http/patch_routes.hpp"
+#include "http/fix_routes.hpp"
 #include "service/fingerprints.hpp"
 #include "store/cluster_store.hpp"
 #include "store/healing_store.hpp"
@@ -446,6 +447,7 @@ std::vector<Route> with_brain(std::vector<Route> table) {
     for (const auto& route : brain_routes()) table.push_back(route);
     for (const auto& route : approval_routes()) table.push_back(route);
     for (const auto& route : patch_routes()) table.push_back(route);
+    for (const auto& route : fix_routes()) table.push_back(route);
     return table;
 }
 

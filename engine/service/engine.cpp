@@ -6,17 +6,19 @@
 #include "ingest/decoder.hpp"
 #include "ingest/gzip.hpp"
 #include "ingest/tail.hpp"
+#include "net/http_client.hpp"
 #include "runner/plugins.hpp"
+#include "service/analyst.hpp"
 #include "service/approvals.hpp"
 #include "service/brain.hpp"
 #include "service/cluster.hpp"
-#include "net/http_client.hpp"
-#include "service/analyst.hpp"
+#include "service/code_reader.hpp"
 #include "service/config_keeper.hpp"
 #include "service/fixer.hpp"
 #include "service/healer.hpp"
 #include "service/hearing.hpp"
 #include "service/ingest_journal.hpp"
+#include "service/repository_desk.hpp"
 #include "service/store_jobs.hpp"
 #include "service/trigger_watch.hpp"
 #include "service/trust.hpp"
@@ -107,8 +109,10 @@ public:
         shared_->trust = trust_.get();
         approvals_->set_binder("heal", [this](const Approval& a) { return healer_->binding(a); });
         http_ = net::create_http_client();
-        analyst_ = create_analyst(*shared_, s.state_dir, *http_);
-        fixer_ = create_fixer(*shared_, *analyst_, files_, *http_, s.state_dir);
+        desk_ = std::make_unique<RepositoryDesk>(s.state_dir + "/repositories");
+        analyst_ = create_analyst(*shared_, create_code_reader(*desk_), *http_);
+        fixer_ = create_fixer(*shared_, *analyst_, *desk_, *http_, s.state_dir + "/patches");
+        analyst_->before_models([this](std::string bug) { return fixer_->try_patterns(std::move(bug)); });
         approvals_->set_binder("patch", [this](const Approval& a) { return fixer_->binding(a); });
         approvals_->on_change("patch", [this](const Approval& a) { fixer_->approval_changed(a); });
         analyst_->on_suggested([this](const std::string& bug) { try_suggestions(bug); });
@@ -118,6 +122,7 @@ public:
         approvals_->on_change("heal", [this](const Approval& a) { healer_->approval_changed(a); });
         triggers_ = std::make_unique<TriggerWatch>(*shared_, *healer_);
         hearing_ = std::make_unique<Hearing>(*shared_, *healer_, *triggers_);
+        hearing_->on_bug_opened([this](const std::string& bug, Severity severity) { analyst_->opened(bug, severity); });
 
         std::vector<sql::OffsetRow> offsets;
         std::optional<std::string> pause;
@@ -186,6 +191,9 @@ public:
         jobs_ = std::make_unique<StoreJobs>(
             io_, *store_, clock_, [this] { return settings_; }, s.node
         );
+        jobs_->add("ai_fix_check", "Bugs without analysis are analysed", Schedule::every(30min), [this] {
+            return analyst_->look_for_work();
+        });
         asio::co_spawn(io_, jobs_->run(), [](const std::exception_ptr& error) {
             if (error) log::error("the jobs ended by a defect");
         });
@@ -215,6 +223,7 @@ public:
             const auto end = [&tail] { tail->stop(); };
             co_await offload(ender, end);
         }
+        if (desk_) desk_->stop();
         if (fixer_) co_await fixer_->stop();
         if (analyst_) co_await analyst_->stop();
         if (healer_) co_await healer_->stop(grace);
@@ -692,6 +701,7 @@ public:
     }
 
     Brain* brain() override { return brain_.get(); }
+    Analyst* analyst() override { return analyst_.get(); }
     Approvals* approvals() override { return approvals_.get(); }
     Trust* trust() override { return trust_.get(); }
     Fixer* fixer() override { return fixer_.get(); }
@@ -986,9 +996,10 @@ private:
     std::unique_ptr<Approvals> approvals_;
     std::unique_ptr<Trust> trust_;
     std::unique_ptr<TriggerWatch> triggers_;
-    std::unique_ptr<Hearing> hearing_;
     std::unique_ptr<net::HttpClient> http_;
+    std::unique_ptr<RepositoryDesk> desk_;
     std::unique_ptr<Analyst> analyst_;
+    std::unique_ptr<Hearing> hearing_;
     std::unique_ptr<Fixer> fixer_;
     std::string address_ = "127.0.0.1:7480";
     std::unique_ptr<IngestJournal> journal_;

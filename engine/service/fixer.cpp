@@ -10,6 +10,7 @@
 #include "service/cluster.hpp"
 #include "service/healer.hpp"
 #include "service/patch_work.hpp"
+#include "service/repository_desk.hpp"
 #include "store/bug_store.hpp"
 #include "store/fix_store.hpp"
 #include "store/healing_store.hpp"
@@ -85,17 +86,16 @@ using RunPtr = std::shared_ptr<Run>;
 
 class FixerImpl final : public Fixer {
 public:
-    FixerImpl(Shared& shared, Analyst& analyst, Files& files, net::HttpClient& http, std::string state_dir)
+    FixerImpl(Shared& shared, Analyst& analyst, RepositoryDesk& desk, net::HttpClient& http, std::string folder)
         : s_(shared),
           analyst_(analyst),
-          files_(files),
+          desk_(desk),
           http_(http),
-          folder_(state_dir + "/patches"),
-          desk_(state_dir + "/repositories", cancel_),
+          folder_(std::move(folder)),
           pool_(std::max(1U, shared.settings->patches_at_once) + 1) {}
 
     ~FixerImpl() override {
-        cancel_.store(true);
+        for (auto& [id, run] : runs_) run->give_up.store(true);
         pool_.join();
     }
 
@@ -139,15 +139,27 @@ public:
         const auto* settings = repository_of(*s_.settings, std::string{string_at(*about, "service_name")});
         if (!settings || settings->autonomy < FixAutonomy::trial) co_return false;
         auto found = std::make_shared<std::vector<sql::StoredPattern>>();
-        Store::Job job = [found,
+        auto under_way = std::make_shared<bool>(false);
+        Store::Job job = [found, under_way,
+                          id = std::string{string_at(*about, "id")},
                           fingerprint = std::string{string_at(*about, "fingerprint")},
                           type = std::string{string_at(*about, "error_type")}](Database& db) -> result<void> {
             auto patterns = sql::load_patterns_for(db, fingerprint, type, "");
             if (!patterns) return patterns.error();
+            auto runs = sql::load_patch_runs(db, id);
+            if (!runs) return runs.error();
+            *under_way = false;
+            for (const auto& run : *runs) {
+                const auto pattern = string_at(run.data, "pattern");
+                if (pattern.empty()) continue;
+                *under_way = *under_way || !run.ended_at;
+                std::erase_if(*patterns, [&](const sql::StoredPattern& p) { return p.id == pattern; });
+            }
             *found = std::move(*patterns);
             return {};
         };
         HEAL_CO_TRY(co_await s_.store.write(std::move(job)));
+        if (*under_way) co_return true;
         if (found->empty()) co_return false;
         struct Fit {
             sql::StoredPattern pattern;
@@ -368,7 +380,6 @@ public:
 
     asio::awaitable<void> stop() override {
         stopping_ = true;
-        cancel_.store(true);
         for (auto& [id, run] : runs_) {
             run->give_up.store(true);
             run->wake.cancel();
@@ -689,7 +700,9 @@ private:
             (void)faults::pass("patch.result");
             publish(*run);
             wake_siblings(*run);
-            if (run->machine.ended()) learn(*run);
+            if (!run->machine.ended()) continue;
+            learn(*run);
+            if (!run->pattern.empty() && run->outcome() != PatchOutcome::held && run->outcome() != PatchOutcome::proposed) ask_models(*run);
         }
     }
 
@@ -725,7 +738,7 @@ private:
             sandbox = std::move(*made);
         }
         if (!plain_) plain_ = vcs::create_unconfined();
-        return std::make_shared<PatchTools>(PatchTools{desk_, *sandbox, *plain_, http_, files_, folder_, run.give_up});
+        return std::make_shared<PatchTools>(PatchTools{desk_, *sandbox, *plain_, http_, folder_, run.give_up});
     }
 
     asio::awaitable<PatchResult> mend(RunPtr run, PatchResult what, RepositorySettings settings) {
@@ -1037,6 +1050,23 @@ private:
 
     // --- patterns
 
+    /// What fixed its kind before did not do here: now the models are asked.
+    void ask_models(const Run& run) {
+        AnalysisRequest request;
+        request.bug = run.row.bug;
+        request.actor = "heald";
+        asio::co_spawn(
+            s_.io,
+            analyst_.analyze(std::move(request)),
+            [code = run.facts.bug_code](const std::exception_ptr& error, const result<json::object>& outcome) {
+                if (error)
+                    log::error("the analysis of {} ended by a defect", code);
+                else if (!outcome)
+                    log::warn("{} was not analysed: {}", code, outcome.error().text);
+            }
+        );
+    }
+
     /// A fix that held teaches its pattern; later bugs of its kind try it before any model is asked.
     void learn(Run& run) {
         if (run.outcome() != PatchOutcome::held || !run.pattern.empty()) return;
@@ -1138,11 +1168,9 @@ private:
 
     Shared& s_;
     Analyst& analyst_;
-    Files& files_;
+    RepositoryDesk& desk_;
     net::HttpClient& http_;
     std::string folder_;
-    std::atomic<bool> cancel_{false};
-    RepositoryDesk desk_;
     std::map<std::string, std::unique_ptr<vcs::Sandbox>> sandboxes_;
     std::unique_ptr<vcs::Sandbox> plain_;
     std::map<std::string, RunPtr> runs_;
@@ -1158,9 +1186,9 @@ private:
 }  // namespace
 
 std::unique_ptr<Fixer> create_fixer(
-    Shared& shared, Analyst& analyst, Files& files, net::HttpClient& http, std::string state_dir
+    Shared& shared, Analyst& analyst, RepositoryDesk& desk, net::HttpClient& http, std::string folder
 ) {
-    return std::make_unique<FixerImpl>(shared, analyst, files, http, std::move(state_dir));
+    return std::make_unique<FixerImpl>(shared, analyst, desk, http, std::move(folder));
 }
 
 }  // namespace heal

@@ -6,7 +6,6 @@
 #pragma once
 
 #include "base/error.hpp"
-#include "base/files.hpp"
 #include "base/json.hpp"
 #include "core/approval.hpp"
 
@@ -19,6 +18,7 @@
 namespace heal {
 
 class Analyst;
+class RepositoryDesk;
 struct Shared;
 namespace net {
 class HttpClient;
@@ -70,9 +70,10 @@ public:
     virtual boost::asio::awaitable<void> stop() = 0;
 };
 
-/// @param http  outlives it
+/// @param folder  of worktrees
+/// @param desk, http  outlive it
 std::unique_ptr<Fixer> create_fixer(
-    Shared& shared, Analyst& analyst, Files& files, net::HttpClient& http, std::string state_dir
+    Shared& shared, Analyst& analyst, RepositoryDesk& desk, net::HttpClient& http, std::string folder
 );
 
 }  // namespace heal

@@ -23,8 +23,6 @@ namespace {
 using Kind = PatchResult::Kind;
 using namespace std::chrono_literals;
 
-/// Of each git command; a clone of a large repository is the longest.
-constexpr auto git_deadline = 10min;
 /// Of the output of a command that is kept as evidence.
 constexpr std::size_t kept_output = 4096;
 
@@ -173,24 +171,6 @@ PatchFacts PatchFacts::load(const json::object& o) {
     f.unattended = bool_at(o, "unattended");
     f.keep_branch = bool_at(o, "keep_branch");
     return f;
-}
-
-RepositoryDesk::Place& RepositoryDesk::place_of(const std::string& name) {
-    const std::lock_guard lock{mutex_};
-    auto& place = places_[name];
-    if (!place) place = std::make_unique<Place>();
-    return *place;
-}
-
-result<vcs::Repository*> RepositoryDesk::open(Place& place, const RepositorySettings& s) {
-    if (!place.repository || place.url != s.url) {
-        place.repository.reset();
-        auto opened = vcs::open_repository({s.name, s.url, s.branch, s.token}, folder_, git_deadline, cancel_);
-        if (!opened) return opened.error();
-        place.repository = std::move(*opened);
-        place.url = s.url;
-    }
-    return place.repository.get();
 }
 
 template <class F>

@@ -3,17 +3,14 @@
 #pragma once
 
 #include "base/clock.hpp"
-#include "base/files.hpp"
 #include "core/patch_machine.hpp"
 #include "net/http_client.hpp"
 #include "service/repositories.hpp"
-#include "vcs/repository.hpp"
+#include "service/repository_desk.hpp"
 #include "vcs/sandbox.hpp"
 
 #include <atomic>
 #include <map>
-#include <memory>
-#include <mutex>
 #include <string>
 
 namespace heal {
@@ -40,42 +37,12 @@ struct PatchFacts {
     static PatchFacts load(const json::object& saved);
 };
 
-/// The mirrors of all repositories, one caller at a time for each. @thread any
-class RepositoryDesk {
-public:
-    RepositoryDesk(std::string folder, const std::atomic<bool>& cancel) : folder_(std::move(folder)), cancel_(cancel) {}
-    /// Opens it (clones at first) and calls `work` with it, alone.
-    template <class Work>
-    auto with(const RepositorySettings& settings, Work&& work) -> decltype(work(std::declval<vcs::Repository&>())) {
-        auto& place = place_of(settings.name);
-        const std::lock_guard alone{place.mutex};
-        auto opened = open(place, settings);
-        if (!opened) return opened.error();
-        return work(**opened);
-    }
-
-private:
-    struct Place {
-        std::mutex mutex;
-        std::string url;
-        std::unique_ptr<vcs::Repository> repository;
-    };
-    Place& place_of(const std::string& name);
-    result<vcs::Repository*> open(Place& place, const RepositorySettings& settings);
-
-    std::string folder_;
-    const std::atomic<bool>& cancel_;
-    std::mutex mutex_;
-    std::map<std::string, std::unique_ptr<Place>> places_;
-};
-
 /// What the work needs of the world.
 struct PatchTools {
     RepositoryDesk& repositories;
     vcs::Sandbox& sandbox;  ///< for builds and tests
     vcs::Sandbox& plain;    ///< for deployments: not confined, the operator's own commands
     net::HttpClient& http;
-    Files& files;
     std::string folder;  ///< of the worktrees
     const std::atomic<bool>& cancel;
 };

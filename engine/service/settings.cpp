@@ -4,6 +4,7 @@
 #include "base/id.hpp"
 #include "service/config_keeper.hpp"
 #include "service/mapping_parts.hpp"
+#include "service/read_ai.hpp"
 #include "store/database.hpp"
 
 #include <fmt/format.h>
@@ -433,6 +434,7 @@ void read_file(
           "trust",
           "control",
           "learning",
+          "ai",
           "autonomy"}) {
         top.once(key);
     }
@@ -566,6 +568,7 @@ void read_file(
             in.error("base_url", "must be an http:// or https:// URL, such as https://heald.example.com");
         while (settings.approvals.base_url.ends_with('/')) settings.approvals.base_url.pop_back();
     }
+    if (const auto* node = top.find("ai")) read_ai(*node, context, settings.ai);
     if (const auto* node = top.find("fingerprint")) {
         Mapping in{*node, "fingerprint", context};
         in.each("rules", [&](const YAML::Node& item, const std::string& at) {
