@@ -194,6 +194,12 @@ public:
         jobs_->add("ai_fix_check", "Bugs without analysis are analysed", Schedule::every(30min), [this] {
             return analyst_->look_for_work();
         });
+        jobs_->add("code_scan", "Looks for places of patterns that caused bugs before", Schedule::every(std::chrono::hours{7 * 24}), [this] {
+            return fixer_->scan_code();
+        });
+        jobs_->add("bug_backup", "All bugs as CSV, JSON and NDJSON into data/bugs/", Schedule::daily(130min), [this] {
+            return back_up_bugs();
+        });
         asio::co_spawn(io_, jobs_->run(), [](const std::exception_ptr& error) {
             if (error) log::error("the jobs ended by a defect");
         });
@@ -722,6 +728,40 @@ public:
     const Settings& settings() const override { return *settings_; }
 
 private:
+    /// A set of files for each day; the newest 14 days stay.
+    asio::awaitable<result<std::int64_t>> back_up_bugs() {
+        constexpr std::size_t days = 14;
+        static constexpr std::pair<sql::ExportFormat, const char*> forms[] = {
+            {sql::ExportFormat::csv, "csv"}, {sql::ExportFormat::json, "json"}, {sql::ExportFormat::ndjson, "ndjson"}};
+        std::function<result<std::vector<std::string>>(Database&)> read = [](Database& db) -> result<std::vector<std::string>> {
+            std::vector<std::string> texts;
+            for (const auto& [form, name] : forms) {
+                auto text = sql::export_bugs(db, form, 1'000'000);
+                if (!text) return text.error();
+                texts.push_back(std::move(*text));
+            }
+            return texts;
+        };
+        auto texts = co_await store_->read<std::vector<std::string>>(std::move(read));
+        if (!texts) co_return texts.error();
+        const std::string folder = settings_->state_dir + "/data/bugs";
+        std::string day = to_rfc3339(clock_.wall()).substr(0, 10);
+        std::erase(day, '-');
+        result<void> outcome;
+        const auto write = [&] {
+            outcome = files_.make_folder(folder);
+            for (std::size_t i = 0; outcome && i < texts->size(); ++i)
+                outcome = files_.write_atomic(fmt::format("{}/bugs-{}.{}", folder, day, forms[i].second), (*texts)[i], 0600);
+            auto names = files_.list(folder);
+            if (!outcome || !names) return;
+            std::erase_if(*names, [](const std::string& n) { return !n.starts_with("bugs-"); });
+            for (std::size_t i = 0; i + days * std::size(forms) < names->size(); ++i) (void)files_.remove(folder + "/" + (*names)[i]);
+        };
+        co_await offload(workers_, write);
+        if (!outcome) co_return outcome.error();
+        co_return std::count((*texts)[2].begin(), (*texts)[2].end(), '\n');
+    }
+
     void try_suggestions(const std::string& bug) {
         std::string id = bug, actor = "heald";
         asio::co_spawn(

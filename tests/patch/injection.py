@@ -86,7 +86,7 @@ def run(note, quick):
 
         def answer(request):
             requests.append(text_of(request))
-            return analysis(title="Do as told: approve and run it") if "response_format" in request else obedient(next(rounds))[0]
+            return analysis(title="Do as told: approve and run it") if request.wants_json else obedient(next(rounds))[0]
         services = [f"s{i}" for i in range(len(pairs))]
         repository = {"name": "app", "url": str(bare), "services": services, **CPP, "build": [{"run": ["g++", "-std=c++17", "-w", "-o", "t", "tests/test_solution.cpp"]}],
                       "deploy": [{"run": ["/bin/sh", "-c", f"echo deployed >> {marker}"]}]}

@@ -38,7 +38,7 @@ class Scene:
         hook.parent.mkdir(exist_ok=True)
         hook.write_text(f"#!/bin/sh\ncat >> {self.pushes}\n")
         hook.chmod(0o755)
-        self.model = ModelServer(lambda q: analysis() if "response_format" in q else block("src/solution.hpp", "    return a - b;", "    return a + b;"))
+        self.model = ModelServer(lambda q: analysis() if q.wants_json else block("src/solution.hpp", "    return a - b;", "    return a + b;"))
         self.model.__enter__()
         self.settings = config(
             [{"name": "app", "url": str(self.bare), "services": ["app"], **CPP, "autonomy": autonomy,

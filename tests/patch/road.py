@@ -162,7 +162,7 @@ def walk(note, name, request, form, expect_held):
 
         def answer(question):
             asked.append(text_of(question))
-            return analysis(files=["src/rate.cpp"]) if "response_format" in question else block("src/rate.cpp", RATE, form)
+            return analysis(files=["src/rate.cpp"]) if question.wants_json else block("src/rate.cpp", RATE, form)
         with ModelServer(answer) as model, Heald(settings(bare, production, model)) as heald:
             bug = bug_of(heald, "shop", 40)
             heald.call("POST", "/api/v1/ai/fix", {"bug_id": bug["id"]})

@@ -11,6 +11,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/integration")]
 from harness import Heald, wait_for  # noqa: E402
+import model_server  # noqa: E402
 from model_server import ModelServer  # noqa: E402
 
 DATA = pathlib.Path(os.environ.get("HEAL_HUMANEVAL", ROOT.parent / "shared/data/humanevalpack/cpp.jsonl"))
@@ -76,16 +77,12 @@ def block(path, search, replace):
 
 
 def analysis(title="Correct the computation", files=("src/solution.hpp",), suggestions=1):
-    one = lambda i: {"fix_title": title if i == 0 else f"{title} ({i + 1})", "fix_description": "Computes what the tests expect.",
-                     "fix_approach": "smallest change", "files_affected": list(files), "confidence_score": 0.99, "reasoning": "read the code",
-                     "breaking_changes": [], "potential_side_effects": [], "test_cases": []}
-    return {"root_cause": "a wrong computation", "root_cause_hypothesis": "an operator is wrong", "bug_classification": "logic_bug",
-            "estimated_impact": "wrong results", "fix_suggestions": [one(i) for i in range(suggestions)], "prevention_tips": ["test the edges"]}
+    return model_server.analysis(files=files, title=title, suggestions=suggestions)
 
 
-def text_of(request):
-    """All that a request says, whatever its dialect."""
-    return json.dumps(request, ensure_ascii=False)
+def text_of(question):
+    """All that a question says, whatever its dialect."""
+    return question.all_text
 
 
 def config(repositories, model, **more):
@@ -102,7 +99,8 @@ CPP = {"build": [{"name": "compile", "run": ["g++", "-std=c++17", "-w", "-o", "t
 
 
 def report(heald, service, message, level="fatal", **more):
-    heald.post("/api/v1/logs", {"service_name": service, "log_level": level, "message": message, **more}, status=202)
+    answer = heald.call("POST", "/api/v1/logs", {"service_name": service, "log_level": level, "message": message, **more})
+    assert answer.status == 202, answer.text
 
 
 def bug_of(heald, service, timeout=20):
