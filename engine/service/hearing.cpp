@@ -88,9 +88,8 @@ void Hearing::decide(const Batch& batch, bool again, bool fresh, std::vector<Dec
                 );
                 // Without a strategy an incident is worth a row, and an escalation, only when it is worth a
                 // bug.
-                const bool worth = heard.governed || heard.opens
-                                       ? heard.opens || came_back
-                                       : !candidates.empty() || !d.bug_rule.empty();
+                const bool worth = heard.governed || heard.opens ? heard.opens || came_back
+                                                                 : !candidates.empty() || !d.bug_rule.empty();
                 if (worth) {
                     incident.id = new_id(s_.clock);
                     incident.opened_at = s_.clock.wall();
@@ -213,6 +212,7 @@ void Hearing::store_in_cluster(std::shared_ptr<Batch> batch, Done done) {
         },
         [this, batch, around, accepted, ids, done = std::move(done)](result<void> outcome) {
             if (!outcome) return done(outcome.error());
+            tell_opened(*accepted);
             if (!accepted->duplicate) {
                 // Not lost while this node is no member: decided as soon as it is one again.
                 s_.cluster->when_member([this, batch, around, ids] {
@@ -276,18 +276,23 @@ void Hearing::store_batch(std::shared_ptr<Batch> batch, bool again, Done done) {
         [this, batch, decided, accepted](Database& db) {
             return store_rows(db, *batch, *decided, *accepted);
         },
-        [accepted, done = std::move(done)](result<void> outcome) {
-            if (!outcome)
-                done(outcome.error());
-            else
-                done(*accepted);
+        [this, accepted, done = std::move(done)](result<void> outcome) {
+            if (!outcome) return done(outcome.error());
+            tell_opened(*accepted);
+            done(*accepted);
         }
     );
+}
+
+void Hearing::tell_opened(const Accepted& accepted) const {
+    if (!bug_opened_) return;
+    for (const auto& [bug, severity] : accepted.opened) bug_opened_(bug, severity);
 }
 
 result<void> Hearing::store_rows(
     Database& db, const Batch& batch, const std::vector<Decided>& decided, Accepted& ret_accepted
 ) {
+    ret_accepted.opened.clear();  // a job of the store may run twice
     if (!batch.batch_key.empty()) {
         auto fresh = sql::claim_batch(db, batch.batch_key, batch.records, batch.received);
         if (!fresh) return fresh.error();
@@ -341,7 +346,10 @@ result<void> Hearing::store_rows(
             d.log_ids.back()
         );
         if (!bug) return bug.error();
-        if (*bug && (*bug)->opened) s_.metrics.add("heald_bugs_opened_total");
+        if (*bug && (*bug)->opened) {
+            s_.metrics.add("heald_bugs_opened_total");
+            ret_accepted.opened.emplace_back((*bug)->id, d.severity);
+        }
         if (!d.event.empty()) {
             const std::string bug_id = *bug ? (*bug)->id : std::string{};
             HEAL_TRY(sql::hear_for_event(db, d.event, delta.count, bug_id, batch.received));

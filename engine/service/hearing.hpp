@@ -20,6 +20,7 @@ public:
     /// What became of a batch: stored, or `duplicate` (its key was taken before; nothing was counted again).
     struct Accepted {
         bool duplicate = false;
+        std::vector<std::pair<std::string, Severity>> opened{};  ///< bugs
     };
     using Done = std::function<void(result<Accepted>)>;
 
@@ -33,6 +34,11 @@ public:
     /// before does not count again. `again`: the same batch was offered before and could not be stored; its
     /// lines are in the windows already. errc::overloaded, errc::unavailable.
     void accept(Batch batch, bool again, Done done);
+
+    /// Told of each bug that a batch opened, after its commit.
+    void on_bug_opened(std::function<void(const std::string& bug, Severity)> told) {
+        bug_opened_ = std::move(told);
+    }
 
     /// From now on batches go there while the shared store is away, and behind those that wait there.
     void set_journal(IngestJournal* journal) { journal_ = journal; }
@@ -72,6 +78,9 @@ private:
     Shared& s_;
     Healer& healer_;
     TriggerWatch& triggers_;
+    void tell_opened(const Accepted& accepted) const;
+
+    std::function<void(const std::string& bug, Severity)> bug_opened_;
     IngestJournal* journal_ = nullptr;
     Recent<SlidingCount> hours_{max_tracked};
     std::unordered_map<std::string, std::string> aliases_;

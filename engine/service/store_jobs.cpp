@@ -3,6 +3,7 @@
 #include "base/id.hpp"
 #include "base/log.hpp"
 
+#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
@@ -22,6 +23,7 @@ constexpr Duration job_lease = 1min;
 /// Between two pieces intents and ingest have the store.
 constexpr auto breath = 5ms;
 constexpr auto look_again = 15s;
+constexpr auto heartbeat = 15s;
 
 using Work = std::function<result<sql::Piece>(Database&)>;
 
@@ -85,6 +87,7 @@ std::string Schedule::text() const {
         return std::chrono::duration_cast<std::chrono::minutes>(d).count();
     };
     if (interval_ < day) return fmt::format("every {}m", minutes(interval_));
+    if (interval_ > day) return fmt::format("every {}d", minutes(interval_) / (24 * 60));
     return fmt::format("daily {:02}:{:02}", minutes(offset_) / 60, minutes(offset_) % 60);
 }
 
@@ -92,6 +95,7 @@ struct StoreJobs::Job {
     std::string name, description;
     Schedule schedule;
     std::function<std::vector<Work>(const Settings&, Time)> steps;
+    LongWork long_work{};  ///< instead of steps
 };
 
 StoreJobs::StoreJobs(
@@ -134,6 +138,10 @@ StoreJobs::StoreJobs(
 
 StoreJobs::~StoreJobs() = default;
 
+void StoreJobs::add(std::string name, std::string description, Schedule schedule, LongWork work) {
+    jobs_.push_back({std::move(name), std::move(description), schedule, {}, std::move(work)});
+}
+
 asio::awaitable<void> StoreJobs::run() {
     Time looked{0};
     bool declared = false;
@@ -168,6 +176,20 @@ asio::awaitable<void> StoreJobs::run() {
             const auto it = due_.find(job.name);
             if (stopping_ || it == due_.end() || it->second > clock_.wall()) continue;
             it->second = job.schedule.next(clock_.wall());
+            if (job.long_work) {
+                // The others must not wait for it.
+                asio::co_spawn(
+                    io_,
+                    execute(job, false),
+                    [name = job.name](const std::exception_ptr& error, const result<json::object>& outcome) {
+                        if (error)
+                            log::error("job {} ended by a defect", name);
+                        else if (!outcome && outcome.error().code != errc::conflict && outcome.error().code != errc::cancelled)
+                            log::warn("job {}: {}", name, outcome.error().text);
+                    }
+                );
+                continue;
+            }
             auto outcome = co_await execute(job, false);
             if (!outcome && outcome.error().code != errc::conflict && outcome.error().code != errc::cancelled)
                 log::warn("job {}: {}", job.name, outcome.error().text);
@@ -211,7 +233,11 @@ asio::awaitable<result<json::object>> StoreJobs::execute(const Job& job, bool at
     if (!*claimed) {
         co_return fail(errc::conflict, fmt::format("job '{}' runs already, or is not due", job.name));
     }
-    auto outcome = co_await work(job, run_id);
+    result<std::int64_t> outcome = fail(errc::internal, "it ended by a defect");
+    if (job.long_work)
+        outcome = co_await long_work(job, run_id);
+    else
+        outcome = co_await work(job, run_id);
     sql::JobEnd end;
     end.ok = outcome.has_value();
     if (outcome)
@@ -234,6 +260,43 @@ asio::awaitable<result<json::object>> StoreJobs::execute(const Job& job, bool at
         {"run", run_id},
         {"output", end.output},
         {"duration_us", (ended - started).count()}};
+}
+
+asio::awaitable<result<std::int64_t>> StoreJobs::long_work(const Job& job, std::string run_id) {
+    auto ended = std::make_shared<bool>(false);
+    asio::co_spawn(io_, keep_lease(job.name, run_id, ended), [](const std::exception_ptr&) {});
+    result<std::int64_t> outcome = fail(errc::internal, "it ended by a defect");
+    try {
+        outcome = co_await job.long_work();
+    } catch (const std::exception& e) {
+        log::error("job {} ended by a defect: {}", job.name, e.what());
+    }
+    *ended = true;
+    co_return outcome;
+}
+
+asio::awaitable<void> StoreJobs::keep_lease(
+    std::string name, std::string run_id, std::shared_ptr<bool> ended
+) {
+    asio::steady_timer wait{io_};
+    for (;;) {
+        // In small steps, so that nothing is left waiting when the work or heald ends.
+        for (auto waited = 0ms; waited < heartbeat; waited += 250ms) {
+            wait.expires_after(250ms);
+            boost::system::error_code ec;
+            co_await wait.async_wait(asio::redirect_error(asio::use_awaitable, ec));
+            if (ec || *ended || stopping_) co_return;
+        }
+        auto mine = std::make_shared<bool>(false);
+        Store::Job extend = [this, name, run_id, mine](Database& db) -> result<void> {
+            auto kept = sql::extend_job(db, name, run_id, clock_.wall() + job_lease);
+            if (!kept) return kept.error();
+            *mine = *kept;
+            return {};
+        };
+        auto outcome = co_await store_.write(std::move(extend));
+        if (outcome && !*mine && !*ended) log::warn("job {}: another node took it over", name);
+    }
 }
 
 asio::awaitable<result<std::int64_t>> StoreJobs::work(const Job& job, const std::string& run_id) {

@@ -1,6 +1,7 @@
 // The jobs that keep the store well: thinning of samples, retention, roll-ups. Each runs once in the whole
 // cluster, in pieces of a few milliseconds, and is written down in cron_job_status and cron_execution_log.
-// Deliberately no jobs of users.
+// Other services add jobs of their own (analysis, scans), whose work takes as long as it takes. Deliberately
+// no jobs of users.
 //
 // Threads: the event loop's.
 #pragma once
@@ -42,6 +43,12 @@ public:
     );
     ~StoreJobs();
 
+    /// What a job that waits on others does; the result goes into the log as "N rows".
+    using LongWork = std::function<boost::asio::awaitable<result<std::int64_t>>()>;
+    /// Before run(). It runs beside the others; its lease is kept while it does. A node that loses the lease
+    /// ends the work it does as it can, and what it did is not written down as this run's.
+    void add(std::string name, std::string description, Schedule schedule, LongWork work);
+
     /// Declares the jobs, then runs what is due until stop().
     boost::asio::awaitable<void> run();
     void stop();
@@ -53,6 +60,10 @@ private:
     struct Job;
     boost::asio::awaitable<result<json::object>> execute(const Job& job, bool at_once);
     boost::asio::awaitable<result<std::int64_t>> work(const Job& job, const std::string& run_id);
+    boost::asio::awaitable<result<std::int64_t>> long_work(const Job& job, std::string run_id);
+    boost::asio::awaitable<void> keep_lease(
+        std::string name, std::string run_id, std::shared_ptr<bool> ended
+    );
 
     boost::asio::io_context& io_;
     Store& store_;
