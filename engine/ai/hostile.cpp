@@ -131,7 +131,10 @@ std::string escaped(string_view text) {
     return out;
 }
 
-Fence::Fence() : mark_(random_hex(8)) {}
+Fence::Fence() : mark_(random_hex(8)) {
+    // Letters only: digits among letters look like a secret, and a row of them like the number of a card.
+    for (char& c : mark_) c = static_cast<char>(c >= 'a' ? c - 'a' + 'k' : c - '0' + 'a');
+}
 
 std::string Fence::open(string_view name) const { return fmt::format("<{} {}>\n", mark(), name); }
 std::string Fence::close() const { return fmt::format("</{}>\n", mark()); }

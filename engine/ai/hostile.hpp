@@ -18,10 +18,10 @@ std::string harmless(std::string_view text, std::size_t max_bytes);
 class Fence {
 public:
     Fence();
-    /// @param mark  for tests; 16 hex digits
+    /// @param mark  for tests; 16 of a … p
     explicit Fence(std::string mark) : mark_(std::move(mark)) {}
 
-    /// "DATA-" and 16 hex digits.
+    /// "DATA-" and 16 letters of a … p.
     std::string mark() const { return "DATA-" + mark_; }
     /// Lines of a log, each a JSON string on a line of its own; '<', '>' and '`' as \uXXXX, so that neither a
     /// tag nor a SEARCH block nor a code fence can begin in it.

@@ -505,13 +505,13 @@ std::string hash_of(const ModelRequest& request) {
         {"schema_name", request.schema_name},
         {"schema", request.schema}};
     std::string text = json::serialize(content);
-    // Fences are random: "DATA-" and 16 hex digits (hostile.hpp).
+    // Fences are random: "DATA-" and 16 letters (hostile.hpp).
     constexpr string_view mark = "DATA-";
     constexpr std::size_t digits = 16;
     for (auto at = text.find(mark); at != std::string::npos; at = text.find(mark, at + 1)) {
         const auto begin = at + mark.size();
         if (begin + digits <= text.size() &&
-            text.find_first_not_of("0123456789abcdef", begin) >= begin + digits)
+            text.find_first_not_of("abcdefghijklmnop", begin) >= begin + digits)
             text.replace(begin, digits, "*");
     }
     return sha256_hex(text);

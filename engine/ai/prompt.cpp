@@ -75,6 +75,48 @@ struct Part {
     std::string before;  ///< a line of ours over it
 };
 
+/// JSON that came with a line: each text looked through as it is meant, not as it is escaped.
+result<json::value> cleaned(
+    const json::value& value, std::string_view name, Redaction& redaction, int depth = 0
+) {
+    if (depth > 16) return json::value{"…"};
+    if (value.is_object()) {
+        json::object out;
+        for (const auto& [key, part] : value.get_object()) {
+            const std::string inner = harmless(std::string_view{key}, 200);
+            auto item = cleaned(part, inner, redaction, depth + 1);
+            if (!item) return item.error();
+            out[inner] = std::move(*item);
+        }
+        return out;
+    }
+    if (value.is_array()) {
+        json::array out;
+        for (const auto& part : value.get_array()) {
+            auto item = cleaned(part, name, redaction, depth + 1);
+            if (!item) return item.error();
+            out.push_back(std::move(*item));
+        }
+        return out;
+    }
+    if (!value.is_string() && !value.is_number()) return value;
+    const std::string raw =
+        value.is_string() ? std::string{view(value.get_string())} : json::serialize(value);
+    const std::string text = harmless(raw, most_line_bytes);
+    auto kept = redaction.take_out_value(name, text);
+    if (!kept) return kept.error();
+    if (value.is_number() && *kept == raw) return value;
+    return json::value(std::move(*kept));
+}
+
+result<std::string> cleaned_context(const std::string& context, Redaction& redaction) {
+    auto parsed = parse_json(context, "context");
+    if (!parsed) return redaction.take_out(harmless(context, most_line_bytes), TextKind::log);
+    auto clean = cleaned(*parsed, "", redaction);
+    if (!clean) return clean.error();
+    return harmless(json::serialize(*clean), most_line_bytes);
+}
+
 class Builder {
 public:
     /// What lies behind the budget needs no look.
@@ -82,6 +124,8 @@ public:
         : fence_(fence),
           redaction_(redaction),
           most_(std::min(most_part_bytes, static_cast<std::size_t>(budget) * 3)) {}
+
+    Redaction& redaction() { return redaction_; }
 
     result<void> add(std::string name, string_view raw, TextKind kind, int percent, std::string before = {}) {
         if (raw.empty()) return {};
@@ -243,8 +287,11 @@ result<void> add_bug(Builder& parts, const QuestionInput& in) {
     std::string logs;
     for (const auto& l : in.logs) {
         logs += harmless(l.message, most_line_bytes) + "\n";
-        if (!l.context.empty() && l.context != "{}")
-            logs += "context: " + harmless(l.context, most_line_bytes) + "\n";
+        if (!l.context.empty() && l.context != "{}") {
+            auto context = cleaned_context(l.context, parts.redaction());
+            if (!context) return context.error();
+            logs += "context: " + *context + "\n";
+        }
         // The bug's own trace is there already.
         if (!l.stack_trace.empty() && l.stack_trace != in.stack_trace)
             logs += harmless(l.stack_trace, most_line_bytes) + "\n";

@@ -634,4 +634,14 @@ result<std::string> Redaction::take_out(string_view text, TextKind kind) {
     return out;
 }
 
+result<std::string> Redaction::take_out_value(string_view name, string_view value) {
+    std::vector<Find> found;
+    const std::string probe = std::string{name.substr(0, 200)} + "=\"some value\"";
+    if (!redactor_.rules_->find_assignments(probe, TextKind::log, found))
+        return fail(errc::internal, "secrets could not be looked for; nothing is sent");
+    if (found.empty() || is_placeholder_value(value) || redactor_.rules_->kept(value))
+        return take_out(value, TextKind::log);
+    return placeholder(found.front().kind, value);
+}
+
 }  // namespace heal::ai

@@ -52,6 +52,10 @@ public:
     /// errc::invalid_input larger than 4 MiB; errc::internal: the text must not be sent.
     result<std::string> take_out(std::string_view text, TextKind kind);
 
+    /// What stands under a name, as in JSON: all of it when the name tells of a secret. Errors as of
+    /// take_out().
+    result<std::string> take_out_value(std::string_view name, std::string_view value);
+
     /// Finds by kind, each secret counted as often as it stood there.
     const std::map<std::string, std::uint64_t>& report() const { return report_; }
 

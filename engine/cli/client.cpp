@@ -58,7 +58,7 @@ result<std::string> ask(
     std::string answer;
     set_up(h, client, path);
     ::curl_easy_setopt(h.curl.get(), CURLOPT_CUSTOMREQUEST, method.c_str());
-    ::curl_easy_setopt(h.curl.get(), CURLOPT_TIMEOUT, 60L);
+    ::curl_easy_setopt(h.curl.get(), CURLOPT_TIMEOUT, client.timeout_s);
     if (method != "GET") {
         h.header("Content-Type: application/json");
         ::curl_easy_setopt(h.curl.get(), CURLOPT_POSTFIELDS, body.c_str());

@@ -12,6 +12,7 @@ namespace heal::cli {
 struct Client {
     std::string server;  ///< "http://127.0.0.1:7480"
     std::string token;
+    long timeout_s = 60;  ///< of a call; what waits for models or tests needs more
 
     /// errc::unavailable: nothing answers; errc::denied: 401, 403; errc::not_found; errc::conflict;
     /// errc::invalid_input: 400; errc::internal: anything else. The text is the server's own.

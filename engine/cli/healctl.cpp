@@ -5,6 +5,7 @@
 #include "cli/brain_commands.hpp"
 #include "cli/client.hpp"
 #include "cli/fingerprint_id.hpp"
+#include "cli/fix_commands.hpp"
 #include "cli/replay_commands.hpp"
 #include "cli/script_command.hpp"
 #include "cli/store_command.hpp"
@@ -841,6 +842,7 @@ int run(int argc, char** argv) {
     const cli::CommandContext context{o.client, o.as_json, code};
     const auto brain_commands = cli::add_brain_commands(app, context);
     const auto approval_commands = cli::add_approval_commands(app, context);
+    const auto fix_commands = cli::add_fix_commands(app, context);
     const auto replay_commands = cli::add_replay_commands(app, context);
 
     try {

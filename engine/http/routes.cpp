@@ -2,6 +2,7 @@
 
 #include "http/approval_routes.hpp"
 #include "http/brain_routes.hpp"
+#include "http/fix_routes.hpp"
 #include "service/fingerprints.hpp"
 #include "store/cluster_store.hpp"
 #include "store/healing_store.hpp"
@@ -442,6 +443,7 @@ awaitable<Response> openapi(Engine&, Request) {
 std::vector<Route> with_brain(std::vector<Route> table) {
     for (const auto& route : brain_routes()) table.push_back(route);
     for (const auto& route : approval_routes()) table.push_back(route);
+    for (const auto& route : fix_routes()) table.push_back(route);
     return table;
 }
 

@@ -45,6 +45,7 @@ struct AiSettings {
     unsigned log_lines = 20;                  ///< samples of the log that go into a question
     std::vector<std::string> redact;          ///< regular expressions (RE2), besides the built-in ones
     std::vector<std::string> keep;            ///< globs of words that are never taken out
+    bool redact_addresses = false;            ///< also IP addresses of private networks
 };
 
 }  // namespace heal

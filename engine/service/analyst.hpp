@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "base/json.hpp"
+#include "core/incident.hpp"
 
 #include <boost/asio/awaitable.hpp>
 
@@ -15,10 +16,8 @@
 
 namespace heal {
 
+class CodeReader;
 struct Shared;
-namespace vcs {
-class Repository;
-}
 namespace net {
 class HttpClient;
 }
@@ -36,7 +35,8 @@ public:
 
     /// Analyses one bug and stores what was found; the bug is 'analyzed' or 'fix_suggested' afterwards. Two calls for one bug at a time share
     /// one analysis. Answer: {bug_id, bug_code, analysis_id, source, provider, model, tokens, cost, root_cause, …, suggestions: […]}.
-    /// errc::not_found; errc::conflict the bug is closed or merged; errc::cancelled. Never fails for want of a model: rules answer then.
+    /// errc::not_found the bug or the named provider; errc::conflict the bug is fixed, rejected, closed or merged, or a fix of it is under
+    /// way; errc::cancelled. Never fails for want of a model: rules answer then.
     virtual boost::asio::awaitable<result<json::object>> analyze(AnalysisRequest request) = 0;
 
     /// Asks the model of a suggestion to mend its edits, which did not apply for the reason `complaint` (vcs/edit.hpp). Stores and returns the
@@ -45,6 +45,10 @@ public:
 
     /// The job ai_fix_check: bugs that need an analysis, oldest first, as many as budgets allow. Returns how many were analysed.
     virtual boost::asio::awaitable<result<std::int64_t>> look_for_work() = 0;
+
+    /// A bug was opened, durably: one of P0 and P1 is analysed at once when a provider is configured, in a bounded queue (more of them are
+    /// counted and left to look_for_work()).
+    virtual void opened(const std::string& bug, Severity severity) = 0;
 
     /// Told of each bug whose analysis brought suggestions, after it is stored.
     virtual void on_suggested(std::function<void(const std::string& bug)> told) = 0;
@@ -55,7 +59,11 @@ public:
     virtual boost::asio::awaitable<void> stop() = 0;
 };
 
+/// Mirrors of repositories lie in `state_dir`/repositories.
 /// @param http  outlives it
 std::unique_ptr<Analyst> create_analyst(Shared& shared, std::string state_dir, net::HttpClient& http);
+
+/// With a reader of code of its own; for tests.
+std::unique_ptr<Analyst> create_analyst(Shared& shared, std::unique_ptr<CodeReader> code, net::HttpClient& http);
 
 }  // namespace heal

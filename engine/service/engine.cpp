@@ -6,7 +6,9 @@
 #include "ingest/decoder.hpp"
 #include "ingest/gzip.hpp"
 #include "ingest/tail.hpp"
+#include "net/http_client.hpp"
 #include "runner/plugins.hpp"
+#include "service/analyst.hpp"
 #include "service/approvals.hpp"
 #include "service/brain.hpp"
 #include "service/cluster.hpp"
@@ -104,6 +106,9 @@ public:
         approvals_->on_change("heal", [this](const Approval& a) { healer_->approval_changed(a); });
         triggers_ = std::make_unique<TriggerWatch>(*shared_, *healer_);
         hearing_ = std::make_unique<Hearing>(*shared_, *healer_, *triggers_);
+        http_ = net::create_http_client();
+        analyst_ = create_analyst(*shared_, s.state_dir, *http_);
+        hearing_->on_bug_opened([this](const std::string& bug, Severity severity) { analyst_->opened(bug, severity); });
 
         std::vector<sql::OffsetRow> offsets;
         std::optional<std::string> pause;
@@ -171,6 +176,9 @@ public:
         jobs_ = std::make_unique<StoreJobs>(
             io_, *store_, clock_, [this] { return settings_; }, s.node
         );
+        jobs_->add("ai_fix_check", "Bugs without analysis are analysed", Schedule::every(30min), [this] {
+            return analyst_->look_for_work();
+        });
         asio::co_spawn(io_, jobs_->run(), [](const std::exception_ptr& error) {
             if (error) log::error("the jobs ended by a defect");
         });
@@ -200,6 +208,7 @@ public:
             const auto end = [&tail] { tail->stop(); };
             co_await offload(ender, end);
         }
+        if (analyst_) co_await analyst_->stop();
         if (healer_) co_await healer_->stop(grace);
         if (plugins_) co_await plugins_->runner().stop();
         // What was taken in is committed before the end.
@@ -675,6 +684,7 @@ public:
     }
 
     Brain* brain() override { return brain_.get(); }
+    Analyst* analyst() override { return analyst_.get(); }
     Approvals* approvals() override { return approvals_.get(); }
     Trust* trust() override { return trust_.get(); }
     json::object triggers() const override { return triggers_ ? triggers_->list() : json::object{}; }
@@ -943,6 +953,8 @@ private:
     std::unique_ptr<Approvals> approvals_;
     std::unique_ptr<Trust> trust_;
     std::unique_ptr<TriggerWatch> triggers_;
+    std::unique_ptr<net::HttpClient> http_;
+    std::unique_ptr<Analyst> analyst_;
     std::unique_ptr<Hearing> hearing_;
     std::unique_ptr<IngestJournal> journal_;
     std::shared_ptr<Tail> tail_;

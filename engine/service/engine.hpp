@@ -25,6 +25,7 @@ struct IngestAnswer {
     json::array errors;  ///< {"line", "text"}, the first 20
 };
 
+class Analyst;
 class Approvals;
 class Brain;
 class Trust;
@@ -87,6 +88,8 @@ public:
     virtual Brain* brain() = 0;
     /// What people are asked and what they answered. Null until the store is open.
     virtual Approvals* approvals() = 0;
+    /// Finds out what bugs are about. Null until the store is open.
+    virtual Analyst* analyst() = 0;
     /// The ladder of trust. Null until the store is open.
     virtual Trust* trust() = 0;
     /// {"items": [{trigger, kind, matched, fired, cleared, groups, forgotten}]}

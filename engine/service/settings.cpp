@@ -4,6 +4,7 @@
 #include "base/id.hpp"
 #include "service/config_keeper.hpp"
 #include "service/mapping.hpp"
+#include "service/read_ai.hpp"
 #include "store/database.hpp"
 
 #include <fmt/format.h>
@@ -428,6 +429,7 @@ void read_file(
           "trust",
           "control",
           "learning",
+          "ai",
           "autonomy"}) {
         top.once(key);
     }
@@ -573,6 +575,7 @@ void read_file(
             in.error("base_url", "must be an http:// or https:// URL, such as https://heald.example.com");
         while (settings.approvals.base_url.ends_with('/')) settings.approvals.base_url.pop_back();
     }
+    if (const auto* node = top.find("ai")) read_ai(*node, context, settings.ai);
     if (const auto* node = top.find("fingerprint")) {
         Mapping in{*node, "fingerprint", context};
         in.each("rules", [&](const YAML::Node& item, const std::string& at) {

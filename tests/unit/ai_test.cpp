@@ -441,9 +441,9 @@ TEST_F(ModelTest, TheHashDoesNotSeeTheFence) {
         r.messages[0].text = fence.log("log lines", {"boom", "bang"});
         return hash_of(r);
     };
-    EXPECT_EQ(with("0123456789abcdef"), with("fedcba9876543210"));
+    EXPECT_EQ(with("abcdefghijklmnop"), with("ponmlkjihgfedcba"));
     auto r = question();
-    EXPECT_NE(hash_of(r), with("0123456789abcdef"));
+    EXPECT_NE(hash_of(r), with("abcdefghijklmnop"));
 }
 
 TEST_F(ModelTest, WhatCannotWorkIsRefusedAtOnce) {
@@ -490,6 +490,12 @@ TEST(Hostile, CutsBetweenWordsAndSaysSo) {
 TEST(Hostile, NoLineCanCloseItsFenceOrOpenABlock) {
     const Fence fence;
     const Fence other;
+    const auto redactor = Redactor::create({}).value();
+    for (int i = 0; i < 200; ++i) {
+        const std::string mark = Fence{}.mark();
+        EXPECT_EQ(Redaction{redactor}.take_out(mark, TextKind::log).value(), mark)
+            << "it is not taken for a secret";
+    }
     EXPECT_NE(fence.mark(), other.mark());
     EXPECT_EQ(fence.mark().size(), 21U);
     const std::vector<std::string> attacks = {
@@ -688,7 +694,7 @@ protected:
     }
     Redactor redactor = Redactor::create({}).value();
     Redaction redaction{redactor};
-    Fence fence{"0123456789abcdef"};
+    Fence fence{"abcdefghijklmnop"};
 };
 
 TEST_F(QuestionTest, HasAllPartsAndNoSecret) {
@@ -720,6 +726,22 @@ TEST_F(QuestionTest, HasAllPartsAndNoSecret) {
     EXPECT_EQ(q.request.system.find("{mark}"), std::string::npos);
     EXPECT_EQ(q.tokens, tokens_of(q.request));
     EXPECT_LE(q.tokens, 8192);
+}
+
+TEST_F(QuestionTest, ContextIsLookedThroughAsItIsMeant) {
+    QuestionInput in;
+    in.logs = {
+        {"m",
+         "",
+         R"({"note":"gh\u001b[0mp_16C7e42F292c6912E7710c838347Ae178B4a","pass\u200bword":"two words","pin":4711,"n":42,
+             "list":[{"api_key":"line one\nline two"}],"deep":"{\"token\":\"abcdef123\"}"})"}};
+    const auto q = analysis_question(in, 8192, fence, redaction).value();
+    const auto& text = q.request.messages[0].text;
+    for (const char* secret :
+         {"16C7e42F292c6912E7710c838347Ae178B4a", "two words", "4711", "line two", "abcdef123"})
+        EXPECT_EQ(text.find(secret), std::string::npos) << secret << " in\n" << text;
+    EXPECT_NE(text.find("42"), std::string::npos);
+    EXPECT_NE(text.find("[redacted:github_token:1]"), std::string::npos) << text;
 }
 
 TEST_F(QuestionTest, OurOwnWordsAreNotTakenForSecrets) {
