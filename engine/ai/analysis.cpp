@@ -14,7 +14,9 @@ using std::string_view;
 
 constexpr std::size_t most_suggestions = 3, most_items = 20, max_text_bytes = 16U << 10U;
 
-json::object text_schema(const char* description) { return {{"type", "string"}, {"description", description}}; }
+json::object text_schema(const char* description) {
+    return {{"type", "string"}, {"description", description}};
+}
 json::object list_schema(const char* description) {
     return {{"type", "array"}, {"items", json::object{{"type", "string"}}}, {"description", description}};
 }
@@ -34,7 +36,8 @@ json::object make_schema() {
         {"fix_title", text_schema("One line")},
         {"fix_description", text_schema("What to change and why that removes the cause")},
         {"fix_approach", text_schema("How: the steps, in order")},
-        {"files_affected", list_schema("Paths in the repository, as shown with the code; empty when no code was shown")},
+        {"files_affected",
+         list_schema("Paths in the repository, as shown with the code; empty when no code was shown")},
         {"confidence_score", json::object{{"type", "number"}, {"description", "0 to 1"}}},
         {"reasoning", text_schema("What in the data speaks for it and what against")},
         {"breaking_changes", list_schema("What callers would notice; empty: nothing")},
@@ -44,7 +47,8 @@ json::object make_schema() {
     for (const auto& type : bug_types()) types.emplace_back(type);
     return strict_object(
         {{"root_cause", text_schema("What is wrong, in one or two sentences")},
-         {"root_cause_hypothesis", text_schema("The chain from the fault to the error, and what would prove it wrong")},
+         {"root_cause_hypothesis",
+          text_schema("The chain from the fault to the error, and what would prove it wrong")},
          {"bug_classification", json::object{{"type", "string"}, {"enum", std::move(types)}}},
          {"estimated_impact", text_schema("Who notices what, and how badly")},
          {"fix_suggestions",
@@ -57,10 +61,17 @@ json::object make_schema() {
 }
 
 /// A validator for the part of JSON Schema that make_schema() uses.
-void check(const json::value& value, const json::object& schema, const std::string& path, std::vector<std::string>& faults) {
+void check(
+    const json::value& value,
+    const json::object& schema,
+    const std::string& path,
+    std::vector<std::string>& faults
+) {
     if (faults.size() >= 20) return;
     const auto type = string_at(schema, "type");
-    const auto fault = [&](const std::string& text) { faults.push_back((path.empty() ? "the answer" : path) + ": " + text); };
+    const auto fault = [&](const std::string& text) {
+        faults.push_back((path.empty() ? "the answer" : path) + ": " + text);
+    };
     if (type == "object") {
         if (!value.is_object()) return fault("must be an object");
         const auto& object = value.get_object();
@@ -77,7 +88,9 @@ void check(const json::value& value, const json::object& schema, const std::stri
         }
         for (const auto& [key, part] : object) {
             if (!properties.contains(key))
-                faults.push_back(inner(to_valid_utf8(string_view{key}.substr(0, 60))) + ": is not part of the form");
+                faults.push_back(
+                    inner(to_valid_utf8(string_view{key}.substr(0, 60))) + ": is not part of the form"
+                );
         }
     } else if (type == "array") {
         if (!value.is_array()) return fault("must be a list");
@@ -86,15 +99,19 @@ void check(const json::value& value, const json::object& schema, const std::stri
         for (std::size_t i = 0; i < array.size() && i < most_items; ++i)
             check(array[i], object_at(schema, "items"), fmt::format("{}[{}]", path, i), faults);
     } else if (type == "number") {
-        const double n = value.is_double() ? value.get_double() : value.is_number() ? value.to_number<double>() : -1.0;
+        const double n = value.is_double()   ? value.get_double()
+                         : value.is_number() ? value.to_number<double>()
+                                             : -1.0;
         if (!value.is_number() || !(n >= 0 && n <= 1)) fault("must be a number from 0 to 1");
     } else if (type == "string") {
         if (!value.is_string()) return fault("must be a text");
-        if (value.get_string().size() > max_text_bytes) fault(fmt::format("must be at most {} bytes", max_text_bytes));
+        if (value.get_string().size() > max_text_bytes)
+            fault(fmt::format("must be at most {} bytes", max_text_bytes));
         const auto& allowed = array_at(schema, "enum");
         if (!allowed.empty() && std::find(allowed.begin(), allowed.end(), value) == allowed.end()) {
             std::string names;
-            for (const auto& a : allowed) names += (names.empty() ? "" : ", ") + std::string{view(a.as_string())};
+            for (const auto& a : allowed)
+                names += (names.empty() ? "" : ", ") + std::string{view(a.as_string())};
             fault("must be one of " + names);
         }
     }
@@ -103,7 +120,9 @@ void check(const json::value& value, const json::object& schema, const std::stri
 /// The one JSON object of an answer, without what models put around it.
 string_view object_text(string_view text) {
     const auto begin = text.find('{'), end = text.rfind('}');
-    return begin == string_view::npos || end == string_view::npos || end < begin ? text : text.substr(begin, end - begin + 1);
+    return begin == string_view::npos || end == string_view::npos || end < begin
+               ? text
+               : text.substr(begin, end - begin + 1);
 }
 
 std::vector<std::string> texts(const json::array& array) {
@@ -153,58 +172,181 @@ struct Rule {
 const std::vector<Rule>& cause_rules() {
     static const std::vector<Rule> rules = {
         {"null_pointer",
-         {"nullpointer", "null pointer", "nullreference", "nonetype", "of undefined", "of null", "undefined is not", "nil pointer",
-          "nil:nilclass", "is not a function", "segmentation fault", "sigsegv", "null dereference", "bad_optional_access"},
+         {"nullpointer",
+          "null pointer",
+          "nullreference",
+          "nonetype",
+          "of undefined",
+          "of null",
+          "undefined is not",
+          "nil pointer",
+          "nil:nilclass",
+          "is not a function",
+          "segmentation fault",
+          "sigsegv",
+          "null dereference",
+          "bad_optional_access"},
          "A value that may be absent is used without a check",
-         {"Check values from outside (requests, stores, caches) where they come in", "Let the compiler or a linter find unchecked absent values"}},
+         {"Check values from outside (requests, stores, caches) where they come in",
+          "Let the compiler or a linter find unchecked absent values"}},
         {"deadlock",
          {"deadlock", "lock wait timeout", "could not serialize access", "lock timeout"},
          "Transactions or threads wait for each other",
          {"Take locks in one order everywhere", "Keep transactions short and repeat those that lose"}},
         {"sql_error",
-         {"sqlexception", "sqlstate", "sqlite", "psycopg", "pg::", "syntax error at or near", "duplicate key", "foreign key", "no such table",
-          "no such column", "relation \"", "column \"", "integrityerror", "operationalerror", "ora-", "database_error", "constraint"},
+         {"sqlexception",
+          "sqlstate",
+          "sqlite",
+          "psycopg",
+          "pg::",
+          "syntax error at or near",
+          "duplicate key",
+          "foreign key",
+          "no such table",
+          "no such column",
+          "relation \"",
+          "column \"",
+          "integrityerror",
+          "operationalerror",
+          "ora-",
+          "database_error",
+          "constraint"},
          "A statement does not fit the schema or the data of the database",
-         {"Run migrations and statements against a copy of the schema in CI", "Handle violated constraints where they can happen"}},
+         {"Run migrations and statements against a copy of the schema in CI",
+          "Handle violated constraints where they can happen"}},
         {"authentication",
-         {"unauthorized", "forbidden", "access denied", "permission denied", "invalid token", "authentication failed", "401", "403", "certificate"},
+         {"unauthorized",
+          "forbidden",
+          "access denied",
+          "permission denied",
+          "invalid token",
+          "authentication failed",
+          "401",
+          "403",
+          "certificate"},
          "A credential or a right is missing, wrong or expired",
-         {"Watch the expiry of credentials and certificates", "Test rights of a service in its own environment"}},
+         {"Watch the expiry of credentials and certificates",
+          "Test rights of a service in its own environment"}},
         {"resource",
-         {"outofmemory", "out of memory", "bad_alloc", "no space left", "too many open files", "disk full", "pool exhausted", "pool * exhausted",
-          "heap space", "cannot allocate", "emfile", "enospc", "quota", "connection pool"},
+         {"outofmemory",
+          "out of memory",
+          "bad_alloc",
+          "no space left",
+          "too many open files",
+          "disk full",
+          "pool exhausted",
+          "pool * exhausted",
+          "heap space",
+          "cannot allocate",
+          "emfile",
+          "enospc",
+          "quota",
+          "connection pool"},
          "A resource (memory, disk, descriptors, connections) is used up",
-         {"Bound what grows with load and alert before the limit", "Look for resources that are not given back on error paths"}},
+         {"Bound what grows with load and alert before the limit",
+          "Look for resources that are not given back on error paths"}},
         {"timeout",
          {"timeout", "timed out", "deadline exceeded", "etimedout", "context deadline"},
          "Something that is waited for takes longer than allowed",
-         {"Give each outside call a deadline and a plan for when it passes", "Watch the latency of what is called"}},
+         {"Give each outside call a deadline and a plan for when it passes",
+          "Watch the latency of what is called"}},
         {"network",
-         {"connection refused", "econnrefused", "connection reset", "econnreset", "no route to host", "unknownhost", "getaddrinfo",
-          "broken pipe", "epipe", "socket", "dns", "unreachable", "ssl error", "sslhandshake", "tls handshake", "502", "503", "504"},
+         {"connection refused",
+          "econnrefused",
+          "connection reset",
+          "econnreset",
+          "no route to host",
+          "unknownhost",
+          "getaddrinfo",
+          "broken pipe",
+          "epipe",
+          "socket",
+          "dns",
+          "unreachable",
+          "ssl error",
+          "sslhandshake",
+          "tls handshake",
+          "502",
+          "503",
+          "504"},
          "A peer cannot be reached or closes the connection",
          {"Repeat idempotent calls with backoff", "Check the health of peers apart from requests of users"}},
         {"config",
-         {"configuration", "config", "environment variable", "missing key", "no such file", "enoent", "filenotfound", "module not found",
-          "cannot find module", "modulenotfounderror", "importerror", "classnotfound", "noclassdeffound", "unsupported option", "property"},
+         {"configuration",
+          "config",
+          "environment variable",
+          "missing key",
+          "no such file",
+          "enoent",
+          "filenotfound",
+          "module not found",
+          "cannot find module",
+          "modulenotfounderror",
+          "importerror",
+          "classnotfound",
+          "noclassdeffound",
+          "unsupported option",
+          "property"},
          "A setting, file or module that the program needs is missing or wrong",
-         {"Check the configuration whole at the start and refuse to run with a wrong one", "Ship the same artifact to all environments"}},
+         {"Check the configuration whole at the start and refuse to run with a wrong one",
+          "Ship the same artifact to all environments"}},
         {"concurrency",
-         {"concurrentmodification", "data race", "race condition", "already locked", "mutex", "illegalmonitorstate"},
+         {"concurrentmodification",
+          "data race",
+          "race condition",
+          "already locked",
+          "mutex",
+          "illegalmonitorstate"},
          "State is changed from two places at once",
          {"Give each state one owner", "Run the tests under a race detector"}},
         {"validation",
-         {"validation", "invalid argument", "illegalargument", "valueerror", "numberformat", "parse error", "json", "unexpected token",
-          "unmarshal", "deserializ", "cannot convert", "typeerror", "classcast", "bad request", "400", "schema"},
+         {"validation",
+          "invalid argument",
+          "illegalargument",
+          "valueerror",
+          "numberformat",
+          "parse error",
+          "json",
+          "unexpected token",
+          "unmarshal",
+          "deserializ",
+          "cannot convert",
+          "typeerror",
+          "classcast",
+          "bad request",
+          "400",
+          "schema"},
          "Data has another form than the code expects",
-         {"Check data against a schema at the border and answer with what is wrong", "Test with data of the peers as they really send it"}},
+         {"Check data against a schema at the border and answer with what is wrong",
+          "Test with data of the peers as they really send it"}},
         {"performance",
-         {"slow query", "slow request", "too slow", "high latency", "gc overhead", "stop the world", "throttl"},
+         {"slow query",
+          "slow request",
+          "too slow",
+          "high latency",
+          "gc overhead",
+          "stop the world",
+          "throttl"},
          "Work takes more time than planned for",
          {"Measure before changing; then bound the work per request", "Watch p99 and not the mean"}},
         {"logic_bug",
-         {"index out of", "indexerror", "keyerror", "out of range", "out_of_range", "arrayindex", "stackoverflow", "maximum recursion", "assert",
-          "illegalstate", "divide by zero", "division by zero", "zerodivision", "arithmetic", "overflow", "not implemented", "unreachable code"},
+         {"index out of",
+          "indexerror",
+          "keyerror",
+          "out of range",
+          "out_of_range",
+          "arrayindex",
+          "stackoverflow",
+          "maximum recursion",
+          "assert",
+          "illegalstate",
+          "divide by zero",
+          "division by zero",
+          "zerodivision",
+          "arithmetic",
+          "overflow",
+          "not implemented",
+          "unreachable code"},
          "The code meets a case that it does not handle",
          {"Add the failing case as a test before the fix", "Test the borders: empty, one, many, largest"}},
     };
@@ -223,21 +365,26 @@ std::string lower(string_view text) {
 bool holds(const std::string& text, string_view word) {
     for (auto at = text.find(word); at != std::string::npos; at = text.find(word, at + 1)) {
         const bool number = word.find_first_not_of("0123456789") == string_view::npos;
-        const auto alone = [&](std::size_t i) { return i >= text.size() || !(std::isalnum(static_cast<unsigned char>(text[i])) != 0 || text[i] == '.' || text[i] == ':' || text[i] == '-'); };
+        const auto alone = [&](std::size_t i) {
+            return i >= text.size() || !(std::isalnum(static_cast<unsigned char>(text[i])) != 0 ||
+                                         text[i] == '.' || text[i] == ':' || text[i] == '-');
+        };
         if (!number || (alone(at + word.size()) && (at == 0 || alone(at - 1)))) return true;
     }
     return false;
 }
 
 std::string first_line_with_place(const std::string& trace) {
-    // Most languages show the place as file:line or "line N"; the innermost is first or last, either tells the reader where to look.
+    // Most languages show the place as file:line or "line N"; the innermost is first or last, either tells
+    // the reader where to look.
     std::size_t from = 0;
     while (from < trace.size()) {
         const auto end = trace.find('\n', from);
         const auto line = string_view{trace}.substr(from, end == std::string::npos ? end : end - from);
-        const bool place = line.find(", line ") != string_view::npos ||
-                           (line.find(':') != string_view::npos && line.find_first_of("0123456789") != string_view::npos &&
-                            (line.find("at ") != string_view::npos || line.find('.') != string_view::npos));
+        const bool place =
+            line.find(", line ") != string_view::npos ||
+            (line.find(':') != string_view::npos && line.find_first_of("0123456789") != string_view::npos &&
+             (line.find("at ") != string_view::npos || line.find('.') != string_view::npos));
         if (place && line.size() < 300) {
             const auto begin = line.find_first_not_of(" \t");
             return std::string{line.substr(begin == string_view::npos ? 0 : begin)};
@@ -252,8 +399,21 @@ std::string first_line_with_place(const std::string& trace) {
 
 const std::vector<std::string>& bug_types() {
     static const std::vector<std::string> types = {
-        "null_pointer", "sql_error", "logic_bug", "performance", "config", "network", "resource", "timeout",
-        "validation", "authentication", "concurrency", "deadlock", "dependency", "security", "other"};
+        "null_pointer",
+        "sql_error",
+        "logic_bug",
+        "performance",
+        "config",
+        "network",
+        "resource",
+        "timeout",
+        "validation",
+        "authentication",
+        "concurrency",
+        "deadlock",
+        "dependency",
+        "security",
+        "other"};
     return types;
 }
 
@@ -272,11 +432,13 @@ std::vector<std::string> check_analysis(string_view text, Analysis& ret) {
     check(*parsed, analysis_schema(), "", faults);
     if (!faults.empty()) return faults;
     Analysis a = read(parsed->get_object());
-    if (a.root_cause.find_first_not_of(" \t\r\n") == std::string::npos) faults.emplace_back("root_cause: must not be empty");
+    if (a.root_cause.find_first_not_of(" \t\r\n") == std::string::npos)
+        faults.emplace_back("root_cause: must not be empty");
     if (a.suggestions.empty() || a.suggestions.size() > most_suggestions)
         faults.push_back(fmt::format("fix_suggestions: must have 1 to {} items", most_suggestions));
     for (std::size_t i = 0; i < a.suggestions.size(); ++i) {
-        if (a.suggestions[i].title.empty()) faults.push_back(fmt::format("fix_suggestions[{}].fix_title: must not be empty", i));
+        if (a.suggestions[i].title.empty())
+            faults.push_back(fmt::format("fix_suggestions[{}].fix_title: must not be empty", i));
     }
     if (faults.empty()) ret = std::move(a);
     return faults;
@@ -306,22 +468,29 @@ json::object to_json(const Analysis& a) {
 }
 
 result<Analysis> analysis_of(const json::object& stored) {
-    if (string_at(stored, "root_cause").empty()) return fail(errc::corrupt, "a stored analysis has no root_cause");
+    if (string_at(stored, "root_cause").empty())
+        return fail(errc::corrupt, "a stored analysis has no root_cause");
     return read(stored);
 }
 
 Analysis analyze_by_rules(const BugFacts& facts) {
-    const std::string text = lower(facts.error_type + "\n" + facts.message.substr(0, 4096) + "\n" + facts.stack_trace.substr(0, 2048));
+    const std::string text = lower(
+        facts.error_type + "\n" + facts.message.substr(0, 4096) + "\n" + facts.stack_trace.substr(0, 2048)
+    );
     Analysis a;
     const auto& rules = cause_rules();
     const auto it = std::find_if(rules.begin(), rules.end(), [&](const Rule& r) {
         return std::any_of(r.words.begin(), r.words.end(), [&](string_view w) { return holds(text, w); });
     });
     const auto& types = bug_types();
-    const bool known_type = std::find(types.begin(), types.end(), facts.bug_type) != types.end() && facts.bug_type != "other";
+    const bool known_type =
+        std::find(types.begin(), types.end(), facts.bug_type) != types.end() && facts.bug_type != "other";
     a.bug_classification = it != rules.end() ? it->type : known_type ? facts.bug_type : "logic_bug";
-    const std::string cause = it != rules.end() ? it->cause : "The program reports an error that no rule knows";
-    const std::string what = facts.error_type.empty() ? facts.message.substr(0, facts.message.find('\n')).substr(0, 200) : facts.error_type;
+    const std::string cause =
+        it != rules.end() ? it->cause : "The program reports an error that no rule knows";
+    const std::string what = facts.error_type.empty()
+                                 ? facts.message.substr(0, facts.message.find('\n')).substr(0, 200)
+                                 : facts.error_type;
     a.root_cause = to_valid_utf8(fmt::format("{}{}{}", cause, what.empty() ? "" : ": ", what));
     const auto place = first_line_with_place(facts.stack_trace);
     a.root_cause_hypothesis = to_valid_utf8(fmt::format(
@@ -330,7 +499,10 @@ Analysis analyze_by_rules(const BugFacts& facts) {
         place
     ));
     a.estimated_impact = to_valid_utf8(fmt::format(
-        "{} occurrences in {}; severity {}", facts.occurrences, facts.service.empty() ? "an unnamed service" : facts.service, facts.severity
+        "{} occurrences in {}; severity {}",
+        facts.occurrences,
+        facts.service.empty() ? "an unnamed service" : facts.service,
+        facts.severity
     ));
     if (it != rules.end()) {
         for (const char* tip : it->tips) a.prevention_tips.emplace_back(tip);
@@ -365,10 +537,15 @@ json::object compare(const std::vector<Opinion>& opinions) {
     }
     const auto n = static_cast<unsigned>(opinions.size());
     const unsigned pairs = n * (n - (n > 0 ? 1U : 0U)) / 2;
-    json::object out{{"models", std::move(models)}, {"same_classification", static_cast<std::int64_t>(most)}, {"shared_files", shared}};
+    json::object out{
+        {"models", std::move(models)},
+        {"same_classification", static_cast<std::int64_t>(most)},
+        {"shared_files", shared}};
     if (pairs > 0) {
         const double types = static_cast<double>(same_pairs) / pairs;
-        const double files = by_file.empty() ? types : static_cast<double>(shared.size()) / static_cast<double>(by_file.size());
+        const double files = by_file.empty()
+                                 ? types
+                                 : static_cast<double>(shared.size()) / static_cast<double>(by_file.size());
         out["agreement"] = std::round((types + files) / 2 * 1000) / 1000;
     } else
         out["agreement"] = nullptr;

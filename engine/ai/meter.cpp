@@ -15,30 +15,52 @@ constexpr std::string_view off_words = "off until ";
 result<void> within(std::int64_t limit, std::int64_t spent, std::int64_t most, const char* what) {
     if (limit <= 0 || most <= limit - spent) return {};
     return fail(
-        errc::denied, fmt::format("the budget is used up: {}: {} of {} spent or reserved, {} more asked for", what, spent, limit, most)
+        errc::denied,
+        fmt::format(
+            "the budget is used up: {}: {} of {} spent or reserved, {} more asked for",
+            what,
+            spent,
+            limit,
+            most
+        )
     );
 }
 
 }  // namespace
 
 std::int64_t cost_micros(
-    const std::vector<Price>& prices, const std::string& model, std::int64_t input, std::int64_t cached, std::int64_t output
+    const std::vector<Price>& prices,
+    const std::string& model,
+    std::int64_t input,
+    std::int64_t cached,
+    std::int64_t output
 ) {
-    const auto it = std::find_if(prices.begin(), prices.end(), [&](const Price& p) { return glob_matches(p.model, model); });
+    const auto it = std::find_if(prices.begin(), prices.end(), [&](const Price& p) {
+        return glob_matches(p.model, model);
+    });
     if (it == prices.end()) return 0;
     cached = std::clamp<std::int64_t>(cached, 0, input);
     // A price per million tokens is millionths of it per token.
-    const double micros = static_cast<double>(input - cached) * it->input + static_cast<double>(cached) * it->cached +
-                          static_cast<double>(output) * it->output;
+    const double micros = static_cast<double>(input - cached) * it->input +
+                          static_cast<double>(cached) * it->cached + static_cast<double>(output) * it->output;
     return static_cast<std::int64_t>(std::ceil(micros - 1e-6));
 }
 
 result<void> check_budget(const Budget& budget, const Spent& spent, const Spend& most) {
     HEAL_TRY(within(budget.tokens_per_day, spent.day.tokens, most.tokens, "tokens_per_day"));
     HEAL_TRY(within(budget.tokens_per_bug, spent.bug.tokens, most.tokens, "tokens_per_bug"));
-    HEAL_TRY(within(budget.provider_tokens_per_day, spent.provider_day.tokens, most.tokens, "tokens_per_day of the provider"));
-    HEAL_TRY(within(budget.cost_micros_per_day, spent.day.cost_micros, most.cost_micros, "cost_per_day in millionths"));
-    return within(budget.cost_micros_per_bug, spent.bug.cost_micros, most.cost_micros, "cost_per_bug in millionths");
+    HEAL_TRY(within(
+        budget.provider_tokens_per_day,
+        spent.provider_day.tokens,
+        most.tokens,
+        "tokens_per_day of the provider"
+    ));
+    HEAL_TRY(within(
+        budget.cost_micros_per_day, spent.day.cost_micros, most.cost_micros, "cost_per_day in millionths"
+    ));
+    return within(
+        budget.cost_micros_per_bug, spent.bug.cost_micros, most.cost_micros, "cost_per_bug in millionths"
+    );
 }
 
 Breaker breaker_of(const BreakerRule& rule, const std::vector<CallFact>& newest_first, Time now) {
@@ -46,7 +68,8 @@ Breaker breaker_of(const BreakerRule& rule, const std::vector<CallFact>& newest_
     std::optional<Time> newest_failure, under_way;
     for (const auto& call : newest_first) {
         if (call.outcome == "limited") {
-            if (const auto until = off_until_of(call.error); until && *until > now && (!b.until || *until > *b.until)) {
+            if (const auto until = off_until_of(call.error);
+                until && *until > now && (!b.until || *until > *b.until)) {
                 b.open = true;
                 b.until = until;
                 b.reason = "it asked to be left alone";

@@ -1,5 +1,6 @@
-// What questions may cost and when a provider rests. Decides from rows of the store alone (ai_calls), so that a restart or another node
-// forgets nothing: a question is a row with the most it may cost before it is sent, and with what it did cost afterwards. Pure.
+// What questions may cost and when a provider rests. Decides from rows of the store alone (ai_calls), so that
+// a restart or another node forgets nothing: a question is a row with the most it may cost before it is sent,
+// and with what it did cost afterwards. Pure.
 #pragma once
 
 #include "base/clock.hpp"
@@ -22,7 +23,11 @@ struct Price {
 /// Millionths of the currency, rounded up. The first price whose glob fits the model; none: 0.
 /// @param input  all tokens of the question, `cached` of them included
 std::int64_t cost_micros(
-    const std::vector<Price>& prices, const std::string& model, std::int64_t input, std::int64_t cached, std::int64_t output
+    const std::vector<Price>& prices,
+    const std::string& model,
+    std::int64_t input,
+    std::int64_t cached,
+    std::int64_t output
 );
 
 struct Spend {
@@ -54,7 +59,8 @@ struct CallFact {
 struct BreakerRule {
     unsigned failures = 3;  ///< 0: never
     Duration pause{300'000'000};
-    Duration probe{300'000'000};  ///< a question to a resting provider that is under way for less keeps others out
+    Duration probe{
+        300'000'000};  ///< a question to a resting provider that is under way for less keeps others out
 };
 
 struct Breaker {

@@ -36,7 +36,9 @@ constexpr Dialect dialects[] = {
 };
 
 const Dialect* dialect_of(string_view name) {
-    const auto* it = std::find_if(std::begin(dialects), std::end(dialects), [&](const Dialect& d) { return d.name == name; });
+    const auto* it = std::find_if(std::begin(dialects), std::end(dialects), [&](const Dialect& d) {
+        return d.name == name;
+    });
     return it == std::end(dialects) ? nullptr : it;
 }
 
@@ -88,8 +90,8 @@ json::object anthropic_body(const ProviderPlace& place, const ModelRequest& requ
     if (!request.system.empty()) body["system"] = request.system;
     body["messages"] = messages_of(request, false);
     if (!request.schema_name.empty()) {
-        body["output_config"] = json::object{
-            {"format", json::object{{"type", "json_schema"}, {"schema", request.schema}}}};
+        body["output_config"] =
+            json::object{{"format", json::object{{"type", "json_schema"}, {"schema", request.schema}}}};
     }
     return body;
 }
@@ -110,7 +112,8 @@ void set_header(net::HttpRequest& request, string_view name, std::string value) 
     const auto same = [&](const auto& h) {
         return h.first.size() == name.size() &&
                std::equal(name.begin(), name.end(), h.first.begin(), [](char a, char b) {
-                   return std::tolower(static_cast<unsigned char>(a)) == std::tolower(static_cast<unsigned char>(b));
+                   return std::tolower(static_cast<unsigned char>(a)) ==
+                          std::tolower(static_cast<unsigned char>(b));
                });
     };
     const auto it = std::find_if(request.headers.begin(), request.headers.end(), same);
@@ -165,8 +168,9 @@ result<ModelAnswer> responses_answer(const ProviderPlace& place, const json::obj
     }
     const auto status = string_at(body, "status");
     if (status == "incomplete" && a.finish != Finish::refused) {
-        a.finish = string_at(object_at(body, "incomplete_details"), "reason") == "content_filter" ? Finish::refused
-                                                                                                 : Finish::length;
+        a.finish = string_at(object_at(body, "incomplete_details"), "reason") == "content_filter"
+                       ? Finish::refused
+                       : Finish::length;
     } else if (status != "completed" && a.finish == Finish::stop)
         a.finish = Finish::other;
     const auto& usage = object_at(body, "usage");
@@ -185,7 +189,7 @@ result<ModelAnswer> anthropic_answer(const ProviderPlace& place, const json::obj
             a.text += string_at(block.get_object(), "text");
     }
     const auto stop = string_at(body, "stop_reason");
-    a.finish = stop == "end_turn" || stop == "stop_sequence"                             ? Finish::stop
+    a.finish = stop == "end_turn" || stop == "stop_sequence"                     ? Finish::stop
                : stop == "max_tokens" || stop == "model_context_window_exceeded" ? Finish::length
                : stop == "refusal"                                               ? Finish::refused
                                                                                  : Finish::other;
@@ -202,7 +206,9 @@ result<ModelAnswer> ollama_answer(const ProviderPlace& place, const json::object
     ModelAnswer a;
     a.text = string_at(object_at(body, "message"), "content");
     const auto done = string_at(body, "done_reason");
-    a.finish = done == "length" ? Finish::length : done == "stop" || done.empty() ? Finish::stop : Finish::other;
+    a.finish = done == "length"                 ? Finish::length
+               : done == "stop" || done.empty() ? Finish::stop
+                                                : Finish::other;
     a.usage.input = int_at(body, "prompt_eval_count");
     a.usage.output = int_at(body, "eval_count");
     return a;
@@ -221,9 +227,8 @@ std::string complaint_of(const net::HttpAnswer& answer) {
 
 Error error_of(const ProviderPlace& place, const net::HttpAnswer& answer) {
     const auto words = complaint_of(answer);
-    const auto text = fmt::format(
-        "{}: status {}{}{}", place.name, answer.status, words.empty() ? "" : ": ", words
-    );
+    const auto text =
+        fmt::format("{}: status {}{}{}", place.name, answer.status, words.empty() ? "" : ": ", words);
     switch (answer.status) {
         case 401:
         case 402:
@@ -426,7 +431,9 @@ result<net::HttpRequest> http_request_of(const ProviderPlace& place, const Model
                                                  : chat_body(place, request);
     http.body = json::serialize(body);
     http.headers.emplace_back("Content-Type", "application/json");
-    http.headers.emplace_back("Accept", kind == "github" ? "application/vnd.github+json" : "application/json");
+    http.headers.emplace_back(
+        "Accept", kind == "github" ? "application/vnd.github+json" : "application/json"
+    );
     const std::string version = place.api_version.empty() ? dialect->api_version : place.api_version;
     if (!version.empty())
         http.headers.emplace_back(kind == "github" ? "X-GitHub-Api-Version" : "anthropic-version", version);
@@ -477,7 +484,8 @@ Retry retry_of(unsigned status, const net::HttpAnswer& answer, unsigned tries, T
     if (ms > static_cast<double>(std::chrono::milliseconds{longest_wait}.count())) {
         // A day and more is asked for by free tiers; a year would be a mistake of theirs.
         constexpr double longest_off_ms = 31.0 * 86'400'000;
-        out.off_until = now + std::chrono::milliseconds{static_cast<std::int64_t>(std::min(ms, longest_off_ms))};
+        out.off_until =
+            now + std::chrono::milliseconds{static_cast<std::int64_t>(std::min(ms, longest_off_ms))};
         out.again = false;
         return out;
     }
@@ -497,13 +505,13 @@ std::string hash_of(const ModelRequest& request) {
         {"schema_name", request.schema_name},
         {"schema", request.schema}};
     std::string text = json::serialize(content);
-    // Fences are random: "DATA-" and 16 hex digits (hostile.hpp).
+    // Fences are random: "DATA-" and 16 letters (hostile.hpp).
     constexpr string_view mark = "DATA-";
     constexpr std::size_t digits = 16;
     for (auto at = text.find(mark); at != std::string::npos; at = text.find(mark, at + 1)) {
         const auto begin = at + mark.size();
         if (begin + digits <= text.size() &&
-            text.find_first_not_of("0123456789abcdef", begin) >= begin + digits)
+            text.find_first_not_of("abcdefghijklmnop", begin) >= begin + digits)
             text.replace(begin, digits, "*");
     }
     return sha256_hex(text);
@@ -516,7 +524,9 @@ result<std::unique_ptr<Model>> create_model(ProviderPlace place, ModelSeams seam
         return std::unique_ptr<Model>{std::make_unique<ReplayModel>(std::move(place), std::move(seams))};
     }
     if (!dialect_of(place.dialect))
-        return fail(errc::invalid_input, fmt::format("{}: there is no dialect '{}'", place.name, place.dialect));
+        return fail(
+            errc::invalid_input, fmt::format("{}: there is no dialect '{}'", place.name, place.dialect)
+        );
     if (place.model.empty()) return fail(errc::invalid_input, place.name + ": the model is not named");
     return std::unique_ptr<Model>{std::make_unique<HttpModel>(std::move(place), std::move(seams))};
 }

@@ -1,6 +1,6 @@
-// One face for all models: a question, its answer, what it took. Knows the dialects of the providers, their retry headers, and how
-// questions are recorded and replayed. Deliberately no budgets (meter.hpp), no redaction (redact.hpp) and no judgement of the answer
-// (analysis.hpp). Blocking: runs on a pool.
+// One face for all models: a question, its answer, what it took. Knows the dialects of the providers, their
+// retry headers, and how questions are recorded and replayed. Deliberately no budgets (meter.hpp), no
+// redaction (redact.hpp) and no judgement of the answer (analysis.hpp). Blocking: runs on a pool.
 #pragma once
 
 #include "base/clock.hpp"
@@ -72,9 +72,10 @@ struct ModelAnswer {
 
 /// What became of a question, answered or not.
 struct ModelReply {
-    /// errc::unavailable nobody answers, or overloaded after all tries; errc::overloaded asked too often (see `off_until`);
-    /// errc::denied the key; errc::invalid_input the request is refused; errc::timeout; errc::cancelled; errc::protocol the answer cannot be
-    /// read; errc::not_found nothing recorded for it (replay), or no such model.
+    /// errc::unavailable nobody answers, or overloaded after all tries; errc::overloaded asked too often (see
+    /// `off_until`); errc::denied the key; errc::invalid_input the request is refused; errc::timeout;
+    /// errc::cancelled; errc::protocol the answer cannot be read; errc::not_found nothing recorded for it
+    /// (replay), or no such model.
     result<ModelAnswer> answer = fail(errc::internal, "not asked");
     unsigned tries = 0;
     Duration took{0};
@@ -117,14 +118,16 @@ struct Retry {
     std::chrono::milliseconds wait{0};
     std::optional<Time> off_until;  ///< it asked for longer than `longest_wait`: no try before then
 };
-/// Statuses 408, 409, 429 and from 500 on; `x-should-retry` overrides; `retry-after-ms`, then `retry-after` (seconds or a date of
-/// RFC 9110) tell how long, else 0.5 s * 2^tries up to 8 s, less up to a quarter of it. As both official SDKs do.
+/// Statuses 408, 409, 429 and from 500 on; `x-should-retry` overrides; `retry-after-ms`, then `retry-after`
+/// (seconds or a date of RFC 9110) tell how long, else 0.5 s * 2^tries up to 8 s, less up to a quarter of it.
+/// As both official SDKs do.
 /// @param tries  made so far, from 1; @param random  [0, 1)
 Retry retry_of(unsigned status, const net::HttpAnswer& answer, unsigned tries, Time now, double random);
 inline constexpr unsigned most_tries = 3;
 inline constexpr std::chrono::seconds longest_wait{60};
 
-/// What a recording is found by: the same for the same question to whatever provider; random fences (hostile.hpp) do not matter.
+/// What a recording is found by: the same for the same question to whatever provider; random fences
+/// (hostile.hpp) do not matter.
 std::string hash_of(const ModelRequest& request);
 
 }  // namespace heal::ai

@@ -42,7 +42,8 @@ struct Form {
     const char* expression;  ///< group 1 is the secret
 };
 constexpr Form forms[] = {
-    {"private_key", R"((-----BEGIN[ A-Z0-9]*PRIVATE KEY(?: BLOCK)?-----(?s:.*?)(?:-----END[ A-Z0-9]*PRIVATE KEY(?: BLOCK)?-----|\z)))"},
+    {"private_key",
+     R"((-----BEGIN[ A-Z0-9]*PRIVATE KEY(?: BLOCK)?-----(?s:.*?)(?:-----END[ A-Z0-9]*PRIVATE KEY(?: BLOCK)?-----|\z)))"},
     {"private_key", R"((PuTTY-User-Key-File-(?s:.*?)(?:Private-MAC: ?[0-9a-f]+|\z)))"},
     {"aws_key", R"(\b((?:AKIA|ASIA|AGPA|AIDA|AROA|AIPA|ANPA|ANVA|ABIA|ACCA)[A-Z0-9]{16})\b)"},
     {"gcp_key", R"(\b(AIza[0-9A-Za-z_-]{35}))"},
@@ -71,23 +72,27 @@ constexpr Form forms[] = {
 // --- by the word before
 
 constexpr Form marked[] = {
-    {"authorization", R"re((?i)\b(?:proxy-|x-)?authori[sz]ation\\*["']?\s*(?:[:=]|=>)\s*\\*["']?((?:bearer|basic|digest|token|negotiate|apikey|aws4-hmac-sha256)\s+[^\r\n"'\\]+|[^\s"'\\,;]{3,}))re"},
+    {"authorization",
+     R"re((?i)\b(?:proxy-|x-)?authori[sz]ation\\*["']?\s*(?:[:=]|=>)\s*\\*["']?((?:bearer|basic|digest|token|negotiate|apikey|aws4-hmac-sha256)\s+[^\r\n"'\\]+|[^\s"'\\,;]{3,}))re"},
     {"authorization", R"re((?i)\bbearer\s+([A-Za-z0-9._~+/=-]{8,}))re"},
     {"cookie", R"re((?i)\b(?:set-)?cookie\\*["']?\s*(?:[:=]|=>)\s*\\*["']?([^\r\n"'\\]{3,}))re"},
-    {"connection", R"re((?i)\b(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|rediss?|amqps?|mssql|sqlserver|ldaps?|smtps?|s?ftp|clickhouse|nats|kafka)://[^\s:@/"'<>\\]*:([^\s"'<>\\]+)@)re"},
+    {"connection",
+     R"re((?i)\b(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|rediss?|amqps?|mssql|sqlserver|ldaps?|smtps?|s?ftp|clickhouse|nats|kafka)://[^\s:@/"'<>\\]*:([^\s"'<>\\]+)@)re"},
     {"connection", R"re(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s:/@"'<>\\]*:([^\s/"'<>\\]+)@)re"},
     {"connection", R"re(\bhttps?://([A-Za-z0-9_-]{16,})@)re"},
-    {"email", R"re(\b([A-Za-z0-9._+-]+(?:@|%40|\\u0040)[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,24})\b)re"},
+    {"email",
+     R"re(\b([A-Za-z0-9._+-]+(?:@|%40|\\u0040)[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,24})\b)re"},
 };
 
-/// name = value. The name and its separator, then a value in quotes (also escaped ones, as in JSON within JSON) or up to the next
-/// separator.
+/// name = value. The name and its separator, then a value in quotes (also escaped ones, as in JSON within
+/// JSON) or up to the next separator.
 constexpr const char* assignment =
     R"re((?i)([\w.-]*(?:passw(?:or)?d|passwd|passphrase|\bpwd|_pwd|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|private[_-]?key|auth[_-]?key|encryption[_-]?key|signing[_-]?key|credential|session[_-]?id|sessid|\bsid|\bsig|signature|\bpin|\bcvv|\bssn|\botp)[\w.-]*)\\*["'\]]{0,2}\s*(?:=>|:=|[:=]|%3[Dd]|\bis\b)\s*(?:[urbf]?"((?:[^"\\\r\n]|\\[^\r\n])*)"|[urbf]?'((?:[^'\\\r\n]|\\[^\r\n])*)'|\\+["']([^"'\r\n]*?)\\+["']|([^\s"'`,;&<>\\(){}\[\]]+)))re";
 
 constexpr const char* phone =
     R"re((?i)\b(?:phone|tel|telephone|mobile|cell|fax|msisdn|whatsapp|sms)[\w ]{0,12}?\\*["']?\s*(?:[:=]|=>|\bto\b)?\s*\\*["']?(\+?\(?\d[\d ().-]{6,20}\d))re";
-constexpr const char* phone_plus = R"re((?:^|[^\w+])(\+[1-9]\d{0,2}[ .-]?\(?\d{1,4}\)?(?:[ .-]?\d{2,4}){2,4})\b)re";
+constexpr const char* phone_plus =
+    R"re((?:^|[^\w+])(\+[1-9]\d{0,2}[ .-]?\(?\d{1,4}\)?(?:[ .-]?\d{2,4}){2,4})\b)re";
 constexpr const char* iban = R"re(\b([A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?)\b)re";
 constexpr const char* private_address =
     R"re(\b(10\.\d{1,3}\.\d{1,3}\.\d{1,3}|192\.168\.\d{1,3}\.\d{1,3}|172\.(?:1[6-9]|2\d|3[01])\.\d{1,3}\.\d{1,3}|f[cd][0-9a-f]{2}:[0-9a-f:]+)\b)re";
@@ -98,26 +103,46 @@ constexpr const char* join = R"re(["']?[ \t]*[+\\]?[ \t]*(?:\r?\n|\\n)[ \t]*(?:[
 
 /// Exactly one "[redacted:KIND:N]".
 bool is_placeholder(string_view value) {
-    return value.starts_with("[redacted:") && value.find(']') == value.size() - 1 && value.find_first_of(" \n") == string_view::npos;
+    return value.starts_with("[redacted:") && value.find(']') == value.size() - 1 &&
+           value.find_first_of(" \n") == string_view::npos;
 }
 
 bool is_placeholder_value(string_view value) {
     static constexpr string_view none[] = {
-        "null", "none", "nil", "true", "false", "undefined", "nullptr", "string", "required", "missing", "empty", "invalid", "expired",
-        "redacted", "hidden", "masked", "filtered", "unknown", "yes", "no", "not", "the", "a", "incorrect", "wrong", "bytes", "str"};
+        "null",    "none",  "nil",     "true",    "false",    "undefined", "nullptr", "string",   "required",
+        "missing", "empty", "invalid", "expired", "redacted", "hidden",    "masked",  "filtered", "unknown",
+        "yes",     "no",    "not",     "the",     "a",        "incorrect", "wrong",   "bytes",    "str"};
     const auto word = lower(value);
     if (std::find(std::begin(none), std::end(none), word) != std::end(none)) return true;
     if (is_placeholder(value)) return true;
     if (word.find_first_not_of("*.x-_#") == std::string::npos) return true;
-    return value.starts_with("${") || value.starts_with("$(") || value.starts_with("{{") || value.starts_with("%s") || value.starts_with("<");
+    return value.starts_with("${") || value.starts_with("$(") || value.starts_with("{{") ||
+           value.starts_with("%s") || value.starts_with("<");
 }
 
 /// Names that hold the word but no secret: counts, kinds, places.
 bool is_harmless_name(string_view name) {
     const auto word = lower(name);
     static constexpr string_view ends[] = {
-        "count", "type", "limit", "size", "len", "length", "tokens", "expiry", "expires", "expires_in", "_at", "_name", "_url", "_uri",
-        "_file", "_path", "policy", "tokenizer", "signature_version"};
+        "count",
+        "type",
+        "limit",
+        "size",
+        "len",
+        "length",
+        "tokens",
+        "expiry",
+        "expires",
+        "expires_in",
+        "_at",
+        "_name",
+        "_url",
+        "_uri",
+        "_file",
+        "_path",
+        "policy",
+        "tokenizer",
+        "signature_version"};
     return std::any_of(std::begin(ends), std::end(ends), [&](string_view e) { return word.ends_with(e); });
 }
 
@@ -134,7 +159,8 @@ bool is_secret_value(string_view name, string_view value, TextKind kind) {
     const bool password = is_password_name(name);
     if (kind == TextKind::log) return password || value.size() >= 6;
     // In code a bare word is a name; a secret there has letters and digits, and is no member or call.
-    const bool letters = std::any_of(value.begin(), value.end(), [](char c) { return is_upper(c) || is_lower(c); });
+    const bool letters =
+        std::any_of(value.begin(), value.end(), [](char c) { return is_upper(c) || is_lower(c); });
     const bool digits = std::any_of(value.begin(), value.end(), is_digit);
     return value.size() >= 6 && letters && digits && value.find('.') == string_view::npos &&
            value.find("->") == string_view::npos && value.find("::") == string_view::npos;
@@ -230,11 +256,14 @@ bool is_uuid(string_view w) {
     return true;
 }
 
-/// Random by its look: names and words change between capitals, small letters and digits a few times, random text at every second
-/// character (0.62 for letters and digits alike); of 20 characters an English name has under 3.5 bits each.
+/// Random by its look: names and words change between capitals, small letters and digits a few times, random
+/// text at every second character (0.62 for letters and digits alike); of 20 characters an English name has
+/// under 3.5 bits each.
 bool looks_random(string_view w) {
     if (w.size() < 20 || is_uuid(w) || w.starts_with("_Z")) return false;
-    const bool hex = std::all_of(w.begin(), w.end(), [](char c) { return std::isxdigit(static_cast<unsigned char>(c)) != 0; });
+    const bool hex = std::all_of(w.begin(), w.end(), [](char c) {
+        return std::isxdigit(static_cast<unsigned char>(c)) != 0;
+    });
     if (hex) return w.size() >= 32 && entropy(w) >= 2.5;
     bool upper = false, small = false, digit = false;
     std::size_t changes = 0;
@@ -314,7 +343,9 @@ struct Redactor::Rules {
     std::vector<std::string> keep;
 
     bool kept(string_view secret) const {
-        return std::any_of(keep.begin(), keep.end(), [&](const auto& glob) { return glob_matches(glob, secret); });
+        return std::any_of(keep.begin(), keep.end(), [&](const auto& glob) {
+            return glob_matches(glob, secret);
+        });
     }
 
     /// Calls back with each match's group; false: RE2 gave up, which must not be taken for "nothing found".
@@ -324,7 +355,8 @@ struct Redactor::Rules {
         std::array<re2::StringPiece, 8> group;
         std::size_t at = 0;
         while (at <= text.size()) {
-            if (!expression.Match(whole, at, text.size(), re2::RE2::UNANCHORED, group.data(), groups + 1)) break;
+            if (!expression.Match(whole, at, text.size(), re2::RE2::UNANCHORED, group.data(), groups + 1))
+                break;
             const auto begin = static_cast<std::size_t>(group[0].data() - text.data());
             const auto end = begin + group[0].size();
             visit(group);
@@ -333,7 +365,9 @@ struct Redactor::Rules {
         return expression.ok();
     }
 
-    static void add(string_view text, const re2::StringPiece& piece, const std::string& kind, std::vector<Find>& ret) {
+    static void add(
+        string_view text, const re2::StringPiece& piece, const std::string& kind, std::vector<Find>& ret
+    ) {
         if (piece.data() == nullptr || piece.empty()) return;
         const auto begin = static_cast<std::size_t>(piece.data() - text.data());
         ret.push_back({begin, begin + piece.size(), kind});
@@ -342,7 +376,8 @@ struct Redactor::Rules {
     bool find_forms(string_view text, std::vector<Find>& ret) const {
         bool ok = true;
         for (const auto& rule : forms) {
-            ok = each(*rule.expression, text, 1, [&](const auto& g) { add(text, g[1], rule.kind, ret); }) && ok;
+            ok = each(*rule.expression, text, 1, [&](const auto& g) { add(text, g[1], rule.kind, ret); }) &&
+                 ok;
         }
         return ok;
     }
@@ -371,32 +406,56 @@ struct Redactor::Rules {
         for (const auto* rules : {&marked, &custom}) {
             for (const auto& rule : *rules) {
                 const int groups = std::min(rule.expression->NumberOfCapturingGroups(), 1);
-                ok = each(*rule.expression, text, groups, [&](const auto& g) {
-                         const string_view found{g[static_cast<std::size_t>(groups)].data(), g[static_cast<std::size_t>(groups)].size()};
-                         if (!is_placeholder_value(found)) add(text, g[static_cast<std::size_t>(groups)], rule.kind, ret);
-                     }) &&
+                ok = each(
+                         *rule.expression,
+                         text,
+                         groups,
+                         [&](const auto& g) {
+                             const string_view found{
+                                 g[static_cast<std::size_t>(groups)].data(),
+                                 g[static_cast<std::size_t>(groups)].size()};
+                             if (!is_placeholder_value(found))
+                                 add(text, g[static_cast<std::size_t>(groups)], rule.kind, ret);
+                         }
+                     ) &&
                      ok;
             }
         }
         ok = find_assignments(text, kind, ret) && ok;
-        ok = each(*basic, text, 1, [&](const auto& g) {
-                 const auto decoded = from_base64({g[1].data(), g[1].size()});
-                 if (decoded && decoded->find(':') != std::string::npos && is_text(*decoded))
-                     add(text, g[1], "authorization", ret);
-             }) &&
+        ok = each(
+                 *basic,
+                 text,
+                 1,
+                 [&](const auto& g) {
+                     const auto decoded = from_base64({g[1].data(), g[1].size()});
+                     if (decoded && decoded->find(':') != std::string::npos && is_text(*decoded))
+                         add(text, g[1], "authorization", ret);
+                 }
+             ) &&
              ok;
         for (const auto* expression : {phone.get(), phone_plus.get()}) {
-            ok = each(*expression, text, 1, [&](const auto& g) {
-                     const auto digits = std::count_if(g[1].begin(), g[1].end(), is_digit);
-                     if (digits >= 7 && digits <= 15) add(text, g[1], "phone", ret);
-                 }) &&
+            ok = each(
+                     *expression,
+                     text,
+                     1,
+                     [&](const auto& g) {
+                         const auto digits = std::count_if(g[1].begin(), g[1].end(), is_digit);
+                         if (digits >= 7 && digits <= 15) add(text, g[1], "phone", ret);
+                     }
+                 ) &&
                  ok;
         }
-        ok = each(*iban, text, 1, [&](const auto& g) {
-                 if (is_iban({g[1].data(), g[1].size()})) add(text, g[1], "iban", ret);
-             }) &&
+        ok = each(
+                 *iban,
+                 text,
+                 1,
+                 [&](const auto& g) {
+                     if (is_iban({g[1].data(), g[1].size()})) add(text, g[1], "iban", ret);
+                 }
+             ) &&
              ok;
-        if (address) ok = each(*address, text, 1, [&](const auto& g) { add(text, g[1], "address", ret); }) && ok;
+        if (address)
+            ok = each(*address, text, 1, [&](const auto& g) { add(text, g[1], "address", ret); }) && ok;
         find_cards(text, ret);
         each_run(
             text,
@@ -455,9 +514,14 @@ struct Redactor::Rules {
         std::erase_if(found, [&](const Find& f) {
             const auto seam = std::upper_bound(seams.begin(), seams.end(), f.begin);
             return seam != seams.end() && *seam < f.end &&
-                   std::all_of(joined.begin() + static_cast<std::ptrdiff_t>(*seam), joined.begin() + static_cast<std::ptrdiff_t>(f.end), is_lower);
+                   std::all_of(
+                       joined.begin() + static_cast<std::ptrdiff_t>(*seam),
+                       joined.begin() + static_cast<std::ptrdiff_t>(f.end),
+                       is_lower
+                   );
         });
-        // "password:" at the end of a line: what follows is the value in a log, and the next statement in code.
+        // "password:" at the end of a line: what follows is the value in a log, and the next statement in
+        // code.
         if (kind == TextKind::log) ok = find_assignments(joined, kind, found) && ok;
         for (const auto& f : found) {
             if (f.kind == "private_key") continue;  // found as it stands; here it would reach to the end
@@ -513,7 +577,10 @@ std::string Redaction::placeholder(const std::string& kind, string_view secret) 
 
 result<std::string> Redaction::take_out(string_view text, TextKind kind) {
     if (text.size() > max_text)
-        return fail(errc::invalid_input, fmt::format("a text of {} bytes is too large to be looked through", text.size()));
+        return fail(
+            errc::invalid_input,
+            fmt::format("a text of {} bytes is too large to be looked through", text.size())
+        );
     const auto& rules = *redactor_.rules_;
     std::vector<Find> found;
     bool ok = rules.find_plain(text, kind, found);
@@ -521,22 +588,34 @@ result<std::string> Redaction::take_out(string_view text, TextKind kind) {
     ok = rules.find_over_breaks(text, kind, found) && ok;
     if (!ok) return fail(errc::internal, "secrets could not be looked for; nothing is sent");
     std::vector<Find> done;  // what was taken out before
-    ok = Redactor::Rules::each(*rules.placeholder, text, 0, [&](const auto& g) { Redactor::Rules::add(text, g[0], "", done); });
+    ok = Redactor::Rules::each(*rules.placeholder, text, 0, [&](const auto& g) {
+        Redactor::Rules::add(text, g[0], "", done);
+    });
     if (!ok) return fail(errc::internal, "secrets could not be looked for; nothing is sent");
     std::vector<Find> connections;
-    std::copy_if(found.begin(), found.end(), std::back_inserter(connections), [](const Find& f) { return f.kind == "connection"; });
-    std::sort(connections.begin(), connections.end(), [](const Find& a, const Find& b) { return a.begin < b.begin; });
+    std::copy_if(found.begin(), found.end(), std::back_inserter(connections), [](const Find& f) {
+        return f.kind == "connection";
+    });
+    std::sort(connections.begin(), connections.end(), [](const Find& a, const Find& b) {
+        return a.begin < b.begin;
+    });
     const auto in_connection = [&](std::size_t at) {
-        const auto next = std::upper_bound(connections.begin(), connections.end(), at, [](std::size_t x, const Find& c) { return x < c.begin; });
+        const auto next =
+            std::upper_bound(connections.begin(), connections.end(), at, [](std::size_t x, const Find& c) {
+                return x < c.begin;
+            });
         return next != connections.begin() && at < std::prev(next)->end;
     };
     std::erase_if(found, [&](const Find& f) {
-        const auto within = std::upper_bound(done.begin(), done.end(), f.begin, [](std::size_t at, const Find& d) { return at < d.end; });
+        const auto within = std::upper_bound(
+            done.begin(), done.end(), f.begin, [](std::size_t at, const Find& d) { return at < d.end; }
+        );
         if (within != done.end() && within->begin <= f.begin && f.end <= within->end) return true;
         // "password@host" looks like an address, and the host is worth knowing.
         if (f.kind == "email" && in_connection(f.begin)) return true;
         const auto secret = text.substr(f.begin, f.end - f.begin);
-        return f.begin >= f.end || is_placeholder_value(secret) || (f.kind != "private_key" && rules.kept(secret));
+        return f.begin >= f.end || is_placeholder_value(secret) ||
+               (f.kind != "private_key" && rules.kept(secret));
     });
     std::stable_sort(found.begin(), found.end(), [](const Find& a, const Find& b) {
         return a.begin != b.begin ? a.begin < b.begin : (a.kind == "random") < (b.kind == "random");
@@ -553,6 +632,16 @@ result<std::string> Redaction::take_out(string_view text, TextKind kind) {
     }
     out += text.substr(at);
     return out;
+}
+
+result<std::string> Redaction::take_out_value(string_view name, string_view value) {
+    std::vector<Find> found;
+    const std::string probe = std::string{name.substr(0, 200)} + "=\"some value\"";
+    if (!redactor_.rules_->find_assignments(probe, TextKind::log, found))
+        return fail(errc::internal, "secrets could not be looked for; nothing is sent");
+    if (found.empty() || is_placeholder_value(value) || redactor_.rules_->kept(value))
+        return take_out(value, TextKind::log);
+    return placeholder(found.front().kind, value);
 }
 
 }  // namespace heal::ai

@@ -1,6 +1,7 @@
-// Takes secrets and personal data out of text before it leaves this machine: keys and tokens by their form, passwords by the word before
-// them, personal data by form and check digits, and what looks random. Finds them also over a line break and in base64. It errs on the
-// side of taking out. All expressions are RE2's: linear time on hostile text.
+// Takes secrets and personal data out of text before it leaves this machine: keys and tokens by their form,
+// passwords by the word before them, personal data by form and check digits, and what looks random. Finds
+// them also over a line break and in base64. It errs on the side of taking out. All expressions are RE2's:
+// linear time on hostile text.
 #pragma once
 
 #include "base/error.hpp"
@@ -20,7 +21,8 @@ struct RedactOptions {
     bool private_addresses = false;   ///< also IP addresses of private networks
 };
 
-/// What kind of text it is: in code `password = read_password()` is no password, in a log `password = x` is one.
+/// What kind of text it is: in code `password = read_password()` is no password, in a log `password = x` is
+/// one.
 enum class TextKind : std::uint8_t { log, code };
 
 /// The compiled rules. @thread any
@@ -50,6 +52,10 @@ public:
     /// errc::invalid_input larger than 4 MiB; errc::internal: the text must not be sent.
     result<std::string> take_out(std::string_view text, TextKind kind);
 
+    /// What stands under a name, as in JSON: all of it when the name tells of a secret. Errors as of
+    /// take_out().
+    result<std::string> take_out_value(std::string_view name, std::string_view value);
+
     /// Finds by kind, each secret counted as often as it stood there.
     const std::map<std::string, std::uint64_t>& report() const { return report_; }
 
@@ -59,7 +65,7 @@ private:
     const Redactor& redactor_;
     std::map<std::string, std::uint64_t> report_;
     std::map<std::string, std::string, std::less<>> known_;  // secret -> placeholder
-    std::map<std::string, unsigned> last_;                    // kind -> last number
+    std::map<std::string, unsigned> last_;                   // kind -> last number
 };
 
 }  // namespace heal::ai

@@ -26,7 +26,9 @@ public:
         suggestions->add_option("id", id_, "id or code")->required();
         suggestions->add_flag("--all", all_, "also superseded ones");
         suggestions->callback([this] { run_suggestions(); });
-        app.add_subcommand("ai", "models, their budgets and what they cost today")->callback([this] { run_ai(); });
+        app.add_subcommand("ai", "models, their budgets and what they cost today")->callback([this] {
+            run_ai();
+        });
     }
 
 private:
@@ -39,7 +41,8 @@ private:
         const auto a = ask(context, "POST", "/api/v1/ai/fix", &body);
         if (json_wanted(c_, a)) return;
         fmt::print(
-            "{} is {}; {}{}{}, {} tokens\n\nroot cause   {}\nhypothesis   {}\ntype         {}\nimpact       {}\n",
+            "{} is {}; {}{}{}, {} tokens\n\nroot cause   {}\nhypothesis   {}\ntype         {}\nimpact       "
+            "{}\n",
             string_at(a, "bug_code"),
             string_at(a, "status"),
             string_at(a, "source"),
@@ -62,7 +65,9 @@ private:
 
     void run_suggestions() {
         const auto answer =
-            ask(c_, "GET", fmt::format("/api/v1/system/bugs/{}/suggestions{}", escape(id_), all_ ? "?all=true" : ""));
+            ask(c_,
+                "GET",
+                fmt::format("/api/v1/system/bugs/{}/suggestions{}", escape(id_), all_ ? "?all=true" : ""));
         if (json_wanted(c_, answer)) return;
         print_suggestions(array_at(answer, "items"));
         if (array_at(answer, "items").empty()) fmt::print(stderr, "nothing is suggested\n");
@@ -92,7 +97,9 @@ private:
     void run_ai() {
         const auto a = ask(c_, "GET", "/api/v1/ai");
         if (json_wanted(c_, a)) return;
-        const auto limit = [](std::int64_t n) { return n == 0 ? std::string{"no limit"} : fmt::format("{}", n); };
+        const auto limit = [](std::int64_t n) {
+            return n == 0 ? std::string{"no limit"} : fmt::format("{}", n);
+        };
         fmt::print(
             "{}: {} of {} tokens, cost {:.4f}; per bug {} tokens\n",
             string_at(a, "day"),
@@ -114,7 +121,8 @@ private:
                 bool_at(breaker, "open") ? plain(string_at(breaker, "reason")) : ""
             );
         }
-        if (array_at(a, "providers").empty()) fmt::print("no provider is configured; bugs are analysed by rules\n");
+        if (array_at(a, "providers").empty())
+            fmt::print("no provider is configured; bugs are analysed by rules\n");
     }
 
     CommandContext c_;

@@ -21,12 +21,14 @@ awaitable<Response> analyze(Engine& engine, Request request) {
     const auto& body = parsed->get_object();
     for (const auto& [key, value] : body) {
         const std::string_view name{key.data(), key.size()};
-        const bool good = ((name == "bug_id" || name == "provider") && value.is_string()) || (name == "fresh" && value.is_bool());
+        const bool good = ((name == "bug_id" || name == "provider") && value.is_string()) ||
+                          (name == "fresh" && value.is_bool());
         if (!good)
             co_return problem(fail(
                 errc::invalid_input,
                 fmt::format(
-                    "body.{}: not understood; known are bug_id and provider (texts), fresh (true, false)", to_valid_utf8(name)
+                    "body.{}: not understood; known are bug_id and provider (texts), fresh (true, false)",
+                    to_valid_utf8(name)
                 )
             ));
     }
@@ -35,7 +37,8 @@ awaitable<Response> analyze(Engine& engine, Request request) {
     wanted.provider = string_at(body, "provider");
     wanted.fresh = bool_at(body, "fresh");
     wanted.actor = request.actor;
-    if (wanted.bug.empty()) co_return problem(fail(errc::invalid_input, "body.bug_id: is missing; id or code of a bug"));
+    if (wanted.bug.empty())
+        co_return problem(fail(errc::invalid_input, "body.bug_id: is missing; id or code of a bug"));
     auto outcome = co_await analyst->analyze(std::move(wanted));
     co_return outcome ? json_response(std::move(*outcome)) : problem(outcome.error());
 }
@@ -50,7 +53,8 @@ awaitable<Response> figures(Engine& engine, Request) {
 awaitable<Response> from_bug(
     Engine& engine, std::string id, std::function<result<json::object>(Database&, const std::string& bug)> job
 ) {
-    std::function<result<json::object>(Database&)> with_bug = [id, job](Database& db) -> result<json::object> {
+    std::function<result<json::object>(Database&)> with_bug = [id,
+                                                               job](Database& db) -> result<json::object> {
         auto bug = sql::show_bug(db, id);
         if (!bug) return bug.error();
         return job(db, std::string{string_at(*bug, "id")});
@@ -61,8 +65,8 @@ awaitable<Response> from_bug(
 
 awaitable<Response> analyses(Engine& engine, Request request) {
     std::string id = request.arguments[0];
-    std::function<result<json::object>(Database&, const std::string&)> job = [](Database& db, const std::string& bug
-                                                                             ) -> result<json::object> {
+    std::function<result<json::object>(Database&, const std::string&)> job =
+        [](Database& db, const std::string& bug) -> result<json::object> {
         auto items = sql::list_analyses(db, bug, 50);
         if (!items) return items.error();
         auto questions = sql::ai_calls(db, bug, 100);
@@ -76,12 +80,15 @@ awaitable<Response> suggestions(Engine& engine, Request request) {
     bool all = false;
     for (const auto& [key, value] : request.query) {
         if (key != "all" || (value != "true" && value != "false"))
-            co_return problem(fail(errc::invalid_input, to_valid_utf8(key) + ": unknown parameter; known is all=true, also those superseded"));
+            co_return problem(fail(
+                errc::invalid_input,
+                to_valid_utf8(key) + ": unknown parameter; known is all=true, also those superseded"
+            ));
         all = value == "true";
     }
     std::string id = request.arguments[0];
-    std::function<result<json::object>(Database&, const std::string&)> job = [all](Database& db, const std::string& bug
-                                                                             ) -> result<json::object> {
+    std::function<result<json::object>(Database&, const std::string&)> job =
+        [all](Database& db, const std::string& bug) -> result<json::object> {
         auto items = sql::list_suggestions(db, bug, all);
         if (!items) return items.error();
         return json::object{{"items", std::move(*items)}};

@@ -72,7 +72,9 @@ int on_progress(void* into, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
 }
 
 /// A line break in a header would begin another one.
-bool is_one_line(std::string_view text) { return text.find_first_of(std::string_view{"\r\n\0", 3}) == std::string_view::npos; }
+bool is_one_line(std::string_view text) {
+    return text.find_first_of(std::string_view{"\r\n\0", 3}) == std::string_view::npos;
+}
 
 /// What of an address may stand in an error: no user, no password, no query.
 std::string shown(const std::string& url) {
@@ -98,7 +100,8 @@ struct Headers {
 Error error_of(CURLcode rc, const char* message, const Exchange& x) {
     const std::string place = shown(x.request.url);
     const std::string words = *message != '\0' ? message : ::curl_easy_strerror(rc);
-    if (x.cancelled || rc == CURLE_ABORTED_BY_CALLBACK) return fail(errc::cancelled, "the request was cancelled");
+    if (x.cancelled || rc == CURLE_ABORTED_BY_CALLBACK)
+        return fail(errc::cancelled, "the request was cancelled");
     if (x.too_large) {
         return fail(
             errc::invalid_input,
@@ -111,7 +114,9 @@ Error error_of(CURLcode rc, const char* message, const Exchange& x) {
                 errc::timeout, fmt::format("{}: no answer within {} ms", place, x.request.timeout.count())
             );
         case CURLE_URL_MALFORMAT:
-            return fail(errc::invalid_input, fmt::format("{}: must be an http:// or https:// address", place));
+            return fail(
+                errc::invalid_input, fmt::format("{}: must be an http:// or https:// address", place)
+            );
         case CURLE_COULDNT_RESOLVE_HOST:
         case CURLE_COULDNT_RESOLVE_PROXY:
         case CURLE_COULDNT_CONNECT:
@@ -192,7 +197,9 @@ public:
             ::curl_easy_setopt(c, CURLOPT_POSTFIELDS, request.body.data());
             ::curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
         }
-        ::curl_easy_setopt(c, CURLOPT_CUSTOMREQUEST, request.method == "HEAD" ? nullptr : request.method.c_str());
+        ::curl_easy_setopt(
+            c, CURLOPT_CUSTOMREQUEST, request.method == "HEAD" ? nullptr : request.method.c_str()
+        );
         if (const auto rc = perform(c, x); rc != CURLE_OK) return error_of(rc, message, x);
         long status = 0;
         ::curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
@@ -203,7 +210,8 @@ public:
     }
 
 private:
-    /// libcurl's own callback comes once a second while nothing moves; a flag is looked at ten times as often.
+    /// libcurl's own callback comes once a second while nothing moves; a flag is looked at ten times as
+    /// often.
     static CURLcode perform(CURL* easy, Exchange& x) {
         if (!x.request.cancel) return ::curl_easy_perform(easy);
         const std::unique_ptr<CURLM, CURLMcode (*)(CURLM*)> multi{::curl_multi_init(), ::curl_multi_cleanup};
@@ -233,7 +241,8 @@ private:
 }  // namespace
 
 std::string_view HttpAnswer::header(std::string_view name) const {
-    const auto it = std::find_if(headers.begin(), headers.end(), [&](const auto& h) { return h.first == name; });
+    const auto it =
+        std::find_if(headers.begin(), headers.end(), [&](const auto& h) { return h.first == name; });
     return it == headers.end() ? std::string_view{} : std::string_view{it->second};
 }
 

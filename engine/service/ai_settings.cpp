@@ -12,12 +12,18 @@ namespace {
 
 using namespace std::chrono_literals;
 
-void read_provider(const YAML::Node& node, const std::string& path, Mapping::Context& context, AiSettings& settings) {
+void read_provider(
+    const YAML::Node& node, const std::string& path, Mapping::Context& context, AiSettings& settings
+) {
     ProviderSettings p;
     p.dialect = "openai";
     Mapping in{node, path, context};
-    if (!in.text("name", p.name) || p.name.empty()) in.error(node, path + ".name", "is missing; a provider needs a name");
-    const bool twice = std::any_of(settings.providers.begin(), settings.providers.end(), [&](const auto& other) { return other.name == p.name; });
+    if (!in.text("name", p.name) || p.name.empty())
+        in.error(node, path + ".name", "is missing; a provider needs a name");
+    const bool twice =
+        std::any_of(settings.providers.begin(), settings.providers.end(), [&](const auto& other) {
+            return other.name == p.name;
+        });
     if (twice) in.error("name", fmt::format("there are two providers '{}'", p.name));
     in.choice<std::string>(
         "dialect",
@@ -29,10 +35,12 @@ void read_provider(const YAML::Node& node, const std::string& path, Mapping::Con
          {"ollama", "ollama"},
          {"replay", "replay"}}
     );
-    if (in.text("base_url", p.base_url) && !p.base_url.starts_with("http://") && !p.base_url.starts_with("https://"))
+    if (in.text("base_url", p.base_url) && !p.base_url.starts_with("http://") &&
+        !p.base_url.starts_with("https://"))
         in.error("base_url", "must be an http:// or https:// URL, such as https://api.openai.com/v1");
     in.text("model", p.model);
-    if (p.model.empty() && p.dialect != "replay") in.error(node, path + ".model", "is missing; the model to ask");
+    if (p.model.empty() && p.dialect != "replay")
+        in.error(node, path + ".model", "is missing; the model to ask");
     std::string file;
     const bool direct = in.text("key", p.key);
     if (in.text("key_file", file)) {
@@ -47,8 +55,11 @@ void read_provider(const YAML::Node& node, const std::string& path, Mapping::Con
             p.key = *key;
         }
     }
-    if (p.key.find_first_of("\r\n") != std::string::npos) in.error(direct ? "key" : "key_file", "must be one line");
-    in.choice<std::string>("auth", p.auth, {{"bearer", "bearer"}, {"x-api-key", "x-api-key"}, {"none", "none"}});
+    if (p.key.find_first_of("\r\n") != std::string::npos)
+        in.error(direct ? "key" : "key_file", "must be one line");
+    in.choice<std::string>(
+        "auth", p.auth, {{"bearer", "bearer"}, {"x-api-key", "x-api-key"}, {"none", "none"}}
+    );
     in.text("api_version", p.api_version);
     if (const auto* headers = in.find("headers")) {
         if (!headers->IsMap())
@@ -73,7 +84,9 @@ void read_provider(const YAML::Node& node, const std::string& path, Mapping::Con
     settings.providers.push_back(std::move(p));
 }
 
-void read_price(const YAML::Node& node, const std::string& path, Mapping::Context& context, AiSettings& settings) {
+void read_price(
+    const YAML::Node& node, const std::string& path, Mapping::Context& context, AiSettings& settings
+) {
     ModelPrice price;
     Mapping in{node, path, context};
     if (!in.text("model", price.model) || price.model.empty())
@@ -89,8 +102,12 @@ void read_price(const YAML::Node& node, const std::string& path, Mapping::Contex
 
 void read_ai(const YAML::Node& node, Mapping::Context& context, AiSettings& ret) {
     Mapping in{node, "ai", context};
-    in.each("providers", [&](const YAML::Node& item, const std::string& at) { read_provider(item, at, context, ret); });
-    in.each("prices", [&](const YAML::Node& item, const std::string& at) { read_price(item, at, context, ret); });
+    in.each("providers", [&](const YAML::Node& item, const std::string& at) {
+        read_provider(item, at, context, ret);
+    });
+    in.each("prices", [&](const YAML::Node& item, const std::string& at) {
+        read_price(item, at, context, ret);
+    });
     in.integer("ask", ret.ask, 1, 8);
     in.integer("tokens_per_day", ret.tokens_per_day, 0, 1'000'000'000'000LL);
     in.integer("tokens_per_bug", ret.tokens_per_bug, 0, 1'000'000'000'000LL);

@@ -46,7 +46,9 @@ constexpr Duration rules_hold = 6h;
 constexpr std::int64_t bugs_per_look = 20;
 
 /// A timer that never expires: cancelling it wakes who waits.
-asio::steady_timer never(asio::io_context& io) { return asio::steady_timer{io, asio::steady_timer::time_point::max()}; }
+asio::steady_timer never(asio::io_context& io) {
+    return asio::steady_timer{io, asio::steady_timer::time_point::max()};
+}
 
 /// One analysis under way, with all who wait for it.
 struct Flight {
@@ -113,7 +115,11 @@ ai::BreakerRule breaker_rule(const AiSettings& s, const ProviderSettings& p) {
 }
 
 std::int64_t cost_of(
-    const AiSettings& s, const std::string& model, std::int64_t input, std::int64_t cached, std::int64_t output
+    const AiSettings& s,
+    const std::string& model,
+    std::int64_t input,
+    std::int64_t cached,
+    std::int64_t output
 ) {
     std::vector<ai::Price> prices;
     for (const auto& p : s.prices) prices.push_back({p.model, p.input, p.cached, p.output});
@@ -162,14 +168,19 @@ public:
     asio::awaitable<result<json::object>> analyze(AnalysisRequest request) override {
         if (cancel_) co_return fail(errc::cancelled, "heald is stopping");
         const std::string wanted = request.bug;
-        std::function<result<json::object>(Database&)> show = [wanted](Database& db) { return sql::show_bug(db, wanted); };
+        std::function<result<json::object>(Database&)> show = [wanted](Database& db) {
+            return sql::show_bug(db, wanted);
+        };
         auto bug = co_await s_.store.read<json::object>(std::move(show));
         if (!bug) co_return bug.error();
         if (auto may = may_be_analysed(*bug); !may) co_return may.error();
         if (!request.provider.empty() && !find_provider(*s_.settings, request.provider)) {
             co_return fail(
                 errc::not_found,
-                fmt::format("there is no provider '{}' in the configuration", to_valid_utf8(request.provider.substr(0, 100)))
+                fmt::format(
+                    "there is no provider '{}' in the configuration",
+                    to_valid_utf8(request.provider.substr(0, 100))
+                )
             );
         }
         request.bug = string_at(*bug, "id");
@@ -185,19 +196,19 @@ public:
             });
         }
         boost::system::error_code ignored;
-        while (!flight->outcome) co_await flight->wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        while (!flight->outcome)
+            co_await flight->wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
         co_return *flight->outcome;
     }
 
     asio::awaitable<result<std::string>> mend(std::string suggestion, std::string complaint) override {
         auto found = std::make_shared<json::object>();
-        std::function<result<sql::AnalysisInput>(Database&)> load = [found, suggestion, this](Database& db) -> result<sql::AnalysisInput> {
+        std::function<result<sql::AnalysisInput>(Database&)> load = [found, suggestion, this](Database& db
+                                                                    ) -> result<sql::AnalysisInput> {
             auto row = sql::show_suggestion(db, suggestion);
             if (!row) return row.error();
             *found = std::move(*row);
-            return sql::load_analysis_input(
-                db, std::string{string_at(*found, "bug_id")}, 0, s_.clock.wall()
-            );
+            return sql::load_analysis_input(db, std::string{string_at(*found, "bug_id")}, 0, s_.clock.wall());
         };
         auto input = co_await s_.store.read<sql::AnalysisInput>(std::move(load));
         if (!input) co_return input.error();
@@ -205,7 +216,10 @@ public:
         auto work = work_of(*input);
         const auto* provider = find_provider(*work->settings, name);
         if (string_at(*found, "source") != "model" || !provider)
-            co_return fail(errc::denied, "the suggestion came from no model that is configured; nobody can be asked to mend it");
+            co_return fail(
+                errc::denied,
+                "the suggestion came from no model that is configured; nobody can be asked to mend it"
+            );
         const std::string revision{string_at(*found, "revision")};
         co_await read_code(work, revision, *provider);
         ai::Suggestion s;
@@ -220,20 +234,30 @@ public:
         const ai::Fence fence;
         result<ai::Question> question = fail(errc::internal, "not made");
         const auto make = [&] {
-            question = ai::edits_question(work->input, s, provider->context_tokens, fence, redaction, before, complaint);
+            question = ai::edits_question(
+                work->input, s, provider->context_tokens, fence, redaction, before, complaint
+            );
         };
         co_await offload(pool_, make);
         if (!question) co_return fail(errc::denied, question.error().text);
-        const Judge judge = [](const ai::ModelAnswer& a) { return ai::has_edits(a.text) ? "answered" : "invalid"; };
+        const Judge judge = [](const ai::ModelAnswer& a) {
+            return ai::has_edits(a.text) ? "answered" : "invalid";
+        };
         const std::string purpose = "mend";
         auto answer = co_await ask_once(work, *provider, purpose, *question, redaction, judge);
         if (!answer) {
             const auto code = answer.error().code;
-            co_return fail(code == errc::denied || code == errc::cancelled ? code : errc::unavailable, answer.error().text);
+            co_return fail(
+                code == errc::denied || code == errc::cancelled ? code : errc::unavailable,
+                answer.error().text
+            );
         }
-        if (!ai::has_edits(answer->text)) co_return fail(errc::unavailable, name + ": the answer has no edits");
+        if (!ai::has_edits(answer->text))
+            co_return fail(errc::unavailable, name + ": the answer has no edits");
         const std::string edits = answer->text.substr(0, most_edits_bytes);
-        Store::Job store = [suggestion, edits](Database& db) { return sql::set_suggestion_edits(db, suggestion, edits, edits); };
+        Store::Job store = [suggestion, edits](Database& db) {
+            return sql::set_suggestion_edits(db, suggestion, edits, edits);
+        };
         HEAL_CO_TRY(co_await s_.store.write(std::move(store)));
         co_return edits;
     }
@@ -292,7 +316,8 @@ public:
     asio::awaitable<result<json::object>> figures() override {
         const auto settings = s_.settings;
         const Time now = s_.clock.wall();
-        std::function<result<json::object>(Database&)> job = [settings, now](Database& db) -> result<json::object> {
+        std::function<result<json::object>(Database&)> job = [settings,
+                                                              now](Database& db) -> result<json::object> {
             const auto& ai = settings->ai;
             const std::string day = ai::day_of(now);
             auto spent = sql::ai_spent_on(db, day);
@@ -319,7 +344,8 @@ public:
                     {"breaker",
                      json::object{
                          {"open", breaker->open},
-                         {"until", breaker->until ? json::value(to_rfc3339(*breaker->until)) : json::value(nullptr)},
+                         {"until",
+                          breaker->until ? json::value(to_rfc3339(*breaker->until)) : json::value(nullptr)},
                          {"failures", breaker->failures},
                          {"reason", breaker->reason}}}});
             }
@@ -363,10 +389,15 @@ private:
         parse_bug_status(string_at(bug, "status"), status);
         const auto code = string_at(bug, "bug_code");
         if (!string_at(bug, "merged_into").empty())
-            return fail(errc::conflict, fmt::format("{} is merged into another, which is analysed instead", code));
-        if (!is_open(status)) return fail(errc::conflict, fmt::format("{} is {}; reopen it first", code, to_string(status)));
+            return fail(
+                errc::conflict, fmt::format("{} is merged into another, which is analysed instead", code)
+            );
+        if (!is_open(status))
+            return fail(errc::conflict, fmt::format("{} is {}; reopen it first", code, to_string(status)));
         if (status == BugStatus::approved || status == BugStatus::applying || status == BugStatus::testing)
-            return fail(errc::conflict, fmt::format("a fix of {} is under way; it is {}", code, to_string(status)));
+            return fail(
+                errc::conflict, fmt::format("a fix of {} is under way; it is {}", code, to_string(status))
+            );
         return {};
     }
 
@@ -407,7 +438,8 @@ private:
         q.last_hour = in.last_hour;
         q.last_day = in.last_day;
         for (const auto& l : in.logs) q.logs.push_back({l.message, l.stack_trace, l.context});
-        for (const auto& b : in.similar) q.similar.push_back({b.title, b.root_cause, b.fix_title, b.fix_approach});
+        for (const auto& b : in.similar)
+            q.similar.push_back({b.title, b.root_cause, b.fix_title, b.fix_approach});
         // A bug opened by a line without a trace may have got one later.
         for (const auto& l : in.logs) {
             if (q.stack_trace.empty()) q.stack_trace = l.stack_trace;
@@ -487,9 +519,10 @@ private:
         auto opinions = std::make_shared<std::vector<Opinion>>();
         if (!providers.empty()) {
             const std::string release{string_at(input->bug, "last_release")};
-            const auto widest = *std::max_element(providers.begin(), providers.end(), [](const auto& a, const auto& b) {
-                return a.context_tokens < b.context_tokens;
-            });
+            const auto widest =
+                *std::max_element(providers.begin(), providers.end(), [](const auto& a, const auto& b) {
+                    return a.context_tokens < b.context_tokens;
+                });
             co_await read_code(work, release, widest);
             opinions->reserve(providers.size());  // questions under way point into it
             const unsigned wanted = request.provider.empty() ? work->settings->ai.ask : 1;
@@ -502,12 +535,16 @@ private:
     }
 
     /// The code that the trace names; without it the question has none.
-    asio::awaitable<void> read_code(std::shared_ptr<Work> work, std::string revision, ProviderSettings provider) {
+    asio::awaitable<void> read_code(
+        std::shared_ptr<Work> work, std::string revision, ProviderSettings provider
+    ) {
         const auto* repository = repository_of(*work->settings, work->input.service);
         if (!repository || repository->autonomy == FixAutonomy::off) co_return;
         result<CodeAt> code = fail(errc::internal, "not read");
         const auto most = static_cast<std::size_t>(provider.context_tokens) * 2;  // of three bytes per token
-        const auto read = [&] { code = code_->read(*repository, revision, work->input.stack_trace, most, cancel_); };
+        const auto read = [&] {
+            code = code_->read(*repository, revision, work->input.stack_trace, most, cancel_);
+        };
         co_await offload(pool_, read);
         if (!code) {
             log::warn("the code of {} could not be read: {}", work->input.service, code.error().text);
@@ -546,13 +583,20 @@ private:
                     }
                 );
             }
-            while (work->left > 0) co_await all.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+            while (work->left > 0)
+                co_await all.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
         }
     }
 
     std::string answer_key(const Work& work, const ProviderSettings& p) const {
         return sha256_hex(fmt::format(
-            "{}\n{}\n{}\n{}\n{}\n{}", ai::analysis_form, work.fingerprint, work.digest, p.name, p.dialect, p.model
+            "{}\n{}\n{}\n{}\n{}\n{}",
+            ai::analysis_form,
+            work.fingerprint,
+            work.digest,
+            p.name,
+            p.dialect,
+            p.model
         ));
     }
 
@@ -586,8 +630,11 @@ private:
         };
         for (unsigned round = 0;; ++round) {
             const auto make = [&] {
-                question = round == 0 ? ai::analysis_question(work->input, provider.context_tokens, fence, redaction)
-                                      : ai::repair_question(work->input, provider.context_tokens, fence, redaction, last, faults);
+                question = round == 0
+                               ? ai::analysis_question(work->input, provider.context_tokens, fence, redaction)
+                               : ai::repair_question(
+                                     work->input, provider.context_tokens, fence, redaction, last, faults
+                                 );
             };
             co_await offload(pool_, make);
             if (!question) {
@@ -611,7 +658,8 @@ private:
             }
             if (cut) faults.emplace_back("it was cut at the limit of its length: be shorter");
             if (round == most_repairs) {
-                mine.error = fmt::format("{}: no valid answer in {} rounds: {}", provider.name, round + 1, faults[0]);
+                mine.error =
+                    fmt::format("{}: no valid answer in {} rounds: {}", provider.name, round + 1, faults[0]);
                 co_return;
             }
         }
@@ -639,7 +687,8 @@ private:
         auto analysis = ai::analysis_of(object_at(o, "analysis"));
         if (!analysis) co_return false;
         mine.analysis = std::move(*analysis);
-        for (const auto& e : array_at(o, "edits")) mine.edits.emplace_back(e.is_string() ? view(e.get_string()) : std::string_view{});
+        for (const auto& e : array_at(o, "edits"))
+            mine.edits.emplace_back(e.is_string() ? view(e.get_string()) : std::string_view{});
         mine.edits.resize(mine.analysis.suggestions.size());
         mine.redactions = object_at(o, "redactions");
         mine.shown = array_at(o, "shown");
@@ -654,8 +703,11 @@ private:
             {"edits", json::array(mine.edits.begin(), mine.edits.end())},
             {"redactions", mine.redactions},
             {"shown", mine.shown}};
-        sql::AiAnswer answer{key, work->fingerprint, work->revision, mine.provider, mine.model, json::serialize(content)};
-        Store::Job job = [answer, now = s_.clock.wall()](Database& db) { return sql::save_ai_answer(db, answer, now); };
+        sql::AiAnswer answer{
+            key, work->fingerprint, work->revision, mine.provider, mine.model, json::serialize(content)};
+        Store::Job job = [answer, now = s_.clock.wall()](Database& db) {
+            return sql::save_ai_answer(db, answer, now);
+        };
         auto outcome = co_await s_.store.write(std::move(job));
         if (!outcome) log::warn("an answer was not kept: {}", outcome.error().text);
     }
@@ -687,13 +739,15 @@ private:
                 mine.error = answer.error().text;
                 co_return false;
             }
-            if (answer->finish != ai::Finish::length && ai::has_edits(answer->text) && answer->text.size() <= most_edits_bytes)
+            if (answer->finish != ai::Finish::length && ai::has_edits(answer->text) &&
+                answer->text.size() <= most_edits_bytes)
                 mine.edits[i] = answer->text;
         }
         co_return true;
     }
 
-    /// Reserves, asks, settles. errc::denied the budget; errc::unavailable the provider rests; else as ai::ModelReply.
+    /// Reserves, asks, settles. errc::denied the budget; errc::unavailable the provider rests; else as
+    /// ai::ModelReply.
     asio::awaitable<result<ai::ModelAnswer>> ask_once(
         std::shared_ptr<Work> work,
         const ProviderSettings& provider,
@@ -723,7 +777,10 @@ private:
                 return fail(
                     errc::unavailable,
                     fmt::format(
-                        "{} rests{}: {}", provider.name, breaker->until ? " until " + to_rfc3339(*breaker->until) : "", breaker->reason
+                        "{} rests{}: {}",
+                        provider.name,
+                        breaker->until ? " until " + to_rfc3339(*breaker->until) : "",
+                        breaker->reason
                     )
                 );
             }
@@ -733,7 +790,9 @@ private:
             if (!bug) return bug.error();
             if (!by) return by.error();
             const ai::Spent spent{
-                {day->tokens, day->cost_micros}, {bug->tokens, bug->cost_micros}, {by->tokens, by->cost_micros}};
+                {day->tokens, day->cost_micros},
+                {bug->tokens, bug->cost_micros},
+                {by->tokens, by->cost_micros}};
             HEAL_TRY(ai::check_budget(
                 budget_of(s, provider), spent, {call.input_tokens + call.output_tokens, call.cost_micros}
             ));
@@ -765,7 +824,9 @@ private:
             log::warn("a question was not settled, its reserve stays counted: {}", settled.error().text);
         s_.metrics.add("heald_llm_requests_total", {{"provider", provider.name}, {"outcome", call.outcome}});
         const std::pair<const char*, std::int64_t> kinds[] = {
-            {"input", call.input_tokens - call.cached_tokens}, {"cached", call.cached_tokens}, {"output", call.output_tokens}};
+            {"input", call.input_tokens - call.cached_tokens},
+            {"cached", call.cached_tokens},
+            {"output", call.output_tokens}};
         for (const auto& [kind, n] : kinds) {
             s_.metrics.add(
                 "heald_llm_tokens_total",
@@ -773,20 +834,28 @@ private:
                 static_cast<double>(n)
             );
         }
-        s_.metrics.add("heald_llm_cost_total", {{"provider", provider.name}}, static_cast<double>(call.cost_micros) / 1e6);
+        s_.metrics.add(
+            "heald_llm_cost_total", {{"provider", provider.name}}, static_cast<double>(call.cost_micros) / 1e6
+        );
         if (!reply.answer) co_return reply.answer.error();
         co_return std::move(*reply.answer);
     }
 
     /// From the reserve to what it was.
     static void settle(
-        sql::AiCall& call, const ai::ModelReply& reply, const ai::Question& question, const AiSettings& settings, const Judge& judge
+        sql::AiCall& call,
+        const ai::ModelReply& reply,
+        const ai::Question& question,
+        const AiSettings& settings,
+        const Judge& judge
     ) {
         call.took = reply.took;
         call.tries = reply.tries;
         if (!reply.answer) {
-            call.outcome = reply.off_until || reply.answer.error().code == errc::overloaded ? "limited" : "failed";
-            call.error = reply.off_until ? ai::off_until_text(*reply.off_until, reply.answer.error().text) : reply.answer.error().text;
+            call.outcome =
+                reply.off_until || reply.answer.error().code == errc::overloaded ? "limited" : "failed";
+            call.error = reply.off_until ? ai::off_until_text(*reply.off_until, reply.answer.error().text)
+                                         : reply.answer.error().text;
             if (!reply.may_have_cost) call.input_tokens = call.output_tokens = call.cost_micros = 0;
             return;
         }
@@ -796,13 +865,16 @@ private:
         call.input_tokens = counted ? u.input : question.tokens;
         call.cached_tokens = std::min(u.cached, call.input_tokens);
         call.output_tokens = counted ? u.output : ai::tokens_of(reply.answer->text);
-        call.cost_micros = cost_of(settings, call.model, call.input_tokens, call.cached_tokens, call.output_tokens);
+        call.cost_micros =
+            cost_of(settings, call.model, call.input_tokens, call.cached_tokens, call.output_tokens);
         call.outcome = judge(*reply.answer);
     }
 
     // --- the end of it
 
-    static json::array texts(const std::vector<std::string>& items) { return json::array(items.begin(), items.end()); }
+    static json::array texts(const std::vector<std::string>& items) {
+        return json::array(items.begin(), items.end());
+    }
 
     /// Suggestions of all, the best of each first, up to three; what names the same title and files is one.
     std::vector<sql::SuggestionRow> suggestions_of(const Work& work, const std::vector<Opinion>& opinions) {
@@ -848,11 +920,18 @@ private:
         json::array code, errors;
         for (const auto& c : work.input.code) {
             code.push_back(json::object{
-                {"file", c.file}, {"first_line", c.first_line}, {"line", c.line}, {"function", to_valid_utf8(c.function)}});
+                {"file", c.file},
+                {"first_line", c.first_line},
+                {"line", c.line},
+                {"function", to_valid_utf8(c.function)}});
         }
-        json::object context{{"code", std::move(code)}, {"log_lines", work.input.logs.size()}, {"similar", work.input.similar.size()}};
+        json::object context{
+            {"code", std::move(code)},
+            {"log_lines", work.input.logs.size()},
+            {"similar", work.input.similar.size()}};
         for (const auto& o : opinions) {
-            if (!o.error.empty()) errors.push_back(json::object{{"provider", o.provider}, {"error", to_valid_utf8(o.error)}});
+            if (!o.error.empty())
+                errors.push_back(json::object{{"provider", o.provider}, {"error", to_valid_utf8(o.error)}});
             if (o.ok && !context.contains("shown")) {
                 context["shown"] = o.shown;
                 context["redactions"] = o.redactions;
@@ -864,7 +943,9 @@ private:
 
     /// Stores what was found, moves the bug on and tells of it.
     asio::awaitable<result<json::object>> conclude(
-        std::shared_ptr<Work> work, const sql::AnalysisInput& input, std::shared_ptr<std::vector<Opinion>> opinions
+        std::shared_ptr<Work> work,
+        const sql::AnalysisInput& input,
+        std::shared_ptr<std::vector<Opinion>> opinions
     ) {
         std::vector<ai::Opinion> compared;
         const Opinion* first = nullptr;
@@ -904,12 +985,14 @@ private:
         row->prevention_tips = texts(analysis.prevention_tips);
         row->comparison = compared.size() > 1 ? ai::compare(compared) : json::object{};
         row->context = context_of(*work, *opinions);
-        auto suggestions = std::make_shared<std::vector<sql::SuggestionRow>>(suggestions_of(*work, *opinions));
+        auto suggestions =
+            std::make_shared<std::vector<sql::SuggestionRow>>(suggestions_of(*work, *opinions));
         auto status = std::make_shared<std::string>();
         auto stored = std::make_shared<json::array>();
         Store::Job job = [this, work, row, suggestions, status, stored](Database& db) -> result<void> {
             HEAL_TRY(sql::insert_analysis(db, *row));
-            if (!suggestions->empty()) HEAL_TRY(sql::replace_suggestions(db, work->bug, *suggestions, row->at));
+            if (!suggestions->empty())
+                HEAL_TRY(sql::replace_suggestions(db, work->bug, *suggestions, row->at));
             HEAL_TRY(move_on(db, *work, *row, !suggestions->empty(), *status));
             const json::object detail{
                 {"bug", work->code},
@@ -918,7 +1001,9 @@ private:
                 {"provider", row->provider},
                 {"tokens", work->tokens},
                 {"suggestions", suggestions->size()}};
-            HEAL_TRY(sql::append_audit(db, row->at, work->actor, "ai.analyze", work->bug, json::serialize(detail)));
+            HEAL_TRY(
+                sql::append_audit(db, row->at, work->actor, "ai.analyze", work->bug, json::serialize(detail))
+            );
             auto listed = sql::list_suggestions(db, work->bug, false);
             if (!listed) return listed.error();
             *stored = std::move(*listed);
@@ -951,8 +1036,8 @@ private:
             {"suggestions", std::move(*stored)}};
     }
 
-    /// detected, reopened, failed → analyzed → fix_suggested; one that is further already stays. A bug that a person moved meanwhile keeps
-    /// what they said.
+    /// detected, reopened, failed → analyzed → fix_suggested; one that is further already stays. A bug that a
+    /// person moved meanwhile keeps what they said.
     result<void> move_on(
         Database& db, const Work& work, const sql::AnalysisRow& row, bool suggests, std::string& ret_status
     ) const {
@@ -960,7 +1045,8 @@ private:
         if (!bug) return bug.error();
         BugStatus status = BugStatus::detected;
         parse_bug_status(string_at(*bug, "status"), status);
-        const std::string by = row.source == "rules" ? "by rules" : fmt::format("by {} ({})", row.provider, row.source);
+        const std::string by =
+            row.source == "rules" ? "by rules" : fmt::format("by {} ({})", row.provider, row.source);
         const std::string text = fmt::format("{}: {}", by, row.root_cause.substr(0, 1000));
         const bool merged = !string_at(*bug, "merged_into").empty();
         const auto step = [&](BugStatus to) -> result<void> {
@@ -968,7 +1054,8 @@ private:
             status = to;
             return {};
         };
-        if (!merged && (status == BugStatus::detected || status == BugStatus::reopened || status == BugStatus::failed)) {
+        if (!merged &&
+            (status == BugStatus::detected || status == BugStatus::reopened || status == BugStatus::failed)) {
             HEAL_TRY(step(BugStatus::analyzed));
         } else {
             HEAL_TRY(sql::note_bug(

@@ -1,4 +1,5 @@
-// The code that a stack trace names, at the release that failed: the seam between the analyst and vcs/, so that tests need no git.
+// The code that a stack trace names, at the release that failed: the seam between the analyst and vcs/, so
+// that tests need no git.
 #pragma once
 
 #include "ai/prompt.hpp"
@@ -15,7 +16,7 @@ namespace heal {
 class RepositoryDesk;
 
 struct CodeAt {
-    std::string revision;  ///< the commit
+    std::string revision;                   ///< the commit
     std::vector<ai::CodeExcerpt> excerpts;  ///< innermost frame first
 };
 
@@ -25,7 +26,8 @@ public:
     virtual ~CodeReader() = default;
     /// @param revision   release, tag or commit; "" or one that is not known: the head of the branch
     /// @param max_bytes  of all excerpts together
-    /// errc::unavailable, errc::denied, errc::not_found as of vcs::open_repository; errc::cancelled. No frame in the repository: no excerpts.
+    /// errc::unavailable, errc::denied, errc::not_found as of vcs::open_repository; errc::cancelled. No frame
+    /// in the repository: no excerpts.
     virtual result<CodeAt> read(
         const RepositorySettings& repository,
         const std::string& revision,

@@ -89,9 +89,8 @@ void Hearing::decide(const Batch& batch, bool again, bool fresh, std::vector<Dec
                 );
                 // Without a strategy an incident is worth a row, and an escalation, only when it is worth a
                 // bug.
-                const bool worth = heard.governed || heard.opens
-                                       ? heard.opens || came_back
-                                       : !candidates.empty() || !d.bug_rule.empty();
+                const bool worth = heard.governed || heard.opens ? heard.opens || came_back
+                                                                 : !candidates.empty() || !d.bug_rule.empty();
                 if (worth) {
                     incident.id = new_id(s_.clock);
                     incident.opened_at = s_.clock.wall();

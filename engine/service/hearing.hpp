@@ -36,7 +36,9 @@ public:
     void accept(Batch batch, bool again, Done done);
 
     /// Told of each bug that a batch opened, after its commit.
-    void on_bug_opened(std::function<void(const std::string& bug, Severity)> told) { bug_opened_ = std::move(told); }
+    void on_bug_opened(std::function<void(const std::string& bug, Severity)> told) {
+        bug_opened_ = std::move(told);
+    }
 
     /// From now on batches go there while the shared store is away, and behind those that wait there.
     void set_journal(IngestJournal* journal) { journal_ = journal; }

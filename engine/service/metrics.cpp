@@ -71,7 +71,8 @@ const std::map<std::string_view, Help> helps = {
      {"counter", "Bugs of P0 and P1 to be analysed at once: queued, refused (too many), done, failed"}},
     {"heald_llm_requests_total",
      {"counter",
-      "Questions to models by provider and outcome (answered, invalid, refused, failed, limited, cached, over_budget, resting)"}},
+      "Questions to models by provider and outcome (answered, invalid, refused, failed, limited, cached, "
+      "over_budget, resting)"}},
     {"heald_llm_tokens_total", {"counter", "Tokens by provider, model and kind (input, cached, output)"}},
     {"heald_llm_cost_total", {"counter", "Cost of questions by provider, in the currency of the prices"}},
     {"heald_fingerprint_collisions_total", {"counter", "Errors whose short id belongs to another digest"}},

@@ -275,7 +275,9 @@ asio::awaitable<result<std::int64_t>> StoreJobs::long_work(const Job& job, std::
     co_return outcome;
 }
 
-asio::awaitable<void> StoreJobs::keep_lease(std::string name, std::string run_id, std::shared_ptr<bool> ended) {
+asio::awaitable<void> StoreJobs::keep_lease(
+    std::string name, std::string run_id, std::shared_ptr<bool> ended
+) {
     asio::steady_timer wait{io_};
     for (;;) {
         // In small steps, so that nothing is left waiting when the work or heald ends.

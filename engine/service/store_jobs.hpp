@@ -1,7 +1,7 @@
 // The jobs that keep the store well: thinning of samples, retention, roll-ups. Each runs once in the whole
 // cluster, in pieces of a few milliseconds, and is written down in cron_job_status and cron_execution_log.
-// Other services add jobs of their own (analysis, scans), whose work takes as long as it takes. Deliberately no
-// jobs of users.
+// Other services add jobs of their own (analysis, scans), whose work takes as long as it takes. Deliberately
+// no jobs of users.
 //
 // Threads: the event loop's.
 #pragma once
@@ -61,7 +61,9 @@ private:
     boost::asio::awaitable<result<json::object>> execute(const Job& job, bool at_once);
     boost::asio::awaitable<result<std::int64_t>> work(const Job& job, const std::string& run_id);
     boost::asio::awaitable<result<std::int64_t>> long_work(const Job& job, std::string run_id);
-    boost::asio::awaitable<void> keep_lease(std::string name, std::string run_id, std::shared_ptr<bool> ended);
+    boost::asio::awaitable<void> keep_lease(
+        std::string name, std::string run_id, std::shared_ptr<bool> ended
+    );
 
     boost::asio::io_context& io_;
     Store& store_;

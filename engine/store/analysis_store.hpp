@@ -1,5 +1,6 @@
-// Statements of the analyst: questions to models with what they cost, answers kept for the next time, analyses, suggestions, and what a
-// question is made of. All run inside a job of Store; errors are those of Database::run.
+// Statements of the analyst: questions to models with what they cost, answers kept for the next time,
+// analyses, suggestions, and what a question is made of. All run inside a job of Store; errors are those of
+// Database::run.
 #pragma once
 
 #include "base/clock.hpp"
@@ -36,7 +37,8 @@ result<void> settle_ai_call(Database& db, const AiCall& call);
 struct AiSums {
     std::int64_t tokens = 0, cost_micros = 0;
 };
-/// Spent and reserved: of all providers on a day, of a bug ever, of a provider on a day. Cached tokens count as tokens.
+/// Spent and reserved: of all providers on a day, of a bug ever, of a provider on a day. Cached tokens count
+/// as tokens.
 result<AiSums> ai_spent_on(Database& db, const std::string& day);
 result<AiSums> ai_spent_for(Database& db, const std::string& bug);
 result<AiSums> ai_spent_by(Database& db, const std::string& day, const std::string& provider);
@@ -48,7 +50,8 @@ struct AiCallFact {
 /// Of a provider since `from`, newest first, at most 100.
 result<std::vector<AiCallFact>> ai_calls_of(Database& db, const std::string& provider, Time from);
 
-/// By provider and model on a day: {provider, model, calls, answered, invalid, refused, failed, limited, asked, input_tokens, …, cost_micros}.
+/// By provider and model on a day: {provider, model, calls, answered, invalid, refused, failed, limited,
+/// asked, input_tokens, …, cost_micros}.
 result<json::array> ai_figures(Database& db, const std::string& day);
 /// The newest questions, for people: with redactions and errors.
 result<json::array> ai_calls(Database& db, const std::string& bug, std::int64_t limit);
@@ -95,7 +98,9 @@ struct SuggestionRow {
     std::string revision;          ///< the commit they are for; "": no code was at hand
 };
 /// Older ones of the bug that are only 'suggested' are 'superseded' first.
-result<void> replace_suggestions(Database& db, const std::string& bug, const std::vector<SuggestionRow>& rows, Time now);
+result<void> replace_suggestions(
+    Database& db, const std::string& bug, const std::vector<SuggestionRow>& rows, Time now
+);
 /// Best first: by evidence gathered here, then rank; superseded ones only when asked for.
 result<json::array> list_suggestions(Database& db, const std::string& bug, bool with_superseded);
 /// errc::not_found.
@@ -105,7 +110,9 @@ result<void> set_suggestion_edits(
     Database& db, const std::string& id, const std::string& edits, const std::string& code_diff
 );
 /// errc::not_found.
-result<void> set_suggestion_evidence(Database& db, const std::string& id, const json::object& evidence, std::int64_t score);
+result<void> set_suggestion_evidence(
+    Database& db, const std::string& id, const json::object& evidence, std::int64_t score
+);
 /// suggested, approved, rejected, applied or superseded. errc::not_found; errc::conflict another word.
 result<void> set_suggestion_status(
     Database& db, const std::string& id, const std::string& status, const std::string& by, Time now
@@ -124,13 +131,17 @@ struct AnalysisInput {
     struct Solved {
         std::string title, root_cause, fix_title, fix_approach;
     };
-    std::vector<Solved> similar;  ///< fixed bugs of the same error type, those of the service first, at most 3
+    std::vector<Solved>
+        similar;  ///< fixed bugs of the same error type, those of the service first, at most 3
 };
 /// errc::not_found.
-result<AnalysisInput> load_analysis_input(Database& db, const std::string& id_or_code, unsigned log_lines, Time now);
+result<AnalysisInput> load_analysis_input(
+    Database& db, const std::string& id_or_code, unsigned log_lines, Time now
+);
 
 /// Open bugs that nothing was found out about since they were detected or came back, oldest first: ids.
-/// @param rules_before  an analysis by rules older than this does not count: a model is tried again; {0}: it counts
+/// @param rules_before  an analysis by rules older than this does not count: a model is tried again; {0}: it
+/// counts
 result<std::vector<std::string>> bugs_without_analysis(Database& db, Time rules_before, std::int64_t limit);
 
 }  // namespace heal::sql

@@ -25,7 +25,9 @@ protected:
         StoreWorld::TearDown();
     }
 
-    LogRecord record(const std::string& message, const std::string& type = "KeyError", const std::string& service = "cart") {
+    LogRecord record(
+        const std::string& message, const std::string& type = "KeyError", const std::string& service = "cart"
+    ) {
         LogRecord r;
         r.service_name = service;
         r.environment = "prod";
@@ -41,15 +43,26 @@ protected:
         r.source = "http";
         return r;
     }
-    std::string bug(const std::string& message, const std::string& type = "KeyError", const std::string& service = "cart") {
+    std::string bug(
+        const std::string& message, const std::string& type = "KeyError", const std::string& service = "cart"
+    ) {
         const auto r = record(message, type, service);
-        EXPECT_TRUE(sql::add_occurrences(*db, {&r, "", 1, 3, clock.wall(), clock.wall(), Severity::p1_major}));
+        EXPECT_TRUE(sql::add_occurrences(*db, {&r, "", 1, 3, clock.wall(), clock.wall(), Severity::p1_major})
+        );
         const auto id = new_id(clock);
         EXPECT_TRUE(sql::insert_log_entry(*db, id, r, 1));
         clock.advance(1s);
-        return sql::open_or_count_bug(*db, clock, r, Severity::p1_major, "fatal", 1, clock.wall(), id).value()->id;
+        return sql::open_or_count_bug(*db, clock, r, Severity::p1_major, "fatal", 1, clock.wall(), id)
+            .value()
+            ->id;
     }
-    sql::AiCall call(const std::string& provider, const std::string& bug, std::int64_t in, std::int64_t out, std::int64_t cost = 0) {
+    sql::AiCall call(
+        const std::string& provider,
+        const std::string& bug,
+        std::int64_t in,
+        std::int64_t out,
+        std::int64_t cost = 0
+    ) {
         sql::AiCall c;
         c.id = new_id(clock);
         c.at = clock.wall();
@@ -164,7 +177,9 @@ TEST_P(AnalysisStoreTest, AnAnswerIsKeptForItsTime) {
 
 TEST_P(AnalysisStoreTest, NewSuggestionsTakeThePlaceOfThoseNobodyDecided) {
     const auto id = bug("boom");
-    ASSERT_TRUE(sql::replace_suggestions(*db, id, {suggestion(id, 1, "one"), suggestion(id, 2, "two")}, clock.wall()));
+    ASSERT_TRUE(
+        sql::replace_suggestions(*db, id, {suggestion(id, 1, "one"), suggestion(id, 2, "two")}, clock.wall())
+    );
     auto rows = sql::list_suggestions(*db, id, false).value();
     ASSERT_EQ(rows.size(), 2U);
     EXPECT_EQ(rows[0].at("fix_title").as_string(), "one");
@@ -180,7 +195,9 @@ TEST_P(AnalysisStoreTest, NewSuggestionsTakeThePlaceOfThoseNobodyDecided) {
     EXPECT_EQ(rows[0].at("evidence").at("red_green").as_bool(), true);
     EXPECT_EQ(rows[0].at("code_diff").as_string(), "diff");
     ASSERT_TRUE(sql::set_suggestion_status(*db, second, "approved", "anna", clock.wall()));
-    EXPECT_EQ(sql::set_suggestion_status(*db, second, "great", "anna", clock.wall()).error().code, errc::conflict);
+    EXPECT_EQ(
+        sql::set_suggestion_status(*db, second, "great", "anna", clock.wall()).error().code, errc::conflict
+    );
     clock.advance(1h);
     ASSERT_TRUE(sql::replace_suggestions(*db, id, {suggestion(id, 1, "three")}, clock.wall()));
     rows = sql::list_suggestions(*db, id, false).value();
@@ -189,16 +206,22 @@ TEST_P(AnalysisStoreTest, NewSuggestionsTakeThePlaceOfThoseNobodyDecided) {
     EXPECT_EQ(sql::show_suggestion(*db, first).value().at("status").as_string(), "superseded");
     EXPECT_EQ(sql::show_suggestion(*db, second).value().at("decided_by").as_string(), "anna");
     for (const auto& outcome :
-         {sql::set_suggestion_edits(*db, "x", "", ""), sql::set_suggestion_evidence(*db, "x", {}, 1), sql::set_suggestion_status(*db, "x", "applied", "", Time{0})})
+         {sql::set_suggestion_edits(*db, "x", "", ""),
+          sql::set_suggestion_evidence(*db, "x", {}, 1),
+          sql::set_suggestion_status(*db, "x", "applied", "", Time{0})})
         EXPECT_EQ(outcome.error().code, errc::not_found);
     EXPECT_EQ(sql::show_suggestion(*db, "x").error().code, errc::not_found);
 }
 
 TEST_P(AnalysisStoreTest, AQuestionIsMadeOfWhatIsKnown) {
-    const auto old = bug("old sum"), other = bug("old elsewhere", "KeyError", "shop"), strange = bug("strange", "ValueError");
+    const auto old = bug("old sum"), other = bug("old elsewhere", "KeyError", "shop"),
+               strange = bug("strange", "ValueError");
     for (const auto& solved : {other, old, strange}) {
-        ASSERT_TRUE(sql::replace_suggestions(*db, solved, {suggestion(solved, 1, "fix of " + solved)}, clock.wall()));
-        const std::string fix{view(sql::list_suggestions(*db, solved, false).value()[0].at("id").as_string())};
+        ASSERT_TRUE(
+            sql::replace_suggestions(*db, solved, {suggestion(solved, 1, "fix of " + solved)}, clock.wall())
+        );
+        const std::string fix{
+            view(sql::list_suggestions(*db, solved, false).value()[0].at("id").as_string())};
         ASSERT_TRUE(sql::set_suggestion_status(*db, fix, "applied", "heald", clock.wall()));
         ASSERT_TRUE(sql::change_bug(*db, clock, solved, {"fix", "anna", "", "", "", ""}));
         clock.advance(1min);
@@ -225,21 +248,27 @@ TEST_P(AnalysisStoreTest, AQuestionIsMadeOfWhatIsKnown) {
     ASSERT_EQ(in.similar.size(), 2U) << "of the same type only";
     EXPECT_EQ(in.similar[0].fix_title, "fix of " + old) << "of the same service first";
     EXPECT_EQ(in.similar[1].fix_title, "fix of " + other);
-    const auto by_code = sql::load_analysis_input(*db, std::string{string_at(in.bug, "bug_code")}, 2, clock.wall());
+    const auto by_code =
+        sql::load_analysis_input(*db, std::string{string_at(in.bug, "bug_code")}, 2, clock.wall());
     EXPECT_EQ(string_at(by_code.value().bug, "id"), id);
-    EXPECT_EQ(sql::load_analysis_input(*db, "BUG-20000101-00001", 2, clock.wall()).error().code, errc::not_found);
+    EXPECT_EQ(
+        sql::load_analysis_input(*db, "BUG-20000101-00001", 2, clock.wall()).error().code, errc::not_found
+    );
 }
 
 TEST_P(AnalysisStoreTest, ABugIsLookedAtOnceUntilItComesBackOrAModelCanBeAsked) {
     const auto first = bug("one"), second = bug("two"), closed = bug("three");
     ASSERT_TRUE(sql::change_bug(*db, clock, closed, {"close", "anna", "", "", "", ""}));
     using Ids = std::vector<std::string>;
-    const auto waiting = [&](Time rules_before = Time{0}) { return sql::bugs_without_analysis(*db, rules_before, 10).value(); };
+    const auto waiting = [&](Time rules_before = Time{0}) {
+        return sql::bugs_without_analysis(*db, rules_before, 10).value();
+    };
     EXPECT_EQ(waiting(), (Ids{first, second}));
     EXPECT_EQ(sql::bugs_without_analysis(*db, Time{0}, 1).value(), (Ids{first}));
     ASSERT_TRUE(sql::insert_analysis(*db, analysis(first, "model")));
     ASSERT_TRUE(sql::insert_analysis(*db, analysis(second, "rules")));
-    for (const auto& id : {first, second}) ASSERT_TRUE(sql::move_bug(*db, clock, id, BugStatus::analyzed, "heald", "x"));
+    for (const auto& id : {first, second})
+        ASSERT_TRUE(sql::move_bug(*db, clock, id, BugStatus::analyzed, "heald", "x"));
     EXPECT_EQ(waiting(), Ids{});
     EXPECT_EQ(waiting(clock.wall() - 1h), Ids{}) << "the rules spoke just now";
     clock.advance(2h);

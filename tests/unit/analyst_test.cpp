@@ -29,11 +29,19 @@ namespace asio = boost::asio;
 
 class NoRunner final : public StrategyRunner {
 public:
-    asio::awaitable<std::vector<StrategyReply>> assess(std::vector<StrategyCall>) override { co_return std::vector<StrategyReply>{}; }
-    asio::awaitable<StrategyReply> execute(StrategyCall, EffectLedger&) override { co_return StrategyReply{}; }
+    asio::awaitable<std::vector<StrategyReply>> assess(std::vector<StrategyCall>) override {
+        co_return std::vector<StrategyReply>{};
+    }
+    asio::awaitable<StrategyReply> execute(StrategyCall, EffectLedger&) override {
+        co_return StrategyReply{};
+    }
     asio::awaitable<StrategyReply> verify(StrategyCall, EffectLedger&) override { co_return StrategyReply{}; }
-    asio::awaitable<StrategyReply> rollback(StrategyCall, EffectLedger&) override { co_return StrategyReply{}; }
-    asio::awaitable<StrategyReply> undo(StrategyCall, std::vector<Effect>, EffectLedger&) override { co_return StrategyReply{}; }
+    asio::awaitable<StrategyReply> rollback(StrategyCall, EffectLedger&) override {
+        co_return StrategyReply{};
+    }
+    asio::awaitable<StrategyReply> undo(StrategyCall, std::vector<Effect>, EffectLedger&) override {
+        co_return StrategyReply{};
+    }
     void cancel(const std::string&) override {}
     asio::awaitable<void> stop() override { co_return; }
 };
@@ -41,7 +49,9 @@ public:
 class FakeCode final : public CodeReader {
 public:
     explicit FakeCode(CodeAt& code) : code_(code) {}
-    result<CodeAt> read(const RepositorySettings&, const std::string& revision, const std::string& trace, std::size_t, const std::atomic<bool>&) override {
+    result<CodeAt>
+    read(const RepositorySettings&, const std::string& revision, const std::string& trace, std::size_t, const std::atomic<bool>&)
+        override {
         const std::lock_guard lock{mutex};
         asked.push_back(revision);
         if (trace.empty()) return CodeAt{code_.revision, {}};
@@ -54,7 +64,8 @@ private:
     CodeAt& code_;
 };
 
-/// An analysis for a question with a schema, edits for one without; `edits` and `refuse_after` are the test's.
+/// An analysis for a question with a schema, edits for one without; `edits` and `refuse_after` are the
+/// test's.
 class FakeModel final : public net::HttpClient {
 public:
     result<net::HttpAnswer> send(const net::HttpRequest& request) override {
@@ -72,13 +83,17 @@ public:
     std::string text(std::size_t i) {
         const std::lock_guard lock{mutex};
         std::string all;
-        for (const auto& m : json::parse(bodies.at(i)).at("messages").as_array()) all += std::string{view(m.at("content").as_string())} + "\n";
+        const auto body = json::parse(bodies.at(i));
+        for (const auto& m : body.at("messages").as_array())
+            all += std::string{view(m.at("content").as_string())} + "\n";
         return all;
     }
     std::mutex mutex;
     std::vector<std::string> bodies;
     std::size_t refuse_after = 1000;
-    std::string edits = "src/cart.py\n<<<<<<< SEARCH\n    return order['total']\n=======\n    return order.get('total', 0)\n>>>>>>> REPLACE\n";
+    std::string edits =
+        "src/cart.py\n<<<<<<< SEARCH\n    return order['total']\n=======\n    return order.get('total', "
+        "0)\n>>>>>>> REPLACE\n";
     std::string analysis =
         R"({"root_cause":"c","root_cause_hypothesis":"h","bug_classification":"logic_bug","estimated_impact":"i","fix_suggestions":[
             {"fix_title":"get","fix_description":"d","fix_approach":"a","files_affected":["src/cart.py"],"confidence_score":0.5,"reasoning":"r",
@@ -106,9 +121,28 @@ protected:
         r.name = "cart";
         r.services = {"cart"};
         settings.repositories = {r};
-        shared.emplace(Shared{io, clock, *store, runner, *prober, feed, metrics, std::make_shared<const Settings>(settings), {}, {}, nullptr, nullptr, nullptr});
+        shared.emplace(Shared{
+            io,
+            clock,
+            *store,
+            runner,
+            *prober,
+            feed,
+            metrics,
+            std::make_shared<const Settings>(settings),
+            {},
+            {},
+            nullptr,
+            nullptr,
+            nullptr});
         code.revision = "c0ffee";
-        code.excerpts = {{"src/cart.py", 1, 3, "total", "def total(order):\n    # password = \"canary-in-code1\"\n    return order['total']\n", {"abc rename"}}};
+        code.excerpts = {
+            {"src/cart.py",
+             1,
+             3,
+             "total",
+             "def total(order):\n    # password = \"canary-in-code1\"\n    return order['total']\n",
+             {"abc rename"}}};
         auto reader = std::make_unique<FakeCode>(code);
         fake_code = reader.get();
         analyst = create_analyst(*shared, std::move(reader), http);
@@ -136,7 +170,7 @@ protected:
     }
     std::string bug() {
         std::string id;
-        const auto written = run<result<void>>([&]() -> asio::awaitable<result<void>> {
+        const auto written = run<bool>([&]() -> asio::awaitable<bool> {
             Store::Job job = [&](Database& db) -> result<void> {
                 LogRecord r;
                 r.service_name = "cart";
@@ -148,13 +182,17 @@ protected:
                 r.digest = sha256_hex("x");
                 r.fingerprint = r.digest.substr(0, 16);
                 r.time = r.received = clock.wall();
-                HEAL_TRY(sql::add_occurrences(db, {&r, "", 1, 1, clock.wall(), clock.wall(), Severity::p2_minor}));
-                auto opened = sql::open_or_count_bug(db, clock, r, Severity::p2_minor, "fatal", 1, clock.wall(), "");
+                HEAL_TRY(
+                    sql::add_occurrences(db, {&r, "", 1, 1, clock.wall(), clock.wall(), Severity::p2_minor})
+                );
+                auto opened =
+                    sql::open_or_count_bug(db, clock, r, Severity::p2_minor, "fatal", 1, clock.wall(), "");
                 if (!opened) return opened.error();
                 id = (*opened)->id;
                 return {};
             };
-            co_return co_await store->write(std::move(job));
+            const auto outcome = co_await store->write(std::move(job));
+            co_return outcome.has_value();
         });
         EXPECT_TRUE(written);
         return id;
@@ -244,7 +282,8 @@ TEST_F(AnalystTest, EditsThatDoNotApplyAreMended) {
     const std::string suggestion{view(array_at(found, "suggestions")[0].at("id").as_string())};
     const auto before = http.edits;
     http.edits = "src/cart.py\n<<<<<<< SEARCH\nexact\n=======\nbetter\n>>>>>>> REPLACE\n";
-    const auto mended = mend(suggestion, "edit 1: found nowhere; the nearest lines are: return order['total']");
+    const auto mended =
+        mend(suggestion, "edit 1: found nowhere; the nearest lines are: return order['total']");
     ASSERT_TRUE(mended) << mended.error().text;
     EXPECT_EQ(*mended, http.edits);
     const auto question = http.text(2);
@@ -278,7 +317,11 @@ TEST_F(AnalystTest, ARepositoryWithoutAutonomyIsNotRead) {
 TEST_F(AnalystTest, UrgentBugsWaitInABoundedQueue) {
     for (int i = 0; i < 100; ++i) analyst->opened("bug" + std::to_string(i), Severity::p0_critical);
     analyst->opened("minor", Severity::p2_minor);
-    EXPECT_EQ(metrics.value("heald_analysis_urgent_total", {{"outcome", "queued"}}) + metrics.value("heald_analysis_urgent_total", {{"outcome", "refused"}}), 100);
+    EXPECT_EQ(
+        metrics.value("heald_analysis_urgent_total", {{"outcome", "queued"}}) +
+            metrics.value("heald_analysis_urgent_total", {{"outcome", "refused"}}),
+        100
+    );
     EXPECT_GT(metrics.value("heald_analysis_urgent_total", {{"outcome", "refused"}}), 30);
 }
 

@@ -20,7 +20,9 @@ HttpRequest get(const std::string& url) {
 }
 
 TEST(HttpClient, SendsMethodHeadersAndBodyAndReadsTheAnswer) {
-    LoopbackServer server{[](const std::string&) { return http_answer("hello", "201 Created\r\nX-Two: a\r\nx-two:  b \r\nEmpty:\r\n"); }};
+    LoopbackServer server{[](const std::string&) {
+        return http_answer("hello", "201 Created\r\nX-Two: a\r\nx-two:  b \r\nEmpty:\r\n");
+    }};
     const auto client = create_http_client();
     HttpRequest r = get(server.url("/v1/x?y=1"));
     r.method = "POST";
@@ -34,14 +36,17 @@ TEST(HttpClient, SendsMethodHeadersAndBodyAndReadsTheAnswer) {
     EXPECT_EQ(answer.header("none"), "");
     const auto seen = server.requests().at(0);
     EXPECT_TRUE(seen.starts_with("POST /v1/x?y=1 HTTP/1.1\r\n")) << seen;
-    for (const char* head : {"Content-Type: application/json\r\n", "X-Mine: 1\r\n", "X-Empty:\r\n", "User-Agent: heald/"})
+    for (const char* head :
+         {"Content-Type: application/json\r\n", "X-Mine: 1\r\n", "X-Empty:\r\n", "User-Agent: heald/"})
         EXPECT_NE(seen.find(head), std::string::npos) << head << " in " << seen;
     EXPECT_EQ(seen.find("Expect:"), std::string::npos);
     EXPECT_TRUE(seen.ends_with(r.body));
 }
 
 TEST(HttpClient, EachMethodIsSentAsItIs) {
-    LoopbackServer server{[](const std::string& q) { return q.starts_with("HEAD") ? "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n" : http_answer("x"); }};
+    LoopbackServer server{[](const std::string& q) {
+        return q.starts_with("HEAD") ? "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n" : http_answer("x");
+    }};
     const auto client = create_http_client();
     for (const char* method : {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"}) {
         HttpRequest r = get(server.url());
@@ -54,7 +59,8 @@ TEST(HttpClient, EachMethodIsSentAsItIs) {
 
 TEST(HttpClient, AnyStatusIsAnAnswerAndNoRedirectIsFollowed) {
     LoopbackServer server{[](const std::string& q) {
-        return q.starts_with("GET /302") ? http_answer("", "302 Found\r\nLocation: http://127.0.0.1:1/\r\n") : http_answer("no", "503 Unavailable\r\n");
+        return q.starts_with("GET /302") ? http_answer("", "302 Found\r\nLocation: http://127.0.0.1:1/\r\n")
+                                         : http_answer("no", "503 Unavailable\r\n");
     }};
     const auto client = create_http_client();
     EXPECT_EQ(client->send(get(server.url("/302"))).value().status, 302U);
@@ -63,7 +69,9 @@ TEST(HttpClient, AnyStatusIsAnAnswerAndNoRedirectIsFollowed) {
 }
 
 TEST(HttpClient, OnlyTheLastAnswersHeadersCount) {
-    LoopbackServer server{[](const std::string&) { return "HTTP/1.1 103 Early Hints\r\nX-A: early\r\n\r\n" + http_answer("x", "200 OK\r\nX-B: late\r\n"); }};
+    LoopbackServer server{[](const std::string&) {
+        return "HTTP/1.1 103 Early Hints\r\nX-A: early\r\n\r\n" + http_answer("x", "200 OK\r\nX-B: late\r\n");
+    }};
     const auto answer = create_http_client()->send(get(server.url())).value();
     EXPECT_EQ(answer.header("x-a"), "");
     EXPECT_EQ(answer.header("x-b"), "late");
@@ -96,7 +104,8 @@ TEST(HttpClient, ErrorsTellWhatHappenedAndNoSecretOfTheAddress) {
     EXPECT_EQ(nobody.error().code, errc::unavailable);
     EXPECT_EQ(nobody.error().text.find("hunter2"), std::string::npos) << nobody.error().text;
     EXPECT_EQ(nobody.error().text.find("sesame"), std::string::npos) << nobody.error().text;
-    for (const char* url : {"", "ftp://127.0.0.1/", "file:///etc/passwd", "127.0.0.1", "http://", "http://a b/"})
+    for (const char* url :
+         {"", "ftp://127.0.0.1/", "file:///etc/passwd", "127.0.0.1", "http://", "http://a b/"})
         EXPECT_EQ(client->send(get(url)).error().code, errc::invalid_input) << url;
     LoopbackServer broken{[](const std::string&) { return "no http at all\r\n\r\n"; }};
     EXPECT_EQ(client->send(get(broken.url())).error().code, errc::protocol);

@@ -1,4 +1,5 @@
-// A small real HTTP server on loopback for tests: each connection gets the answer that the test gives for its request, byte for byte.
+// A small real HTTP server on loopback for tests: each connection gets the answer that the test gives for its
+// request, byte for byte.
 #pragma once
 
 #include <arpa/inet.h>
@@ -18,7 +19,8 @@ namespace heal {
 
 class LoopbackServer {
 public:
-    /// From the whole request (head and body) to the bytes of the answer; "" closes without one, "hang" never answers.
+    /// From the whole request (head and body) to the bytes of the answer; "" closes without one, "hang" never
+    /// answers.
     using Answer = std::function<std::string(const std::string& request)>;
 
     explicit LoopbackServer(Answer answer) : answer_(std::move(answer)) {
@@ -39,7 +41,9 @@ public:
         for (const int fd : hanging_) ::close(fd);
         ::close(listener_);
     }
-    std::string url(const std::string& path = "/") const { return "http://127.0.0.1:" + std::to_string(port_) + path; }
+    std::string url(const std::string& path = "/") const {
+        return "http://127.0.0.1:" + std::to_string(port_) + path;
+    }
     std::vector<std::string> requests() {
         const std::lock_guard lock{mutex_};
         return requests_;
@@ -97,7 +101,8 @@ private:
 };
 
 inline std::string http_answer(const std::string& body, const std::string& head = "200 OK\r\n") {
-    return "HTTP/1.1 " + head + "Content-Length: " + std::to_string(body.size()) + "\r\nConnection: close\r\n\r\n" + body;
+    return "HTTP/1.1 " + head + "Content-Length: " + std::to_string(body.size()) +
+           "\r\nConnection: close\r\n\r\n" + body;
 }
 
 }  // namespace heal

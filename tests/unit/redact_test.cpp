@@ -44,19 +44,41 @@ struct Case {
 
 const std::vector<Case>& secrets() {
     static const std::vector<Case> cases = {
-        {"got -----BEGIN RSA PRIVATE KEY-----\nMIIEow+x/y=\nabc\n-----END RSA PRIVATE KEY----- end", "MIIEow+x/y=", "private_key"},
+        {"got -----BEGIN RSA PRIVATE KEY-----\nMIIEow+x/y=\nabc\n-----END RSA PRIVATE KEY----- end",
+         "MIIEow+x/y=",
+         "private_key"},
         {"cut -----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1r", "b3BlbnNzaC1r", "private_key"},
         {"using " + s("AKIA", "IOSFODNN7EXAMPLE") + " now", s("AKIA", "IOSFODNN7EXAMPLE"), "aws_key"},
-        {"aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "secret"},
-        {"key " + s("AIza", "SyA1234567890abcdefghijklmnopqrstuv"), s("AIza", "SyA1234567890abcdefghijklmnopqrstuv"), "gcp_key"},
-        {"push with " + s("ghp_", "16C7e42F292c6912E7710c838347Ae178B4a"), s("ghp_", "16C7e42F292c6912E7710c838347Ae178B4a"), "github_token"},
-        {s("github_pat_", "11ABCDEFG0abcdefghijkl_mnopqrstuvwxyz"), s("github_pat_", "11ABCDEFG0abcdefghijkl_mnopqrstuvwxyz"), "github_token"},
-        {"clone oauth2 " + s("glpat-", "AbCdEfGhIjKlMnOpQrSt"), s("glpat-", "AbCdEfGhIjKlMnOpQrSt"), "gitlab_token"},
-        {"slack " + s("xoxb-", "123456789012-abcdefABCDEF"), s("xoxb-", "123456789012-abcdefABCDEF"), "slack_token"},
-        {"charge failed for " + s("sk_live_", "4eC39HqLyjWDarjtT1zdp7dc"), s("sk_live_", "4eC39HqLyjWDarjtT1zdp7dc"), "stripe_key"},
-        {"Incorrect key provided: " + s("sk-proj-", "abcdEFGH1234567890ijklMNOP"), s("sk-proj-", "abcdEFGH1234567890ijklMNOP"), "openai_key"},
-        {"using " + s("sk-ant-api03-", "abcdEFGH1234567890ijklMNOP"), s("sk-ant-api03-", "abcdEFGH1234567890ijklMNOP"), "openai_key"},
-        {"session eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P", "eyJzdWIiOiIxMjM0In0", "jwt"},
+        {"aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+         "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+         "secret"},
+        {"key " + s("AIza", "SyA1234567890abcdefghijklmnopqrstuv"),
+         s("AIza", "SyA1234567890abcdefghijklmnopqrstuv"),
+         "gcp_key"},
+        {"push with " + s("ghp_", "16C7e42F292c6912E7710c838347Ae178B4a"),
+         s("ghp_", "16C7e42F292c6912E7710c838347Ae178B4a"),
+         "github_token"},
+        {s("github_pat_", "11ABCDEFG0abcdefghijkl_mnopqrstuvwxyz"),
+         s("github_pat_", "11ABCDEFG0abcdefghijkl_mnopqrstuvwxyz"),
+         "github_token"},
+        {"clone oauth2 " + s("glpat-", "AbCdEfGhIjKlMnOpQrSt"),
+         s("glpat-", "AbCdEfGhIjKlMnOpQrSt"),
+         "gitlab_token"},
+        {"slack " + s("xoxb-", "123456789012-abcdefABCDEF"),
+         s("xoxb-", "123456789012-abcdefABCDEF"),
+         "slack_token"},
+        {"charge failed for " + s("sk_live_", "4eC39HqLyjWDarjtT1zdp7dc"),
+         s("sk_live_", "4eC39HqLyjWDarjtT1zdp7dc"),
+         "stripe_key"},
+        {"Incorrect key provided: " + s("sk-proj-", "abcdEFGH1234567890ijklMNOP"),
+         s("sk-proj-", "abcdEFGH1234567890ijklMNOP"),
+         "openai_key"},
+        {"using " + s("sk-ant-api03-", "abcdEFGH1234567890ijklMNOP"),
+         s("sk-ant-api03-", "abcdEFGH1234567890ijklMNOP"),
+         "openai_key"},
+        {"session eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P",
+         "eyJzdWIiOiIxMjM0In0",
+         "jwt"},
         {"Authorization: Bearer abc.def-ghi_jkl", "abc.def-ghi_jkl", "authorization"},
         {"\"authorization\":\"Basic dXNlcjpodW50ZXIy\"", "dXNlcjpodW50ZXIy", "authorization"},
         {"header authorization => Token 0123456789", "0123456789", "authorization"},
@@ -82,7 +104,9 @@ const std::vector<Case>& secrets() {
         {"https://bob:hunter2@example.org/x", "hunter2", "connection"},
         {"Server=db;Database=x;User Id=sa;Password=Hunter2!;", "Hunter2!", "password"},
         {"jdbc:mysql://db/x?user=a&password=hunter2", "hunter2", "password"},
-        {"DefaultEndpointsProtocol=https;AccountKey=YWJjZGVmZ2hpamtsbW5vcHFyc3Q=;", "YWJjZGVmZ2hpamtsbW5vcHFyc3Q", "azure_key"},
+        {"DefaultEndpointsProtocol=https;AccountKey=YWJjZGVmZ2hpamtsbW5vcHFyc3Q=;",
+         "YWJjZGVmZ2hpamtsbW5vcHFyc3Q",
+         "azure_key"},
         {"Cookie: sid=abc123; theme=dark", "sid=abc123; theme=dark", "cookie"},
         {"\"set-cookie\":\"JSESSIONID=9A8B7C; Path=/\"", "JSESSIONID=9A8B7C", "cookie"},
         {"mail to anna.schmidt+x@example.co.uk bounced", "anna.schmidt+x@example.co.uk", "email"},
@@ -98,8 +122,12 @@ const std::vector<Case>& secrets() {
         {"opaque Zx8qLp2Vr7Kt4Wm9Yc3Nb6Hd here", "Zx8qLp2Vr7Kt4Wm9Yc3Nb6Hd", "random"},
         {"digest 9e107d9d372bb6826bd81d3542a419d6 seen", "9e107d9d372bb6826bd81d3542a419d6", "random"},
         {"data " + base64("password=hunter2"), base64("password=hunter2"), "base64"},
-        {"blob " + base64("{\"user\":\"bob\",\"token\":\"abcdef123\"}"), base64("{\"user\":\"bob\",\"token\":\"abcdef123\"}"), "base64"},
-        {"wrapped " + s("ghp_16C7e42F29", "\n    2c6912E7710c838347Ae178B4a"), "2c6912E7710c838347Ae178B4a", "github_token"},
+        {"blob " + base64("{\"user\":\"bob\",\"token\":\"abcdef123\"}"),
+         base64("{\"user\":\"bob\",\"token\":\"abcdef123\"}"),
+         "base64"},
+        {"wrapped " + s("ghp_16C7e42F29", "\n    2c6912E7710c838347Ae178B4a"),
+         "2c6912E7710c838347Ae178B4a",
+         "github_token"},
         {"wrapped " + s("AKIAIOSF", "\\\nODNN7EXAMPLE"), "ODNN7EXAMPLE", "aws_key"},
         {"password:\n  hunter2", "hunter2", "password"},
     };
@@ -111,7 +139,8 @@ TEST(Redact, TakesOutEachKindOfSecret) {
         Redaction redaction{plain()};
         const auto out = redaction.take_out(c.text, TextKind::log).value();
         EXPECT_EQ(out.find(c.secret), std::string::npos) << c.text << "\n-> " << out;
-        EXPECT_TRUE(redaction.report().contains(c.kind)) << c.text << "\n-> " << out << " expected " << c.kind;
+        EXPECT_TRUE(redaction.report().contains(c.kind))
+            << c.text << "\n-> " << out << " expected " << c.kind;
     }
 }
 
@@ -163,7 +192,8 @@ TEST(Redact, CodeKeepsItsNamesAndLosesItsLiterals) {
              {"conn = connect(\"postgres://app:s3cr3t@db/x\")", "s3cr3t"},
              {"# API_KEY=abcdef123456", "abcdef123456"},
              {"headers = {'Authorization': 'Bearer abc.def-ghi_jkl'}", "abc.def-ghi_jkl"},
-             {"key = \"" + s("ghp_16C7e42F29", "\" +\n      \"2c6912E7710c838347Ae178B4a\""), "2c6912E7710c838347Ae178B4a"},
+             {"key = \"" + s("ghp_16C7e42F29", "\" +\n      \"2c6912E7710c838347Ae178B4a\""),
+              "2c6912E7710c838347Ae178B4a"},
              {"mail(\"anna@example.com\")", "anna@example.com"},
          }) {
         EXPECT_EQ(redact(text, TextKind::code).find(secret), std::string::npos) << text;
@@ -172,9 +202,14 @@ TEST(Redact, CodeKeepsItsNamesAndLosesItsLiterals) {
 
 TEST(Redact, TheSameSecretHasTheSamePlaceholderEverywhere) {
     Redaction redaction{plain()};
-    const auto a = redaction.take_out("password=alpha1 password=beta22 password=alpha1", TextKind::log).value();
-    EXPECT_EQ(a, "password=[redacted:password:1] password=[redacted:password:2] password=[redacted:password:1]");
-    EXPECT_EQ(redaction.take_out("password: beta22", TextKind::log).value(), "password: [redacted:password:2]");
+    const auto a =
+        redaction.take_out("password=alpha1 password=beta22 password=alpha1", TextKind::log).value();
+    EXPECT_EQ(
+        a, "password=[redacted:password:1] password=[redacted:password:2] password=[redacted:password:1]"
+    );
+    EXPECT_EQ(
+        redaction.take_out("password: beta22", TextKind::log).value(), "password: [redacted:password:2]"
+    );
     EXPECT_EQ(redaction.report().at("password"), 4U);
 }
 
@@ -186,8 +221,14 @@ TEST(Redact, UsersAddExpressionsAndKeepWords) {
     const auto redactor = Redactor::create(options).value();
     Redaction redaction{redactor};
     EXPECT_EQ(
-        redaction.take_out("CUST-12 ticket ABC a@example.com b@example.org password=sandbox1 10.1.2.3 8.8.8.8", TextKind::log).value(),
-        "[redacted:custom:1] ticket [redacted:custom:2] a@example.com [redacted:email:1] password=sandbox1 [redacted:address:1] 8.8.8.8"
+        redaction
+            .take_out(
+                "CUST-12 ticket ABC a@example.com b@example.org password=sandbox1 10.1.2.3 8.8.8.8",
+                TextKind::log
+            )
+            .value(),
+        "[redacted:custom:1] ticket [redacted:custom:2] a@example.com [redacted:email:1] password=sandbox1 "
+        "[redacted:address:1] 8.8.8.8"
     );
     options.custom = {"("};
     const auto bad = Redactor::create(options);
@@ -197,11 +238,14 @@ TEST(Redact, UsersAddExpressionsAndKeepWords) {
 
 TEST(Redact, WhatIsTooLargeIsRefusedAndNotPassedOn) {
     Redaction redaction{plain()};
-    EXPECT_EQ(redaction.take_out(std::string((4U << 20U) + 1, 'x'), TextKind::log).error().code, errc::invalid_input);
+    EXPECT_EQ(
+        redaction.take_out(std::string((4U << 20U) + 1, 'x'), TextKind::log).error().code, errc::invalid_input
+    );
 }
 
 TEST(Redact, HostileTextTakesLinearTime) {
-    for (const std::string unit : {"password=", "a@", "-----BEGIN PRIVATE KEY-----", "eyJ.eyJ", "1 ", "\\\"", "\n", "A1b", "://:"}) {
+    for (const std::string unit :
+         {"password=", "a@", "-----BEGIN PRIVATE KEY-----", "eyJ.eyJ", "1 ", "\\\"", "\n", "A1b", "://:"}) {
         std::string text;
         while (text.size() < 200'000) text += unit;
         Redaction redaction{plain()};
