@@ -431,6 +431,7 @@ Span by_braces(std::string_view content, const Lines& lines, std::size_t at, boo
         if (t.text == "(") ++parentheses;
         if (t.text == ")") parentheses = std::max(0, parentheses - 1);
         if (t.text == "{") {
+            while (head + 1 < i && (tokens[head].text == "public" || tokens[head].text == "private" || tokens[head].text == "protected") && tokens[head + 1].text == ":") head += 2;
             stack.push_back({i, t.line, head, holds_others(head, i)});
             // A function within parentheses (a callback) belongs to what calls it.
             if (parentheses == 0) head = i + 1;
