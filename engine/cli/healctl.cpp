@@ -6,6 +6,7 @@
 #include "cli/client.hpp"
 #include "cli/fingerprint_id.hpp"
 #include "cli/replay_commands.hpp"
+#include "cli/scan_commands.hpp"
 #include "cli/script_command.hpp"
 #include "cli/store_command.hpp"
 #include "cli/strategy_project.hpp"
@@ -842,6 +843,7 @@ int run(int argc, char** argv) {
     const auto brain_commands = cli::add_brain_commands(app, context);
     const auto approval_commands = cli::add_approval_commands(app, context);
     const auto replay_commands = cli::add_replay_commands(app, context);
+    const auto scan_commands = cli::add_scan_commands(app, context);
 
     try {
         app.parse(argc, argv);
