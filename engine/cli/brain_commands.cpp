@@ -1,9 +1,11 @@
 #include "cli/brain_commands.hpp"
 
 #include "base/json.hpp"
+#include "cli/scan_commands.hpp"
 
 #include <fmt/format.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -132,13 +134,18 @@ private:
     }
 
     void review(CLI::App& app) {
-        auto* review = app.add_subcommand("review", "say afterwards what an event was");
-        review->add_option("event", id_)->required();
+        auto* review = app.add_subcommand(
+            "review", "say afterwards what an event was; with --base, look at a change before it is merged"
+        );
+        review->add_option("event", id_);
         review->add_option("verdict", kind_, "right, false_positive, or manual: a person healed it")
-            ->required()
             ->check(CLI::IsMember({"right", "false_positive", "manual"}));
         review->add_option("--reason", reason_);
+        change_review_ = add_change_review(*review, c_);
         review->callback([this] {
+            if (change_review_()) return;
+            if (id_.empty() || kind_.empty())
+                throw RequestFailed{fail(errc::invalid_input, "review: give an event and a verdict, or --base REV")};
             const json::object body{{"verdict", kind_}, {"reason", reason_}};
             const auto answer = ask("POST", "/api/v1/healing/events/" + escape(id_) + "/review", &body);
             if (!json_wanted(answer)) fmt::print("noted\n");
@@ -221,6 +228,7 @@ private:
     }
 
     CommandContext c_;
+    std::function<bool()> change_review_;
     std::string class_, id_, kind_, service_, strategy_, length_, until_, reason_;
 };
 

@@ -8,6 +8,7 @@
 #include "cli/patch_commands.hpp"
 #include "cli/fix_commands.hpp"
 #include "cli/replay_commands.hpp"
+#include "cli/scan_commands.hpp"
 #include "cli/script_command.hpp"
 #include "cli/store_command.hpp"
 #include "cli/strategy_project.hpp"
@@ -846,6 +847,7 @@ int run(int argc, char** argv) {
     const auto patch_commands = cli::add_patch_commands(app, *bugs, context);
     const auto fix_commands = cli::add_fix_commands(app, context);
     const auto replay_commands = cli::add_replay_commands(app, context);
+    const auto scan_commands = cli::add_scan_commands(app, context);
 
     try {
         app.parse(argc, argv);

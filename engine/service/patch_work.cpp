@@ -300,7 +300,7 @@ PatchResult PatchWork::gate() {
         if (!paths) return paths.error();
         std::size_t bytes = 0;
         for (const auto& path : *paths) {
-            if (!vcs::is_test_file(path, rules)) continue;
+            if (!vcs::is_test_path(rules, path)) continue;
             auto text = r.show(facts_.revision, path);
             // One that is too large to read is no place where literals are looked for.
             if (!text || bytes + text->size() > (8U << 20U)) continue;
@@ -328,7 +328,7 @@ PatchResult PatchWork::gate() {
     std::map<std::string, std::string> added_tests;
     for (const auto& change : looked->changes) {
         facts_.files.push_back(json::value(change.path));
-        if (!change.before && vcs::is_test_file(change.path, rules)) {
+        if (!change.before && vcs::is_test_path(rules, change.path)) {
             added_tests[change.path] = *change.after;
             facts_.added_tests.push_back(json::value(change.path));
         }

@@ -42,7 +42,7 @@ bool is_fence(std::string_view line) {
 std::string path_in(std::string_view line) {
     line = trim(line);
     if (is_fence(line)) {
-        line = trim(line.substr(line.find_first_not_of(line.front())));
+        line = trim(line.substr(std::min(line.find_first_not_of(line.front()), line.size())));
         const auto cut = line.find_first_of(" :");
         if (cut != std::string_view::npos) line = trim(line.substr(cut + 1));
         for (const std::string_view key : {"title=", "file=", "path=", "filename="})

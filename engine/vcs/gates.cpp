@@ -179,7 +179,7 @@ constexpr std::string_view cheats[] = {
 std::string check_tests(const Changes& changes, const GateRules& rules) {
     for (const FileChange& c : changes) {
         if (!changed(c)) continue;
-        const bool test = is_test_file(c.path, rules), set_up = !first_match(test_set_up, lower(c.path)).empty();
+        const bool test = is_test_path(rules, c.path), set_up = !first_match(test_set_up, lower(c.path)).empty();
         if (set_up) return fmt::format("{} says which tests run", quoted(c.path));
         if (test && c.before && !c.after) return fmt::format("the test file {} is deleted or renamed", quoted(c.path));
         const auto lines = changed_lines(c);
@@ -325,6 +325,11 @@ std::string check_content(const Changes& changes) {
 
 }  // namespace
 
+bool is_test_path(const GateRules& rules, std::string_view path) {
+    if (!rules.tests.empty()) return !first_match(rules.tests, path).empty();
+    return !first_match(usual_tests, lower(path)).empty();
+}
+
 bool matches_path(std::string_view glob, std::string_view path) noexcept {
     // The two places to go back to: the last "**" and the last "*". A later "**" makes an earlier one's other choices needless.
     std::size_t g = 0, p = 0;
@@ -381,7 +386,7 @@ std::vector<GateVerdict> check_gates(
     // Added test files are the patch's own; only code is looked at.
     std::vector<FileChange> code;
     for (const FileChange& c : changes)
-        if (!is_test_file(c.path, rules)) code.push_back(c);
+        if (!is_test_path(rules, c.path)) code.push_back(c);
     add("special_case", find_special_case(code, tests));
     add("licence", check_licence(changes));
     add("content", check_content(changes));
@@ -392,11 +397,6 @@ json::array to_json(const std::vector<GateVerdict>& verdicts) {
     json::array out;
     for (const GateVerdict& v : verdicts) out.push_back(json::object{{"gate", v.gate}, {"ok", v.ok}, {"reason", v.reason}});
     return out;
-}
-
-bool is_test_file(std::string_view path, const GateRules& rules) {
-    if (!rules.tests.empty()) return !first_match(rules.tests, path).empty();
-    return !first_match(usual_tests, lower(path)).empty();
 }
 
 bool passed(const std::vector<GateVerdict>& verdicts) {

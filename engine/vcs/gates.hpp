@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 namespace heal::vcs {
@@ -43,8 +45,8 @@ json::array to_json(const std::vector<GateVerdict>& verdicts);
 /// True when all are ok.
 bool passed(const std::vector<GateVerdict>& verdicts);
 
-/// By the globs of the rules; without any by the usual names (test_*.py, *_test.go, *.spec.ts, tests/**, …).
-bool is_test_file(std::string_view path, const GateRules& rules);
+/// By the rules' globs, or by the usual names when there are none.
+bool is_test_path(const GateRules& rules, std::string_view path);
 
 /// `*` matches within a folder, `**` across folders, `?` one character.
 bool matches_path(std::string_view glob, std::string_view path) noexcept;

@@ -311,7 +311,9 @@ private:
         const auto at = t.rfind(" at ");
         if (at != std::string_view::npos && numbered(t.substr(at + 4), ret)) {
             auto function = t.substr(1, at - 1);
-            while (!function.empty() && (std::isdigit(static_cast<unsigned char>(function.front())) != 0 || function.front() == ' ')) function.remove_prefix(1);
+            // "#1  "
+            while (!function.empty() && std::isdigit(static_cast<unsigned char>(function.front())) != 0) function.remove_prefix(1);
+            function = trim(function);
             if (const auto in = function.find(" in "); function.starts_with("0x") && in != std::string_view::npos) function = function.substr(in + 4);
             ret.function = name_of(without_arguments(function));
             return true;
@@ -349,7 +351,7 @@ std::vector<std::string_view> parts_of(std::string_view path) {
     while (!path.empty()) {
         const auto slash = path.find('/');
         const auto part = path.substr(0, slash);
-        if (!part.empty() && part != ".") out.push_back(part);
+        if (!part.empty() && part != "." && part != "..") out.push_back(part);
         if (slash == std::string_view::npos) break;
         path.remove_prefix(slash + 1);
     }
@@ -392,12 +394,15 @@ Span by_indentation(const Lines& lines, std::size_t at, bool with_end, bool& ret
     return out;
 }
 
-Span by_braces(std::string_view content, const Lines& lines, std::size_t at, bool& ret_found) {
+/// @param lines_end  a statement may end with its line, without a semicolon
+Span by_braces(std::string_view content, const Lines& lines, std::size_t at, bool lines_end, bool& ret_found) {
     struct Open {
         std::size_t token, line, head;
         bool holds_others;
     };
-    const auto tokens = tokens_of(content, false);
+    auto tokens = tokens_of(content, false);
+    // The preprocessor's lines are no part of what follows them; "#[…]" of Rust is.
+    std::erase_if(tokens, [&](const Token& t) { return trim(lines[t.line]).starts_with('#') && !trim(lines[t.line]).starts_with("#["); });
     std::vector<Open> stack;
     Span best{at, at};
     ret_found = false;
@@ -420,10 +425,13 @@ Span by_braces(std::string_view content, const Lines& lines, std::size_t at, boo
     };
     for (std::size_t i = 0; i < tokens.size(); ++i) {
         const auto& t = tokens[i];
+        if (lines_end && parentheses == 0 && i > head && tokens[i - 1].line != t.line && t.text != "{" && t.text != "." && t.text != ":" && t.text != "," && tokens[i - 1].text != "," && tokens[i - 1].text != "=" && tokens[i - 1].text != "=>")
+            head = i;
         if (t.kind != Token::Kind::mark) continue;
         if (t.text == "(") ++parentheses;
         if (t.text == ")") parentheses = std::max(0, parentheses - 1);
         if (t.text == "{") {
+            while (head + 1 < i && (tokens[head].text == "public" || tokens[head].text == "private" || tokens[head].text == "protected") && tokens[head + 1].text == ":") head += 2;
             stack.push_back({i, t.line, head, holds_others(head, i)});
             // A function within parentheses (a callback) belongs to what calls it.
             if (parentheses == 0) head = i + 1;
@@ -459,7 +467,7 @@ Span function_around(const std::string& path, std::string_view content, const Li
     else if (extension == "rb" || extension == "ex" || extension == "exs" || extension == "lua")
         span = by_indentation(lines, at, true, found);
     else
-        span = by_braces(content, lines, at, found);
+        span = by_braces(content, lines, at, extension == "go" || extension == "kt" || extension == "kts" || extension == "js" || extension == "mjs" || extension == "cjs" || extension == "jsx" || extension == "ts" || extension == "tsx" || extension == "swift" || extension == "scala" || extension == "groovy", found);
     if (!found) span = {at > lines_around ? at - lines_around : 0, std::min(at + lines_around, lines.size() - 1)};
     if (span.last - span.first + 1 > max_function_lines) {
         const std::size_t first = std::max(span.first, at > max_function_lines / 2 ? at - max_function_lines / 2 : 0);

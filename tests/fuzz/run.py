@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""./dev check fuzz: libFuzzer with sanitizers over the header cut, the scanner and the trace parsers. Needs clang."""
+"""./dev check fuzz: libFuzzer with sanitizers over the header cut, the scanner, the trace parsers, edits and gates. Needs clang."""
 import argparse
 import json
 import pathlib
@@ -9,7 +9,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TARGETS = ["fingerprint_fuzz"]
+TARGETS = ["fingerprint_fuzz", "vcs_edit_fuzz"]
 
 
 def main():
