@@ -31,6 +31,14 @@ class Trust;
 struct ApprovalAsk;
 class Cluster;
 
+/// What the healer of a node that acts alone asks of it (local_healing.hpp).
+struct Alone {
+    /// Attempts known from before and from the other healer of this node; nullopt: nobody knows, which denies.
+    std::function<std::optional<std::vector<AttemptFact>>()> attempts;
+    std::function<const std::optional<std::vector<Hold>>&()> holds;
+    std::function<bool(const std::string& target, const std::string& environment)> owns;
+};
+
 /// What the services of the engine share; lives as long as the engine. All on the event loop's thread.
 struct Shared {
     boost::asio::io_context& io;
@@ -47,6 +55,10 @@ struct Shared {
     Approvals* approvals = nullptr;  ///< set before anything heals
     Trust* trust = nullptr;          ///< likewise
     Cluster* cluster = nullptr;      ///< null: this node is alone. Else `store` is fenced (cluster.hpp)
+    const Alone* alone = nullptr;    ///< set: heals while the shared store is away, into a store of its own
+    /// May another healer of this node act on this target, or have acted and not said so yet? Then this one
+    /// does not.
+    std::function<bool(const std::string& target, const std::string& environment)> elsewhere{};
     /// The entry of the inventory for a service, or null.
     const ServiceSettings* service(const std::string& name, const std::string& environment) const;
 };
@@ -65,6 +77,7 @@ public:
     virtual bool recurred_after_healing(
         const std::string& fingerprint, const std::string& environment, Time at
     ) = 0;
+    virtual bool is_open(const std::string& fingerprint, const std::string& environment) const = 0;
     /// True while a fingerprint that could not be healed is left alone (doubling from the cooldown up to an
     /// hour).
     virtual bool is_quiet(const std::string& fingerprint, const std::string& environment) const = 0;
@@ -104,6 +117,10 @@ public:
     /// Strategies changed: quiet fingerprints may be tried again.
     virtual void strategies_changed() = 0;
     virtual std::size_t open_count() const = 0;
+    /// An attempt or an undo runs now.
+    virtual bool acting() const = 0;
+    /// Attempts as far as guards look back, oldest first.
+    virtual const History& history() const = 0;
     virtual const GuardCounters& guard_counters() const = 0;
     virtual const OutcomeBook& outcomes() const = 0;
     /// Every minute: settles hold windows that ended, forgets old history.
