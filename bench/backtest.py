@@ -6,6 +6,7 @@ beside reading the same rows and nothing else. Medians of several runs with thei
 """
 import argparse
 import json
+import resource
 import sqlite3
 import statistics
 import subprocess
@@ -50,7 +51,7 @@ def read_only(path):
     return time.perf_counter() - t
 
 
-with Heald({**OPEN, "retention": {"log_rows": 0}}, start=False) as h:
+with Heald({"autonomy": {"max_risk": "destructive"}, "retention": {"log_rows": 0}}, start=False) as h:
     h.start()
     h.stop()
     fill(h.state / "heald.db")
@@ -61,21 +62,24 @@ with Heald({**OPEN, "retention": {"log_rows": 0}}, start=False) as h:
         h.loaded(f"act{i}")
     running = json.loads(h.config.read_text())
     plain, regrouped = h.folder / "next.yaml", h.folder / "regrouped.yaml"
-    plain.write_text(json.dumps({**running, "limits": {**running["limits"], "cooldown": "10m", "target_per_hour": 5}}))
+    plain.write_text(json.dumps({**running, "limits": {"cooldown": "10m", "target_per_hour": 5}}))
     regrouped.write_text(json.dumps({**running, "fingerprint": {"rules": [{"name": "all", "service": "s1", "message": "kind * failed*", "fingerprint": ["one"]}]}}))
     figures = {"events": a.events, "kinds": a.kinds, "strategies": 10, "runs": a.runs}
-    seconds = {}
+    seconds, processor = {}, {}
     for name, config in (("limits changed", plain), ("fingerprints changed", regrouped)):
-        seconds[name] = []
+        seconds[name], processor[name] = [], []
         for _ in range(a.runs):
-            t = time.perf_counter()
+            t, cpu = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
             done = subprocess.run([BIN / "healctl", "--server", f"http://127.0.0.1:{h.port}", "--json", "backtest", "--since", "30d", "--config", config, "--current", h.config],
                                   capture_output=True, text=True)
             seconds[name].append(time.perf_counter() - t)
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            processor[name].append(used.ru_utime + used.ru_stime - cpu.ru_utime - cpu.ru_stime)
+            print(f"{name}: {seconds[name][-1]:.1f} s, {processor[name][-1]:.1f} s of processor", flush=True)
             assert done.returncode == 0, done.stderr
         told = json.loads(done.stdout)
         assert told["samples"] >= a.events * 0.99, told["samples"]
-        figures[name] = {"seconds": spread(seconds[name]), "incidents": told["incidents"], "actions": told["actions"], "groups": {k: v for k, v in told["groups"].items() if isinstance(v, int)}}
+        figures[name] = {"seconds": spread(seconds[name]), "processor_seconds": spread(processor[name]), "incidents": told["incidents"], "actions": told["actions"], "groups": {k: v for k, v in told["groups"].items() if isinstance(v, int)}}
     raw = [read_only(h.state / "heald.db") for _ in range(a.runs)]
     figures["reading the rows alone"] = {"seconds": spread(raw)}
     figures["ratios"] = {f"{name} / reading alone": spread([x / y for x, y in zip(values, raw)]) for name, values in seconds.items()}
