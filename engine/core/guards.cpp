@@ -192,12 +192,12 @@ Verdict circuit_breaker(GuardId guard, const GuardInput& in) {
 Verdict repetition(GuardId guard, const GuardInput& in) {
     if (!in.history) return missing(guard, "the history of attempts could not be read");
     const AttemptFact* last = nullptr;
-    const auto& facts = in.history->facts();
+    const auto& facts = in.history->on(in.incident->target);
     for (auto it = facts.rbegin(); it != facts.rend(); ++it) {
-        if (it->target != in.incident->target) continue;
-        if (it->result == FactResult::succeeded || it->result == FactResult::relapsed) break;
-        if (it->result != FactResult::failed || it->fingerprint != in.incident->fingerprint) continue;
-        last = &*it;
+        const AttemptFact& fact = **it;
+        if (fact.result == FactResult::succeeded || fact.result == FactResult::relapsed) break;
+        if (fact.result != FactResult::failed || fact.fingerprint != in.incident->fingerprint) continue;
+        last = &fact;
         break;
     }
     if (!last || last->strategy != in.candidate->info.name || last->build != in.candidate->info.build ||
@@ -285,8 +285,9 @@ Verdict evaluate(GuardId guard, const GuardInput& in) {
         }
         case GuardId::target_lock:
             if (!in.history) return missing(guard, "the history of attempts could not be read");
-            for (const auto& fact : in.history->facts()) {
-                if (!fact.ended && fact.target == incident.target && fact.event != incident.id) {
+            for (const auto& known : in.history->on(incident.target)) {
+                const AttemptFact& fact = *known;
+                if (!fact.ended && fact.event != incident.id) {
                     auto verdict = deny(
                         guard,
                         fmt::format(
@@ -304,12 +305,9 @@ Verdict evaluate(GuardId guard, const GuardInput& in) {
         case GuardId::cooldown: {
             if (!in.history) return missing(guard, "the history of attempts could not be read");
             std::optional<Time> until;
-            const auto& facts = in.history->facts();
-            for (auto it = facts.rbegin(); it != facts.rend(); ++it) {
-                if (it->event == incident.id || it->fingerprint != incident.fingerprint ||
-                    it->target != incident.target)
-                    continue;
-                const Time free = it->ended.value_or(in.now) + limits.cooldown;
+            for (const auto& fact : in.history->on(incident.target)) {
+                if (fact->event == incident.id || fact->fingerprint != incident.fingerprint) continue;
+                const Time free = fact->ended.value_or(in.now) + limits.cooldown;
                 if (free > in.now) until = std::max(until.value_or(free), free);
             }
             return until ? deny(

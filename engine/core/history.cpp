@@ -34,11 +34,15 @@ void History::forget_before(Time t) {
     }
 }
 
+const History::OnTarget& History::on(const std::string& target) const {
+    static const OnTarget none;
+    const auto known = by_target_.find(target);
+    return known == by_target_.end() ? none : known->second;
+}
+
 std::vector<const AttemptFact*> History::of(const std::string& strategy, const std::string& target) const {
     std::vector<const AttemptFact*> out;
-    const auto known = by_target_.find(target);
-    if (known == by_target_.end()) return out;
-    for (const auto& it : known->second) {
+    for (const auto& it : on(target)) {
         if (it->strategy == strategy) out.push_back(&*it);
     }
     return out;

@@ -39,12 +39,15 @@ public:
     void forget_before(Time t);
 
     const std::list<AttemptFact>& facts() const { return facts_; }
+    using OnTarget = std::vector<std::list<AttemptFact>::iterator>;
+    /// Those on one target, oldest first; holds until the history changes.
+    const OnTarget& on(const std::string& target) const;
     /// Those of one strategy on one target, oldest first; pointers hold until the next forget_before().
     std::vector<const AttemptFact*> of(const std::string& strategy, const std::string& target) const;
 
 private:
     std::list<AttemptFact> facts_;
-    std::unordered_map<std::string, std::vector<std::list<AttemptFact>::iterator>> by_target_;
+    std::unordered_map<std::string, OnTarget> by_target_;
     std::unordered_map<std::string, std::list<AttemptFact>::iterator> by_attempt_;
 };
 

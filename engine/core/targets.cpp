@@ -38,9 +38,18 @@ const TargetEntry* TargetResolver::called(std::string_view alias, const std::str
 ResolvedTarget TargetResolver::resolve(const Incident& incident) const {
     static const json::object nothing;
     for (std::size_t i = 0; i < rules_.size(); ++i) {
-        if (rules_[i].when.fits(incident, nothing) && named(rules_[i].target, incident.environment))
-            return {rules_[i].target, fmt::format("rule {}", i + 1)};
+        const auto& rule = rules_[i];
+        const bool there = named(rule.target, incident.environment) != nullptr;
+        if ((!there && rule.resolver.empty()) || !rule.when.fits(incident, nothing)) continue;
+        if (there) return {rule.target, fmt::format("rule {}", i + 1), rule.resolver};
+        auto otherwise = by_itself(incident);
+        otherwise.resolver = rule.resolver;
+        return otherwise;
     }
+    return by_itself(incident);
+}
+
+ResolvedTarget TargetResolver::by_itself(const Incident& incident) const {
     const auto& service = incident.service_name;
     if (const auto* entry = named(service, incident.environment)) return {entry->name, "service"};
     if (const auto* entry = called(service, incident.environment)) return {entry->name, "service is its unit"};

@@ -18,12 +18,15 @@ struct TargetEntry {
 /// What a person says: errors that fit are about this entry, whoever reports them.
 struct TargetRule {
     Matcher when;
-    std::string target;
+    std::string target;    ///< "": none is named; what follows decides
+    /// Strategy that is asked for the name; `target` is what holds when it does not know.
+    std::string resolver{};
 };
 
 struct ResolvedTarget {
     std::string name;  ///< of the entry; the service's own name when none is known
     std::string how;   ///< "rule 2", "service", "unit cart.service", "" when it is not in the inventory
+    std::string resolver{};  ///< strategy to be asked for a better one; "": none
 };
 
 class TargetResolver {
@@ -36,9 +39,14 @@ public:
     /// is the service's name or stands in the record's labels (_SYSTEMD_UNIT, unit, container_name, container).
     /// @thread any
     ResolvedTarget resolve(const Incident& incident) const;
+    /// Does the inventory have an entry of that name in this environment?
+    bool knows(const std::string& name, const std::string& environment) const {
+        return named(name, environment) != nullptr;
+    }
 
 private:
     const TargetEntry* named(std::string_view name, const std::string& environment) const;
+    ResolvedTarget by_itself(const Incident& incident) const;
     const TargetEntry* called(std::string_view alias, const std::string& environment) const;
     std::vector<TargetEntry> entries_;
     std::vector<TargetRule> rules_;

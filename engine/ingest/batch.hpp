@@ -30,6 +30,8 @@ struct Delta {
     /// First and last record of the batch; for a fingerprint this builder has not met lately the first three
     /// and the last. Never empty, at most 4. Text in them is valid UTF-8 without NUL.
     std::vector<LogRecord> samples;
+    bool decided = false;  ///< by this node alone, while the shared store was away; not to be decided again
+    std::string event;     ///< the incident that it belongs to since then; "" for none
 };
 
 /// How far a source has been taken in; to be stored in the transaction that stores the batch.

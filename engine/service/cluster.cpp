@@ -11,6 +11,8 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 namespace heal {
 namespace asio = boost::asio;
 using namespace std::chrono_literals;
@@ -133,6 +135,8 @@ asio::awaitable<void> Cluster::tick(const ClusterEvents& events) {
     Store::Job job = [seen,
                       node = node_,
                       fence = fence_,
+                      foreign = foreign_,
+                      take = events.may_take_over(),
                       health = events.health(),
                       open_events = events.open_events()](Database& db) -> result<void> {
         *seen = Seen{};
@@ -143,9 +147,11 @@ asio::awaitable<void> Cluster::tick(const ClusterEvents& events) {
         auto lost_nodes = sql::mark_lost_nodes(db);
         if (!lost_nodes) return lost_nodes.error();
         seen->lost = std::move(*lost_nodes);
-        auto taken = sql::take_over(db, node, fence, take_over_at_once);
-        if (!taken) return taken.error();
-        seen->taken = std::move(*taken);
+        if (take) {
+            auto taken = sql::take_over(db, node, fence, take_over_at_once, foreign);
+            if (!taken) return taken.error();
+            seen->taken = std::move(*taken);
+        }
         auto requests = sql::take_requests(db, node);
         if (!requests) return requests.error();
         seen->requests = std::move(*requests);
@@ -228,9 +234,11 @@ asio::awaitable<void> Cluster::leave() {
 asio::awaitable<result<bool>> Cluster::claim(Incident incident) {
     auto other = std::make_shared<std::string>();
     const auto count = incident.count;
-    Store::Job job = [other, incident = std::move(incident), node = node_, fence = fence_, count](Database& db
+    const bool ours = std::find(foreign_.begin(), foreign_.end(), incident.target) == foreign_.end();
+    Store::Job job = [other, incident = std::move(incident), node = node_, fence = fence_, count, ours](
+                         Database& db
                      ) -> result<void> {
-        auto found = sql::claim_event(db, incident, node, fence, count);
+        auto found = sql::claim_event(db, incident, node, fence, count, ours);
         if (!found) return found.error();
         *other = std::move(*found);
         return {};

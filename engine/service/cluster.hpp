@@ -55,6 +55,7 @@ struct ClusterEvents {
     std::function<void(const sql::EventRequest&)> request;
     std::function<void()> shared_state_changed;
     std::function<std::string()> health;  ///< "ready" or why not
+    std::function<bool()> may_take_over;  ///< false: what this node did alone is not handed over yet
     std::function<std::int64_t()> open_events;
 };
 
@@ -85,6 +86,9 @@ public:
     std::uint64_t taken_over() const { return taken_over_; }
     std::uint64_t times_lost() const { return times_lost_; }
 
+    /// Targets that other nodes own: their incidents are theirs alone.
+    void set_foreign(std::vector<std::string> targets) { foreign_ = std::move(targets); }
+
     /// Runs it now, or once this node is a member again. Bounded; the oldest goes first.
     void when_member(std::function<void()> act);
 
@@ -109,6 +113,7 @@ private:
     std::string shared_seen_;
     std::uint64_t taken_over_ = 0, times_lost_ = 0;
     std::deque<std::function<void()>> waiting_;
+    std::vector<std::string> foreign_;
     bool stopping_ = false, woken_ = false;
     std::atomic<bool> end_listening_{false};
     std::thread listener_;

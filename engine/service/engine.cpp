@@ -19,6 +19,7 @@
 #include "service/hearing.hpp"
 #include "service/ingest_journal.hpp"
 #include "service/repository_desk.hpp"
+#include "service/local_healing.hpp"
 #include "service/store_jobs.hpp"
 #include "service/trigger_watch.hpp"
 #include "service/trust.hpp"
@@ -62,7 +63,6 @@ public:
         const auto& s = *settings_;
         HEAL_CO_TRY(files_.make_folder(s.state_dir));
         for (const auto& folder : {s.plugins_dir, s.scripts_dir}) HEAL_CO_TRY(files_.make_folder(folder));
-        HEAL_CO_TRY(co_await open_the_store());
         RunnerSettings runner;
         runner.host_binary = s.host_binary;
         runner.plugins_folder = s.plugins_dir;
@@ -79,13 +79,16 @@ public:
                 )
             );
         }
+        prober_ = create_prober();
+        if (LocalHealing::wanted(s)) HEAL_CO_TRY(co_await start_local(runner));
+        HEAL_CO_TRY(co_await open_the_store());
         if (!s.store_url.empty()) {
             cluster_ = std::make_unique<Cluster>(io_, *store_, clock_, s.node);
+            cluster_->set_foreign(foreign_targets());
             HEAL_CO_TRY(co_await cluster_->join());
         }
-        plugins_ = create_plugins(io_, runner, clock_);
-        prober_ = create_prober();
-        shared_ = std::make_unique<Shared>(Shared{
+        if (!plugins_) plugins_ = create_plugins(io_, runner, clock_);
+        shared_ = std::unique_ptr<Shared>(new Shared{
             io_,
             clock_,
             cluster_ ? cluster_->store() : *store_,
@@ -101,6 +104,11 @@ public:
             cluster_.get()});
         shared_->address = address_;
         shared_->ticket_key = random_hex(32);
+        if (local_) {
+            shared_->elsewhere = [this](const std::string& target, const std::string& environment) {
+                return local_->busy() && local_->owns(target, environment);
+            };
+        }
         healer_ = create_healer(*shared_);
         brain_ = create_brain(*shared_, *healer_);
         approvals_ = create_approvals(*shared_, s.state_dir);
@@ -144,7 +152,7 @@ public:
         }));
         apply_pause(pause.value_or(""));
         hearing_->set_aliases(std::move(decisions));
-        co_await plugins_->start();
+        if (!local_) co_await plugins_->start();
         refresh_strategies();
         plugins_->on_change([this] {
             refresh_strategies();
@@ -157,6 +165,10 @@ public:
         HEAL_CO_TRY(co_await triggers_->start());
         HEAL_CO_TRY(co_await healer_->recover());
         HEAL_CO_TRY(co_await fixer_->recover());
+        if (local_) {
+            local_->set_shared_side(*shared_, *healer_);
+            hearing_->set_local(local_.get());
+        }
         if (cluster_ && s.store_journal_bytes > 0) {
             auto journal = IngestJournal::open(*shared_, s.store_journal_bytes);
             if (!journal) co_return journal.error();
@@ -164,6 +176,8 @@ public:
             HEAL_CO_TRY(journal_->overlay(offsets));
             hearing_->set_journal(journal_.get());
             IngestJournal::Replay replay = [this](Batch batch, IngestJournal::Done done) {
+                if (local_ && local_->busy())
+                    return done(fail(errc::unavailable, "what was healed alone is handed over first"));
                 hearing_->replay(std::move(batch), std::move(done));
             };
             asio::co_spawn(io_, journal_->run(std::move(replay)), [](const std::exception_ptr& error) {
@@ -232,6 +246,7 @@ public:
         if (desk_) desk_->stop();
         if (fixer_) co_await fixer_->stop();
         if (analyst_) co_await analyst_->stop();
+        if (local_) co_await local_->stop(grace);
         if (healer_) co_await healer_->stop(grace);
         if (plugins_) co_await plugins_->runner().stop();
         // What was taken in is committed before the end.
@@ -269,6 +284,8 @@ public:
         }
         settings_ = std::make_shared<const Settings>(std::move(next));
         shared_->settings = settings_;
+        if (local_) local_->set_settings(settings_);
+        if (cluster_) cluster_->set_foreign(foreign_targets());
         refresh_strategies();
         healer_->strategies_changed();
         asio::co_spawn(io_, triggers_->start(), [](const std::exception_ptr& error, const result<void>& r) {
@@ -613,6 +630,7 @@ public:
                 {"taken_over", cluster_->taken_over()},
                 {"times_lost", cluster_->times_lost()}};
         }
+        if (local_) o["alone"] = local_->status();
         if (tail_) {
             const auto t = tail_->stats();
             o["tail"] = json::object{
@@ -801,6 +819,7 @@ private:
                 if (error) log::error("what another node changed could not be followed");
             });
         };
+        events.may_take_over = [this] { return !local_ || !local_->busy(); };
         events.health = [this] { return not_ready().empty() ? std::string{"ready"} : not_ready(); };
         events.open_events = [this] { return static_cast<std::int64_t>(healer_->open_count()); };
         return events;
@@ -843,6 +862,35 @@ private:
         healer_->strategies_changed();
     }
 
+    /// Before the store is opened: it may be the store that has to be healed.
+    asio::awaitable<result<void>> start_local(const RunnerSettings& runner) {
+        plugins_ = create_plugins(io_, runner, clock_);
+        // Its own store stands in the place of the engine's, which is not open yet.
+        auto opened = LocalHealing::open(
+            io_, clock_, plugins_->runner(), *prober_, feed_, metrics_, settings_
+        );
+        if (!opened) co_return opened.error();
+        local_ = std::move(*opened);
+        co_await plugins_->start();
+        HEAL_CO_TRY(co_await local_->start());
+        local_->set_strategies(
+            plugins_->entries(),
+            local_->charter() ? local_->charter()->strategies : std::vector<sql::StrategySetting>{}
+        );
+        asio::co_spawn(io_, local_->run(), [](const std::exception_ptr& error) {
+            if (error) log::error("healing without the shared store ended by a defect");
+        });
+        co_return result<void>{};
+    }
+
+    std::vector<std::string> foreign_targets() const {
+        std::vector<std::string> names;
+        for (const auto& service : settings_->services) {
+            if (!service.owner.empty() && service.owner != settings_->node) names.push_back(service.name);
+        }
+        return names;
+    }
+
     /// The others look at once.
     void wake_nodes() {
         if (!cluster_) return;
@@ -866,6 +914,7 @@ private:
             if (opened.error().code != errc::unavailable || s.store_url.empty()) co_return opened.error();
             if (waiting_for_ != opened.error().text) log::warn("waiting: {}", opened.error().text);
             waiting_for_ = opened.error().text;
+            if (local_) local_->missing(waiting_for_);
             timer.expires_after(pause);
             co_await timer.async_wait(asio::use_awaitable);
             pause = std::min<std::chrono::milliseconds>(pause * 2, 5s);
@@ -887,9 +936,13 @@ private:
         }
         healer_->set_paused(!value.empty(), reason);
         fixer_->set_paused(value.empty() ? "" : reason);
+        if (local_) local_->set_paused(!value.empty(), reason);
     }
 
-    void refresh_strategies() { shared_->strategies.refresh(plugins_->entries(), *settings_, overrides_); }
+    void refresh_strategies() {
+        shared_->strategies.refresh(plugins_->entries(), *settings_, overrides_);
+        if (local_) local_->set_strategies(plugins_->entries(), overrides_);
+    }
 
     void audit(
         const std::string& actor, const std::string& action, const std::string& subject, json::object detail
@@ -1043,6 +1096,7 @@ private:
     std::unique_ptr<Fixer> fixer_;
     std::string address_ = "127.0.0.1:7480";
     std::unique_ptr<IngestJournal> journal_;
+    std::unique_ptr<LocalHealing> local_;
     std::shared_ptr<Tail> tail_;
     asio::thread_pool workers_;
     asio::steady_timer minute_;

@@ -80,6 +80,10 @@ bool HealerImpl::recurred_after_healing(
     return true;
 }
 
+bool HealerImpl::is_open(const std::string& fingerprint, const std::string& environment) const {
+    return runs_.contains(key_of(fingerprint, environment));
+}
+
 bool HealerImpl::is_quiet(const std::string& fingerprint, const std::string& environment) const {
     const auto it = quiet_.find(key_of(fingerprint, environment));
     return it != quiet_.end() && it->second.until > s_.clock.wall();
@@ -89,8 +93,13 @@ void HealerImpl::open(Incident incident, std::vector<Candidate> candidates) {
     if (ending()) return;
     auto run = std::make_shared<Run>(s_.io, std::move(incident));
     run->unranked = std::move(candidates);
-    episode_opened(run->incident);
-    look_for_harm(run);
+    // What heald saw by itself is about what it says.
+    if (!run->incident.record.source.starts_with("heald:"))
+        run->resolver = s_.settings->targets.resolve(run->incident).resolver;
+    if (run->resolver.empty()) {
+        episode_opened(run->incident);
+        look_for_harm(run);
+    }
     s_.feed.publish(
         "incident",
         {{"event", run->incident.id},
@@ -120,8 +129,9 @@ void HealerImpl::set_paused(std::optional<bool> paused, std::string reason) {
 void HealerImpl::holds_changed() {
     const Time now = s_.clock.wall();
     for (const auto& [key, run] : runs_) {
+        const auto& holds = s_.alone ? s_.alone->holds() : s_.holds;
         const bool stopped =
-            !s_.holds || std::any_of(s_.holds->begin(), s_.holds->end(), [&](const Hold& hold) {
+            !holds || std::any_of(holds->begin(), holds->end(), [&](const Hold& hold) {
                 return hold.kind == HoldKind::pause &&
                        (concerns(hold, run->incident.service_name, run->call.strategy, now) ||
                         concerns(hold, run->incident.target, run->call.strategy, now));
@@ -131,6 +141,7 @@ void HealerImpl::holds_changed() {
 }
 
 void HealerImpl::look_for_harm(const RunPtr& run) {
+    if (s_.alone) return;  // which kinds of error are new, only the shared store knows
     const auto& in = run->incident;
     const Time now = s_.clock.wall();
     const auto* service = s_.service(in.target, in.environment);
@@ -254,8 +265,7 @@ asio::awaitable<void> HealerImpl::stop(std::chrono::milliseconds grace) {
     for (const auto& [key, run] : runs_) run->wake.cancel();
     const auto until = s_.clock.steady() + Duration{grace};
     asio::steady_timer pause{s_.io};
-    while (std::any_of(runs_.begin(), runs_.end(), [](const auto& r) { return r.second->executing; }) &&
-           s_.clock.steady() < until) {
+    while (acting() && s_.clock.steady() < until) {
         pause.expires_after(10ms);
         co_await pause.async_wait(asio::use_awaitable);
     }
@@ -291,27 +301,37 @@ void HealerImpl::start(RunPtr run) {
     begin(std::move(run));
 }
 
-void HealerImpl::enter(const RunPtr& run) {
-    const auto* service = s_.service(run->incident.target, run->incident.environment);
-    if (service) {
-        run->target = service->facts;
-        run->probes = service->probes;
-        // Where heald itself can be asked about the code behind the service.
-        if (auto* code = run->target.if_contains("code"); code && code->is_object()) {
-            code->get_object()["address"] = s_.address;
-            code->get_object()["url"] = "http://" + s_.address;
-        }
-    } else {
-        run->target = json::object{{"name", run->incident.target}};
+void HealerImpl::describe_target(Run& run) const {
+    const auto* service = s_.service(run.incident.target, run.incident.environment);
+    run.target = service ? service->facts : json::object{{"name", run.incident.target}};
+    run.probes = service ? service->probes : std::vector<ProbeSettings>{};
+    // Where heald itself can be asked about the code behind the service.
+    if (auto* code = run.target.if_contains("code"); code && code->is_object()) {
+        code->get_object()["address"] = s_.address;
+        code->get_object()["url"] = "http://" + s_.address;
     }
+}
+
+void HealerImpl::enter(const RunPtr& run) {
+    describe_target(*run);
     runs_[key_of(run->incident.fingerprint, run->incident.environment)] = run;
-    s_.metrics.set("heald_incidents_open", {}, static_cast<double>(runs_.size()));
+    show_open();
+}
+
+void HealerImpl::show_open() const {
+    s_.metrics.set(
+        s_.alone ? "heald_local_incidents_open" : "heald_incidents_open", {}, static_cast<double>(runs_.size())
+    );
+}
+
+bool HealerImpl::acting() const {
+    return std::any_of(runs_.begin(), runs_.end(), [](const auto& r) { return r.second->executing; });
 }
 
 void HealerImpl::begin(RunPtr run) {
     asio::co_spawn(s_.io, drive(run), [this, run](const std::exception_ptr& error) {
         runs_.erase(key_of(run->incident.fingerprint, run->incident.environment));
-        s_.metrics.set("heald_incidents_open", {}, static_cast<double>(runs_.size()));
+        show_open();
         if (!error) return;
         try {
             std::rethrow_exception(error);
@@ -329,6 +349,12 @@ bool HealerImpl::left_alone(const Run& run) const {
 }
 
 asio::awaitable<void> HealerImpl::drive(RunPtr run) {
+    if (!run->resolver.empty()) {
+        co_await resolve_target(*run);
+        if (ending()) co_return;
+        episode_opened(run->incident);
+        look_for_harm(run);
+    }
     if (s_.cluster) {
         const bool mine = co_await claimed(*run);
         if (!mine) co_return;

@@ -31,6 +31,14 @@ class Trust;
 struct ApprovalAsk;
 class Cluster;
 
+/// What the healer of a node that acts alone asks of it (local_healing.hpp).
+struct Alone {
+    /// Attempts known from before and from the other healer of this node; nullopt: nobody knows, which denies.
+    std::function<std::optional<std::vector<AttemptFact>>()> attempts;
+    std::function<const std::optional<std::vector<Hold>>&()> holds;
+    std::function<bool(const std::string& target, const std::string& environment)> owns;
+};
+
 /// What the services of the engine share; lives as long as the engine. All on the event loop's thread.
 struct Shared {
     boost::asio::io_context& io;
@@ -53,6 +61,10 @@ struct Shared {
     std::string ticket_key{};  ///< of tickets, made at each start
     /// What lets an attempt ask heald itself over HTTP while it is under way: "attempt:ID:HMAC". Never stored.
     std::string ticket(const std::string& attempt) const;
+    const Alone* alone = nullptr;    ///< set: heals while the shared store is away, into a store of its own
+    /// May another healer of this node act on this target, or have acted and not said so yet? Then this one
+    /// does not.
+    std::function<bool(const std::string& target, const std::string& environment)> elsewhere{};
     /// The entry of the inventory for a service, or null.
     const ServiceSettings* service(const std::string& name, const std::string& environment) const;
 };
@@ -71,6 +83,7 @@ public:
     virtual bool recurred_after_healing(
         const std::string& fingerprint, const std::string& environment, Time at
     ) = 0;
+    virtual bool is_open(const std::string& fingerprint, const std::string& environment) const = 0;
     /// True while a fingerprint that could not be healed is left alone (doubling from the cooldown up to an
     /// hour).
     virtual bool is_quiet(const std::string& fingerprint, const std::string& environment) const = 0;
@@ -112,6 +125,10 @@ public:
     virtual std::size_t open_count() const = 0;
     /// The strategy of an attempt that is under way, or that is being verified; "" for any other.
     virtual std::string strategy_of(std::string_view attempt) const = 0;
+    /// An attempt or an undo runs now.
+    virtual bool acting() const = 0;
+    /// Attempts as far as guards look back, oldest first.
+    virtual const History& history() const = 0;
     virtual const GuardCounters& guard_counters() const = 0;
     virtual const OutcomeBook& outcomes() const = 0;
     /// Every minute: settles hold windows that ended, forgets old history.

@@ -90,6 +90,7 @@ ApprovalAsk HealerImpl::make_ask(Run& run, std::size_t index) {
 }
 
 void HealerImpl::ask_people(Run& run) {
+    if (!s_.approvals) return;  // alone: people are asked once the shared store is back
     for (const auto index : run.machine->asking()) {
         auto ask = make_ask(run, index);
         if (ask.bound.empty()) continue;  // its artifact is gone

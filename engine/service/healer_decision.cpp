@@ -1,4 +1,5 @@
 #include "base/id.hpp"
+#include "base/log.hpp"
 #include "core/decision.hpp"
 #include "core/guard_record.hpp"
 #include "core/recent.hpp"
@@ -10,6 +11,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 namespace heal {
 
@@ -18,7 +20,66 @@ using namespace std::chrono_literals;
 namespace {
 /// A strategy's assess is a question, not an action; a round trip takes 40-60 µs (./dev bench runner).
 constexpr std::chrono::milliseconds assess_timeout{1000};
+/// Who resolves targets may look around (files, ports), and errors wait for it.
+constexpr std::chrono::milliseconds resolve_timeout{2000};
+
+/// A question's effects are looks, which nobody needs on record.
+class NoLedger final : public EffectLedger {
+public:
+    asio::awaitable<result<void>> begin(Effect) override { co_return result<void>{}; }
+    void end(EffectResult) override {}
+    void log(Level level, std::string message, json::object, double) override {
+        if (level >= Level::warn) log::warn("a resolver of targets: {}", to_valid_utf8(message));
+    }
+};
 }  // namespace
+
+asio::awaitable<void> HealerImpl::resolve_target(Run& run) {
+    auto& in = run.incident;
+    const auto* entry = s_.strategies.find(run.resolver);
+    std::string why;
+    if (!entry || !entry->refused.empty() || !entry->enabled) {
+        why = "it is not loaded";
+    } else {
+        StrategyCall call;
+        call.strategy = entry->info.name;
+        call.attempt = new_id(s_.clock);
+        call.request = json::object{
+            {"attempt", call.attempt},
+            {"incident", to_json(in)},
+            {"target", run.target},
+            {"config", s_.strategies.candidate(*entry).config},
+            {"dry_run", true}};
+        for (const auto& declared : entry->info.capabilities) {
+            for (auto& grant : expand_capability(declared, run.target)) call.grants.push_back(std::move(grant));
+        }
+        call.dry_run = true;  // it may look, never change
+        call.timeout = std::min(resolve_timeout, entry->info.timeout);
+        NoLedger ledger;
+        const auto reply = co_await s_.runner.execute(std::move(call), ledger);
+        const std::string name{string_at(reply.detail, "target")};
+        if (reply.outcome != Outcome::succeeded)
+            why = fmt::format("{}: {}", to_string(reply.outcome), reply.text);
+        else if (!s_.settings->targets.knows(name, in.environment))
+            why = fmt::format("it says '{}', which the inventory does not have", name);
+        else
+            in.target = name;
+    }
+    if (!why.empty())
+        log::warn(
+            "'{}' did not say what event {} is about, so it is about '{}': {}",
+            run.resolver,
+            in.id,
+            in.target,
+            to_valid_utf8(why)
+        );
+    describe_target(run);
+    run.unranked = s_.strategies.fitting(in, run.target, [&](Duration) { return in.count; });
+    if (!s_.cluster)  // else its row is made with the claim
+        submit("target", [id = in.id, target = in.target, now = s_.clock.wall()](Database& db) {
+            return sql::set_event_target(db, id, target, now);
+        });
+}
 
 /// Assesses those that want to be asked, moves the confidence by what was learned, ranks.
 asio::awaitable<void> HealerImpl::rank_candidates(Run& run) {
@@ -280,6 +341,7 @@ void HealerImpl::open_dependency(const Run& run, const DependencyHealth& depende
         return other.second->incident.target == dependency.name;
     });
     if (!service || known || stopping_) return;
+    if (s_.alone && !s_.alone->owns(dependency.name, run.incident.environment)) return;
     OwnIncident own;
     own.service = own.target = dependency.name;
     own.environment = run.incident.environment;
@@ -306,6 +368,22 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::look(Run& run) {
     co_return input::Looked{evidence, others};
 }
 
+std::optional<History> HealerImpl::history_alone() const {
+    auto before = s_.alone->attempts();
+    if (!history_loaded_ || !before) return std::nullopt;
+    std::vector<AttemptFact> all = std::move(*before);
+    all.insert(all.end(), history_.facts().begin(), history_.facts().end());
+    std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
+        return a.started < b.started;
+    });
+    std::set<std::string> known;
+    History merged;
+    for (auto& fact : all) {
+        if (known.insert(fact.attempt).second) merged.started(std::move(fact));
+    }
+    return merged;
+}
+
 HealingInput HealerImpl::consider(Run& run, const order::Consider& o) {
     const auto& candidate = run.machine->candidates()[o.index];
     const bool approved = o.approved && still_approved(run, candidate.info.name);
@@ -317,10 +395,16 @@ HealingInput HealerImpl::consider(Run& run, const order::Consider& o) {
     in.incident = &run.incident;
     in.candidate = &candidate;
     in.limits = &s_.settings->limits;
-    in.history = history_loaded_ ? &history_ : nullptr;
+    std::optional<History> merged;
+    if (s_.alone) merged = history_alone();
+    const bool elsewhere = s_.elsewhere && s_.elsewhere(run.incident.target, run.incident.environment);
+    in.history = s_.alone                        ? (merged ? &*merged : nullptr)
+                 : history_loaded_ && !elsewhere ? &history_
+                                                 : nullptr;
     in.episodes = history_loaded_ ? &episodes_ : nullptr;
     in.storm = history_loaded_ ? &storm_ : nullptr;
-    in.holds = s_.holds ? &*s_.holds : nullptr;
+    const auto& holds = s_.alone ? s_.alone->holds() : s_.holds;
+    in.holds = holds ? &*holds : nullptr;
     in.windows = &s_.settings->windows;
     in.approved = approved;
     in.break_glass = approved && run.break_glass;

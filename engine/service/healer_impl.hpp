@@ -18,6 +18,7 @@ public:
     bool recurred_after_healing(const std::string& fingerprint, const std::string& environment, Time at)
         override;
 
+    bool is_open(const std::string& fingerprint, const std::string& environment) const override;
     bool is_quiet(const std::string& fingerprint, const std::string& environment) const override;
 
     void open(Incident incident, std::vector<Candidate> candidates) override;
@@ -39,6 +40,8 @@ public:
     void strategies_changed() override { quiet_.clear(); }
     std::size_t open_count() const override { return runs_.size(); }
     std::string strategy_of(std::string_view attempt) const override;
+    bool acting() const override;
+    const History& history() const override { return history_; }
     const GuardCounters& guard_counters() const override { return counters_; }
     const OutcomeBook& outcomes() const override { return book_; }
 
@@ -73,6 +76,10 @@ private:
 
     Store::Job store_event(const Run& run);
 
+    /// Asks the strategy that the configuration names what the incident is about (core/targets.hpp).
+    asio::awaitable<void> resolve_target(Run& run);
+    /// What is known of its target.
+    void describe_target(Run& run) const;
     /// From here on its errors belong to it.
     void enter(const RunPtr& run);
     /// Its loop begins.
@@ -121,6 +128,9 @@ private:
     void open_dependency(const Run& run, const DependencyHealth& dependency);
     bool must_look_around(const Run& run, const Candidate& candidate) const;
     HealingInput consider(Run& run, const order::Consider& o);
+    /// What this healer did, and what else is known of before (Shared::alone).
+    std::optional<History> history_alone() const;
+    void show_open() const;
     /// Is the target healthy again although nothing was done for this incident?
     asio::awaitable<std::optional<HealingInput>> look(Run& run);
     void episode_opened(const Incident& incident);

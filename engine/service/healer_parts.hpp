@@ -115,6 +115,7 @@ struct Run {
     asio::steady_timer wake;
     std::optional<Duration> due;  ///< steady time of the machine's wait
     std::vector<Candidate> unranked;
+    std::string resolver;  ///< to be asked what it is about; "": that is known
     std::string attempt, approver;
     StrategyCall call;
     std::shared_ptr<Execution> execution;

@@ -87,7 +87,8 @@ asio::awaitable<result<void>> HealerImpl::recover() {
 /// New errors are heard between the slices: after a long night there may be many of them.
 asio::awaitable<void> HealerImpl::drive_resumed(std::vector<RunPtr> runs) {
     constexpr std::size_t slice = 16;  // some 2 ms
-    for (std::size_t i = 0; i < runs.size() && !ending(); ++i) {
+    // Also while it lets go: each of them has to end.
+    for (std::size_t i = 0; i < runs.size() && !stopping_; ++i) {
         if (i % slice == 0) co_await asio::post(s_.io, asio::use_awaitable);
         begin(std::exchange(runs[i], nullptr));
     }

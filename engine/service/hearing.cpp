@@ -5,6 +5,7 @@
 #include "fingerprint/fingerprint.hpp"
 #include "service/cluster.hpp"
 #include "service/ingest_journal.hpp"
+#include "service/local_healing.hpp"
 #include "service/trigger_watch.hpp"
 
 #include <fmt/format.h>
@@ -43,67 +44,112 @@ void Hearing::forget_idle() {
     hours_.forget_oldest_while([&](const SlidingCount& hour) { return hour.idle(now); });
 }
 
+Hearing::Decided Hearing::decide_one(
+    const Delta& delta, const Batch& batch, bool again, bool fresh, Healer& healer
+) {
+    const std::uint64_t uncounted = again ? 0 : delta.count;
+    const auto& sample = delta.samples.back();
+    const std::string& fingerprint = canonical(delta.fingerprint);
+    auto& hour = hour_of(fingerprint);
+    hour.add(batch.received, uncounted);
+    const auto per_hour = hour.count(batch.received);
+    Decided d;
+    d.severity = severity_of(sample, per_hour);
+    const bool is_error = sample.level >= Level::error || sample.level == Level::unknown;
+    d.bug_rule = opens_at_once(sample);
+    if (d.bug_rule.empty() && is_error && per_hour >= bug_threshold) d.bug_rule = "third within an hour";
+    for (std::size_t k = 0; k < delta.samples.size(); ++k) d.log_ids.push_back(new_id(s_.clock));
+
+    const Time at = trusted_time(delta.last, batch.received);
+    if (s_.on_heard)
+        s_.on_heard(sample.fingerprint.empty() ? fingerprint : sample.fingerprint, delta.environment, sample.release, at);
+    TriggerWatch::Heard heard;
+    if (!triggers_.empty())
+        heard = triggers_.heard(delta, fingerprint, d.severity, fresh ? delta.count : 0, batch.received);
+    if (heard.severity) d.severity = *heard.severity;
+    d.event = healer.occurred(fingerprint, delta.environment, uncounted, at);
+    if (!d.event.empty()) return d;
+    const bool came_back = healer.recurred_after_healing(fingerprint, delta.environment, at);
+    Incident incident;
+    incident.fingerprint = fingerprint;
+    incident.service_name = delta.service_name;
+    incident.environment = delta.environment;
+    incident.severity = d.severity;
+    incident.record = sample;
+    incident.pattern = delta.pattern;
+    incident.count = delta.count;
+    incident.first_at = delta.first;
+    incident.last_at = delta.last;
+    const auto about = s_.settings->targets.resolve(incident);
+    incident.target = about.name;
+    const auto* service = s_.service(incident.target, delta.environment);
+    if (healer.is_quiet(fingerprint, delta.environment)) return d;
+    auto candidates =
+        s_.strategies.fitting(incident, service ? service->facts : json::object{}, [&](Duration within) {
+            return heard.opens ? ~std::uint64_t{0} : hour.count(batch.received, within);
+        });
+    // Without a strategy an incident is worth a row, and an escalation, only when it is worth a bug.
+    const bool worth = heard.governed || heard.opens ? heard.opens || came_back
+                                                     : !candidates.empty() || !d.bug_rule.empty() ||
+                                                           (is_error && !about.resolver.empty());
+    if (!worth) return d;
+    incident.id = new_id(s_.clock);
+    incident.opened_at = s_.clock.wall();
+    incident.trigger = came_back            ? "did not hold"
+                       : heard.opens        ? heard.trigger
+                       : candidates.empty() ? d.bug_rule
+                                            : "strategy threshold";
+    d.event = incident.id;
+    healer.open(std::move(incident), std::move(candidates));
+    return d;
+}
+
 void Hearing::decide(const Batch& batch, bool again, bool fresh, std::vector<Decided>& ret) {
     for (const auto& delta : batch.deltas) {
-        const std::uint64_t uncounted = again ? 0 : delta.count;
-        const auto& sample = delta.samples.back();
-        const std::string& fingerprint = canonical(delta.fingerprint);
-        auto& hour = hour_of(fingerprint);
-        hour.add(batch.received, uncounted);
-        const auto per_hour = hour.count(batch.received);
-        Decided d;
-        d.severity = severity_of(sample, per_hour);
-        const bool is_error = sample.level >= Level::error || sample.level == Level::unknown;
-        d.bug_rule = opens_at_once(sample);
-        if (d.bug_rule.empty() && is_error && per_hour >= bug_threshold) d.bug_rule = "third within an hour";
-        for (std::size_t k = 0; k < delta.samples.size(); ++k) d.log_ids.push_back(new_id(s_.clock));
-
-        const Time at = trusted_time(delta.last, batch.received);
-        if (s_.on_heard) s_.on_heard(sample.fingerprint.empty() ? fingerprint : sample.fingerprint, delta.environment, sample.release, at);
-        TriggerWatch::Heard heard;
-        if (!triggers_.empty())
-            heard = triggers_.heard(delta, fingerprint, d.severity, fresh ? delta.count : 0, batch.received);
-        if (heard.severity) d.severity = *heard.severity;
-        d.event = healer_.occurred(fingerprint, delta.environment, uncounted, at);
-        if (d.event.empty()) {
-            const bool came_back = healer_.recurred_after_healing(fingerprint, delta.environment, at);
-            Incident incident;
-            incident.fingerprint = fingerprint;
-            incident.service_name = delta.service_name;
-            incident.environment = delta.environment;
-            incident.severity = d.severity;
-            incident.record = sample;
-            incident.pattern = delta.pattern;
-            incident.count = delta.count;
-            incident.first_at = delta.first;
-            incident.last_at = delta.last;
-            incident.target = s_.settings->targets.resolve(incident).name;
-            const auto* service = s_.service(incident.target, delta.environment);
-            if (!healer_.is_quiet(fingerprint, delta.environment)) {
-                auto candidates = s_.strategies.fitting(
-                    incident,
-                    service ? service->facts : json::object{},
-                    [&](Duration within) {
-                        return heard.opens ? ~std::uint64_t{0} : hour.count(batch.received, within);
-                    }
-                );
-                // Without a strategy an incident is worth a row, and an escalation, only when it is worth a
-                // bug.
-                const bool worth = heard.governed || heard.opens ? heard.opens || came_back
-                                                                 : !candidates.empty() || !d.bug_rule.empty();
-                if (worth) {
-                    incident.id = new_id(s_.clock);
-                    incident.opened_at = s_.clock.wall();
-                    incident.trigger = came_back            ? "did not hold"
-                                       : heard.opens        ? heard.trigger
-                                       : candidates.empty() ? d.bug_rule
-                                                            : "strategy threshold";
-                    d.event = incident.id;
-                    healer_.open(std::move(incident), std::move(candidates));
-                }
-            }
+        if (!delta.decided) {
+            ret.push_back(decide_one(delta, batch, again, fresh, healer_));
+            continue;
         }
-        ret.push_back(std::move(d));
+        // Its incident is the newer one: the one before it did not hold.
+        const Time at = trusted_time(delta.last, batch.received);
+        if (!delta.event.empty())
+            healer_.recurred_after_healing(canonical(delta.fingerprint), delta.environment, at);
+        ret.emplace_back();
+    }
+}
+
+bool Hearing::is_own(const Delta& delta) const {
+    Incident about;
+    about.fingerprint = canonical(delta.fingerprint);
+    about.service_name = delta.service_name;
+    about.environment = delta.environment;
+    about.record = delta.samples.back();
+    about.pattern = delta.pattern;
+    const auto resolved = s_.settings->targets.resolve(about);
+    return resolved.resolver.empty() && local_->owns(resolved.name, delta.environment);
+}
+
+bool Hearing::concerns_own(const Batch& batch) const {
+    return std::any_of(batch.deltas.begin(), batch.deltas.end(), [this](const Delta& d) { return is_own(d); });
+}
+
+void Hearing::decide_alone(Batch& batch, bool again) {
+    for (auto& delta : batch.deltas) {
+        Healer* healer = local_->healer();
+        if (!healer) return;  // it hands over: the shared store is back
+        if (!is_own(delta)) continue;
+        // What was under way here when the store went away goes on for as long as the lease lasts.
+        const std::string& fingerprint = canonical(delta.fingerprint);
+        if (s_.cluster->holds() && healer_.is_open(fingerprint, delta.environment)) {
+            const Time at = trusted_time(delta.last, batch.received);
+            const std::uint64_t uncounted = again ? 0 : delta.count;
+            delta.event = healer_.occurred(fingerprint, delta.environment, uncounted, at);
+            delta.decided = true;
+            continue;
+        }
+        delta.event = decide_one(delta, batch, again, !again, *healer).event;
+        delta.decided = true;
+        if (!delta.event.empty()) local_->noted();
     }
 }
 
@@ -201,6 +247,7 @@ void Hearing::store_in_cluster(std::shared_ptr<Batch> batch, Done done) {
                 const auto per_hour = a.hour.count(batch->received);
                 Decided d;
                 d.severity = severity_of(sample, per_hour);
+                d.event = delta.event;
                 d.bug_rule = opens_at_once(sample);
                 const bool is_error = sample.level >= Level::error || sample.level == Level::unknown;
                 if (d.bug_rule.empty() && is_error && per_hour >= bug_threshold)
@@ -221,7 +268,8 @@ void Hearing::store_in_cluster(std::shared_ptr<Batch> batch, Done done) {
                         const auto& delta = batch->deltas[i];
                         auto& known = (*around)[i];
                         hour_of(ids[i]) = known.hour;
-                        if (known.held) healer_.learn_held(*known.held);
+                        if (known.held && known.held->id != delta.event) healer_.learn_held(*known.held);
+                        if (delta.decided) continue;
                         const std::string event = healer_.occurred(
                             ids[i], delta.environment, delta.count, trusted_time(delta.last, batch->received)
                         );
@@ -254,13 +302,14 @@ void Hearing::replay(Batch batch, std::function<void(result<void>)> done) {
 
 void Hearing::store_batch(std::shared_ptr<Batch> batch, bool again, Done done) {
     if (s_.cluster && journal_) {
-        const auto journal = [this, batch, done] {
+        const auto journal = [this, batch, again, done] {
+            if (local_) decide_alone(*batch, again);
             journal_->append(batch, [done](result<void> kept) {
                 if (!kept) return done(kept.error());
                 done(Accepted{});
             });
         };
-        if (journal_->waiting()) return journal();
+        if (journal_->waiting() || (local_ && local_->busy() && concerns_own(*batch))) return journal();
         return store_in_cluster(batch, [done, journal](result<Accepted> outcome) {
             if (!outcome && outcome.error().code == errc::unavailable) return journal();
             done(std::move(outcome));

@@ -13,6 +13,7 @@
 namespace heal {
 
 class IngestJournal;
+class LocalHealing;
 class TriggerWatch;
 
 class Hearing {
@@ -42,6 +43,8 @@ public:
 
     /// From now on batches go there while the shared store is away, and behind those that wait there.
     void set_journal(IngestJournal* journal) { journal_ = journal; }
+    /// While batches go to the journal, errors of targets that this node owns alone are healed there.
+    void set_local(LocalHealing* local) { local_ = local; }
     /// Stores a batch of the journal; errc::unavailable the store is away again.
     void replay(Batch batch, std::function<void(result<void>)> done);
 
@@ -66,6 +69,12 @@ private:
     SlidingCount& hour_of(const std::string& fingerprint);
     /// What each delta leads to; opens incidents. `fresh`: triggers have not seen these lines yet.
     void decide(const Batch& batch, bool again, bool fresh, std::vector<Decided>& ret);
+    Decided decide_one(const Delta& delta, const Batch& batch, bool again, bool fresh, Healer& healer);
+    /// What this node may do alone, it does; noted in the batch, so that it is not decided again.
+    void decide_alone(Batch& batch, bool again);
+    /// Is it about a target that this node alone heals?
+    bool is_own(const Delta& delta) const;
+    bool concerns_own(const Batch& batch) const;
     /// With other nodes on the same store the rows come first: what to do follows from the counts of all.
     void store_in_cluster(std::shared_ptr<Batch> batch, Done done);
     const std::string& canonical(const std::string& fingerprint) const;
@@ -82,6 +91,7 @@ private:
 
     std::function<void(const std::string& bug, Severity)> bug_opened_;
     IngestJournal* journal_ = nullptr;
+    LocalHealing* local_ = nullptr;
     Recent<SlidingCount> hours_{max_tracked};
     std::unordered_map<std::string, std::string> aliases_;
     std::unordered_map<std::string, std::vector<Done>> arriving_;  // by batch key: who waits for its outcome

@@ -56,7 +56,8 @@ constexpr std::pair<const char*, std::string Delta::*> names[] = {
     {"pattern", &Delta::pattern},
     {"signature", &Delta::signature},
     {"service", &Delta::service_name},
-    {"environment", &Delta::environment}};
+    {"environment", &Delta::environment},
+    {"event", &Delta::event}};
 
 std::uint64_t count_at(const json::object& o, std::string_view key) {
     return static_cast<std::uint64_t>(int_at(o, key));
@@ -91,7 +92,11 @@ std::string to_text(const Batch& batch) {
     json::array deltas, offsets;
     for (const auto& d : batch.deltas) {
         json::object one{
-            {"level", to_string(d.level)}, {"count", d.count}, {"first", d.first.us}, {"last", d.last.us}};
+            {"level", to_string(d.level)},
+            {"count", d.count},
+            {"first", d.first.us},
+            {"last", d.last.us},
+            {"decided", d.decided}};
         for (const auto& [key, member] : names) one[key] = to_valid_utf8(d.*member);
         json::array samples;
         for (const auto& r : d.samples) samples.push_back(sample_to_json(r));
@@ -129,6 +134,7 @@ result<Batch> batch_from_text(std::string_view text) {
         d.count = count_at(one, "count");
         d.first = Time{int_at(one, "first")};
         d.last = Time{int_at(one, "last")};
+        d.decided = bool_at(one, "decided");
         for (const auto& [key, member] : names) d.*member = string_at(one, key);
         for (const auto& r : array_at(one, "samples")) {
             if (r.is_object()) d.samples.push_back(sample_from_json(r.get_object()));

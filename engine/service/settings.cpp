@@ -86,6 +86,7 @@ void read_service(
         in.error(node, path + ".name", "is missing; a service needs a name");
     in.text("environment", service.environment);
     in.texts("depends_on", service.depends_on);
+    in.text("owner", service.owner);
     in.each("probes", [&](const YAML::Node& item, const std::string& at) {
         read_probe(item, at, context, service.probes);
     });
@@ -328,8 +329,11 @@ void read_target(
 ) {
     TargetRule rule;
     Mapping in{node, path, context};
-    if (!in.text("target", rule.target))
-        in.error(node, path + ".target", "is missing; the name of a service of the inventory");
+    in.text("resolver", rule.resolver);
+    if (!in.text("target", rule.target) && rule.resolver.empty())
+        in.error(
+            node, path + ".target", "is missing; the name of a service of the inventory, or a resolver"
+        );
     if (!read_matcher(in, "when", rule.when) && !in.find("when"))
         in.error(node, path + ".when", "is missing; which errors are about it");
     settings.target_rules.push_back(std::move(rule));
@@ -484,6 +488,7 @@ void read_file(
                     settings.store_password.pop_back();
             }
         }
+        in.text("service", settings.store_service);
         in.integer("connections", settings.store_connections, 2, 64);
         in.integer("journal_bytes", settings.store_journal_bytes, 0, 1LL << 40U);
     }
@@ -737,6 +742,8 @@ SettingsResult load_settings(const std::string& path) {
             }
         }
     }
+    if (!settings.store_service.empty() && !names.contains(settings.store_service))
+        out.errors.push_back(fmt::format("store.service: there is no service '{}'", settings.store_service));
     for (const auto& trigger : settings.triggers) {
         for (const auto& name : trigger.of) {
             const auto it = std::find_if(
@@ -762,7 +769,8 @@ SettingsResult load_settings(const std::string& path) {
         entries.push_back(std::move(entry));
     }
     for (std::size_t i = 0; i < settings.target_rules.size(); ++i) {
-        if (!names.contains(settings.target_rules[i].target))
+        if (const auto& rule = settings.target_rules[i];
+            !names.contains(rule.target) && !(rule.target.empty() && !rule.resolver.empty()))
             out.errors.push_back(fmt::format(
                 "targets[{}].target: there is no service '{}'", i, settings.target_rules[i].target
             ));

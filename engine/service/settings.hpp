@@ -30,6 +30,7 @@ struct ServiceSettings {
     std::string name, environment;  ///< environment "": any
     std::vector<ProbeSettings> probes;
     std::vector<std::string> depends_on;
+    std::string owner;   ///< the one node that heals it, also while the shared store is away; "": any may
     json::object facts;  ///< what strategies see as request.target, "name" included
 };
 
@@ -99,6 +100,7 @@ struct Settings {
     std::uint64_t store_journal_bytes = 256U
                                         << 20U;  ///< of batches that wait for PostgreSQL; 0: none are kept
     std::string store_url, store_password;       ///< PostgreSQL; url "": SQLite in the state directory
+    std::string store_service;                   ///< of the inventory: the server that the url leads to
     unsigned store_connections = 4;              ///< one writes, the others read
     RetentionSettings retention;
     std::string node;  ///< name of this node in a cluster

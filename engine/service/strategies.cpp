@@ -88,8 +88,13 @@ void Strategies::refresh(
     }
     usable_.clear();
     std::vector<const Matcher*> matchers;
+    const auto& rules = settings.target_rules;
     for (const auto& [name, entry] : entries_) {
-        if (!entry.refused.empty() || !entry.enabled) continue;
+        // Who only says what an error is about heals nothing.
+        const bool resolves = std::any_of(rules.begin(), rules.end(), [&](const TargetRule& rule) {
+            return rule.resolver == name;
+        });
+        if (!entry.refused.empty() || !entry.enabled || resolves) continue;
         usable_.push_back(&entry);
         matchers.push_back(&entry.matcher);
     }

@@ -17,6 +17,9 @@ namespace heal {
 
 class Strategies {
 public:
+    Strategies() = default;
+    Strategies(const Strategies&) = delete;  // the index points into the entries
+    Strategies& operator=(const Strategies&) = delete;
     struct Entry {
         StrategyInfo info;
         Matcher matcher;

@@ -1,6 +1,7 @@
 #include "store/cluster_store.hpp"
 
 #include "base/id.hpp"
+#include "base/json.hpp"
 
 #include <fmt/format.h>
 
@@ -57,7 +58,8 @@ constexpr Statement claim_orphans{
     "self_heal_events e WHERE e.state IN " OPEN_STATES
     " AND e.id NOT IN (SELECT c.event_id FROM event_claims c JOIN cluster_nodes n ON n.node = c.node AND "
     "n.fence = "
-    "c.fence AND n.state = 'alive') ORDER BY e.opened_at LIMIT $1 FOR UPDATE OF e SKIP LOCKED), "
+    "c.fence AND n.state = 'alive') AND NOT e.target = ANY ($4::text[]) ORDER BY e.opened_at LIMIT $1 FOR "
+    "UPDATE OF e SKIP LOCKED), "
     "claims AS (INSERT INTO event_claims (event_id, node, fence, claimed_at) SELECT id, $2, $3, " SERVER_NOW
     " FROM orphans ON CONFLICT (event_id) DO UPDATE SET node = excluded.node, fence = excluded.fence, "
     "claimed_at = "
@@ -121,6 +123,20 @@ constexpr Statement see_nodes{
 #undef SERVER_NOW
 #undef OPEN_STATES
 
+/// Any texts as one of PostgreSQL's arrays.
+std::string text_array(const std::vector<std::string>& texts) {
+    std::string out = "{";
+    for (const auto& text : texts) {
+        out += out.size() == 1 ? "\"" : ",\"";
+        for (const char c : to_valid_utf8(text)) {
+            if (c == '"' || c == '\\') out += '\\';
+            out += c;
+        }
+        out += '"';
+    }
+    return out + '}';
+}
+
 }  // namespace
 
 result<int64_t> join_cluster(Database& db, const NodeInfo& info, Duration lease) {
@@ -178,7 +194,12 @@ result<void> check_fence(Database& db, const std::string& node, int64_t fence) {
 }
 
 result<std::string> claim_event(
-    Database& db, const Incident& incident, const std::string& node, int64_t fence, std::uint64_t count
+    Database& db,
+    const Incident& incident,
+    const std::string& node,
+    int64_t fence,
+    std::uint64_t count,
+    bool ours
 ) {
     HEAL_TRY(check_fence(db, node, fence));
     std::string other;
@@ -190,18 +211,28 @@ result<std::string> claim_event(
     if (other == incident.id) other.clear();
     if (other.empty()) {
         HEAL_TRY(insert_event(db, incident, incident.opened_at));
-        HEAL_TRY(db.post(put_claim, {string_view{incident.id}, string_view{node}, fence}));
+        if (ours) HEAL_TRY(db.post(put_claim, {string_view{incident.id}, string_view{node}, fence}));
     }
     HEAL_TRY(hear_for_event(db, other.empty() ? incident.id : other, count, "", incident.opened_at));
+    // Its owner finds it unclaimed at its next heartbeat; woken, at once.
+    if (other.empty() && !ours) {
+        HEAL_TRY(notify_nodes(db, incident.id));
+        return incident.id;
+    }
     return other;
 }
 
 result<std::vector<TakenOver>> take_over(
-    Database& db, const std::string& node, int64_t fence, int64_t limit
+    Database& db,
+    const std::string& node,
+    int64_t fence,
+    int64_t limit,
+    const std::vector<std::string>& not_these
 ) {
     HEAL_TRY(check_fence(db, node, fence));
     std::vector<TakenOver> taken;
-    HEAL_TRY(db.query(claim_orphans, {limit, string_view{node}, fence}, [&](const Row& r) {
+    const std::string foreign = text_array(not_these);
+    const auto take = [&](const Row& r) {
         auto parsed = parse_json(r.text(1), "incident");
         if (!parsed || !parsed->is_object()) return;
         TakenOver t;
@@ -212,7 +243,8 @@ result<std::vector<TakenOver>> take_over(
         t.event.incident.opened_at = Time{r.integer(4)};
         t.event.incident.target = r.text(5);
         taken.push_back(std::move(t));
-    }));
+    };
+    HEAL_TRY(db.query(claim_orphans, {limit, string_view{node}, fence, string_view{foreign}}, take));
     if (taken.empty()) return taken;
     std::string ids;  // UUIDs need no quoting in an array
     for (const auto& t : taken) ids += (ids.empty() ? "{" : ",") + t.event.incident.id;

@@ -35,17 +35,28 @@ result<std::vector<std::string>> mark_lost_nodes(Database& db);
 result<void> check_fence(Database& db, const std::string& node, std::int64_t fence);
 
 /// The open incident of this error: made now and claimed, or "" when it is this node's; else the id of the
-/// one that another node heals. `count` lines are added to whichever it is.
+/// one that another node heals. `count` lines are added to whichever it is. Not `ours`: another node owns its
+/// target; the incident is made, and its owner claims it.
 result<std::string> claim_event(
-    Database& db, const Incident& incident, const std::string& node, std::int64_t fence, std::uint64_t count
+    Database& db,
+    const Incident& incident,
+    const std::string& node,
+    std::int64_t fence,
+    std::uint64_t count,
+    bool ours = true
 );
 struct TakenOver {
     OpenEvent event;
     std::vector<AttemptRow> attempts;
 };
-/// Open incidents that no living member heals, claimed for this node; at most `limit`. SKIP LOCKED.
+/// Open incidents that no living member heals, claimed for this node; at most `limit`, and none on targets
+/// that other nodes own. SKIP LOCKED.
 result<std::vector<TakenOver>> take_over(
-    Database& db, const std::string& node, std::int64_t fence, std::int64_t limit
+    Database& db,
+    const std::string& node,
+    std::int64_t fence,
+    std::int64_t limit,
+    const std::vector<std::string>& not_these = {}
 );
 struct ClaimedCount {
     std::string event, fingerprint, environment;

@@ -575,6 +575,13 @@ result<std::optional<BugRef>> open_or_count_bug(
     return std::optional<BugRef>{std::move(bug)};
 }
 
+result<void> set_event_target(Database& db, const std::string& event, const std::string& target, Time now) {
+    constexpr Statement update{
+        "set target of self_heal_events",
+        "UPDATE self_heal_events SET target = $2, updated_at = $3 WHERE id = $1"};
+    return db.post(update, {string_view{event}, string_view{target}, now.us});
+}
+
 result<void> insert_event(Database& db, const Incident& in, Time now) {
     return done(db.run(
         insert_event_row,

@@ -115,6 +115,8 @@ result<std::optional<BugRef>> open_or_count_bug(
 
 /// With a count of 0: lines are counted where they are stored (hear_for_event).
 result<void> insert_event(Database& db, const Incident& incident, Time now);
+/// It turned out to be about another target.
+result<void> set_event_target(Database& db, const std::string& event, const std::string& target, Time now);
 /// `count` more lines belong to the event; `bug_id` is linked unless it has a bug. Nothing when there is no
 /// such event.
 result<void> hear_for_event(

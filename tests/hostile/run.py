@@ -275,6 +275,18 @@ class Suite:
         finally:
             live.close()
 
+    def run_swaps(self, swaps):
+        """A library that is replaced again and again while attempts run on it: none is lost, nothing is left."""
+        started = time.monotonic()
+        done = subprocess.run([self.build_folder / "bin" / "runner_bench", "200", str(swaps)], capture_output=True, text=True, timeout=900)
+        answer = json.loads(done.stdout)["hot_swaps"] if done.returncode == 0 else {}
+        faults = [] if answer else [done.stderr[-500:]]
+        if answer and (answer["swaps"] != swaps or answer["attempts_lost"] or not answer["attempts"]):
+            faults.append(f"{answer['attempts_lost']} of {answer['attempts']} attempts lost in {answer['swaps']} swaps: {answer['why']}")
+        if answer and (answer["descriptors_more"] > 2 or (swaps >= 1000 and answer["resident_kb_more"] > 1024)):
+            faults.append(f"{answer['descriptors_more']} descriptors and {answer['resident_kb_more']} kB more")
+        self.note("hot_swaps", "swap", faults, {**answer, "outcome": f"{answer.get('attempts')} attempts over {answer.get('swaps')} swaps"}, started)
+
     def note(self, name, call, faults, answer, started):
         self.results.append({"name": name, "call": call, "passed": not faults, "faults": faults, "answer": answer, "seconds": round(time.monotonic() - started, 3)})
         print(f"{'ok  ' if not faults else 'FAIL'} {name:30} {answer.get('outcome') or answer.get('state', '')}" + "".join(f"\n       {fault}" for fault in faults), flush=True)
@@ -284,7 +296,7 @@ class Suite:
         pathlib.Path("/tmp/heal-hostile-escape").unlink(missing_ok=True)
         victim = pathlib.Path("/tmp/heal-hostile-victim")
         victim.write_text("x")
-        quick = {"null_write", "exit_zero", "loop_execute", "fork_bomb", "garbage_on_fd3", "nan_confidence", "kill_parent", "exec_shell", "newer_major", "constructor_exits", "throws", "lua/loop", "lua/pcall_loop", "lua/rep_bomb", "lua/ask_escape", "file/truncated.so"}
+        quick = {"null_write", "exit_zero", "loop_execute", "fork_bomb", "garbage_on_fd3", "nan_confidence", "kill_parent", "exec_shell", "newer_major", "constructor_exits", "throws", "hot_swaps", "lua/loop", "lua/pcall_loop", "lua/rep_bomb", "lua/ask_escape", "file/truncated.so"}
 
         def chosen(name):
             return name in wanted if wanted else name in quick if self.options.quick else True
@@ -308,6 +320,8 @@ class Suite:
                 make(path)
                 self.drive("file/" + name, path, "load", expected)
         self.run_live(chosen)
+        if chosen("hot_swaps"):
+            self.run_swaps(60 if self.options.quick else 1000)
         victim.unlink(missing_ok=True)
         shutil.rmtree(self.work)
         left = [p for p in pathlib.Path(tempfile.gettempdir()).glob("heal-test-*")]

@@ -30,6 +30,26 @@ def wait_for(what, condition, timeout=15.0, pause=0.01):
         time.sleep(pause)
 
 
+class Stalls:
+    """How long this machine kept a sleeping thread waiting for a processor, in seconds: what a deadline must allow for on a busy machine."""
+
+    def __enter__(self):
+        self.worst, self._end = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self):
+        before = time.monotonic()
+        while not self._end.wait(0.01):
+            now = time.monotonic()
+            self.worst, before = max(self.worst, now - before - 0.01), now
+
+    def __exit__(self, *_):
+        self._end.set()
+        self._thread.join()
+
+
 class Answer:
     def __init__(self, status, body, headers):
         self.status, self.text, self.headers = status, body, headers

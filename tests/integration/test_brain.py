@@ -1,4 +1,5 @@
 """What decides, in a running heald: guards, holds, the drill."""
+import datetime
 import http.server
 import pathlib
 import threading
@@ -6,7 +7,7 @@ import time
 
 import pytest
 
-from harness import OPEN, Heald, healctl, touch_script, wait_for
+from harness import OPEN, Heald, Stalls, healctl, touch_script, wait_for
 
 
 @pytest.fixture
@@ -71,10 +72,12 @@ def test_a_kill_switch_reaches_what_is_under_way_within_a_second(tmp_path, sites
         h.loaded("slow")
         h.log_error("broken")
         pid = int(wait_for("it runs", lambda: lines(pid_file))[0])
-        start = time.monotonic()
-        assert healctl(h, "hold", "set", "pause", "--reason", "test", *scope)[0] == 0
-        wait_for("its process is gone", lambda: not alive(pid), 5)
-        assert time.monotonic() - start < 1.0
+        with Stalls() as stalls:
+            start = time.monotonic()
+            assert healctl(h, "hold", "set", "pause", "--reason", "test", *scope)[0] == 0
+            wait_for("its process is gone", lambda: not alive(pid), 15)
+            took = time.monotonic() - start
+        assert took < 1.0 + 2 * stalls.worst, (took, stalls.worst)
         h.log_error("another thing is broken")
         event = wait_for("it waits", lambda: [e for e in h.events() if "paused" in e["reason"]])[0]
         assert event["state"] == "open"
@@ -113,11 +116,11 @@ def test_maintenance_ends_by_itself_and_must(tmp_path, sites):
         h.loaded("touch")
         refused = h.call("POST", "/api/v1/holds", {"kind": "maintenance", "reason": "x"})
         assert refused.status == 400 and "ends by itself" in refused.text
-        assert healctl(h, "hold", "set", "maintenance", "--service", "cart", "--for", "2s", "--reason", "deploy")[0] == 0
+        assert healctl(h, "hold", "set", "maintenance", "--service", "cart", "--for", "3s", "--reason", "deploy")[0] == 0
+        ends = datetime.datetime.fromisoformat(h.get("/api/v1/holds")["items"][0]["ends_at"].replace("Z", "+00:00")).timestamp()
         h.log_error("broken")
-        time.sleep(1)
-        assert not lines(done)
-        wait_for("it is done after the window", lambda: lines(done), 10)
+        wait_for("it is done after the window", lambda: lines(done), 20)
+        assert done.stat().st_mtime >= ends - 0.02, "and not within it"
 
 
 def test_what_recovered_while_it_waited_is_left_alone(tmp_path, sites):

@@ -62,7 +62,8 @@ def test_one_error_heard_on_three_nodes_is_one_incident_and_one_action(pg, tmp_p
         for h in all_nodes:
             h.log_error("cannot reach the shard")
         all_nodes[0].ended()
-        time.sleep(0.5)
+        wait_for("all is counted and ended", lambda: sum(e["occurrence_count"] for e in all_nodes[1].events()) == 3 and not any(
+            e["state"] in ("open", "healing", "verifying", "stabilizing") for e in all_nodes[1].events()))
         events = all_nodes[1].events()
         ends = collections.Counter(e["state"] for e in events)
         bugs = all_nodes[2].get("/api/v1/system/bugs")["items"]
@@ -117,7 +118,7 @@ def test_a_clean_stop_hands_over_at_once(pg, tmp_path):
         event = wait_for("it waits", lambda: [e for e in first.events() if e["state"] == "awaiting_approval"])[0]
         # Through the node that does not heal it.
         first.stop()
-        wait_for("taken over", lambda: second.get("/api/v1/status")["cluster"]["taken_over"] == 1, 5)
+        wait_for("taken over", lambda: second.get("/api/v1/status")["cluster"]["taken_over"] == 1, 15)
         assert members(second)["n0"] == "left"
         wait_for("it can be approved here", lambda: second.call("POST", f"/api/v1/healing/events/{event['id']}/approve", {"strategy": "act"}).status == 200)
         wait_for("it acts", lambda: nodes.acts())
@@ -130,13 +131,13 @@ def test_what_a_person_says_to_one_node_holds_on_all(pg, tmp_path):
         event = wait_for("it waits", lambda: [e for e in first.events() if e["state"] == "awaiting_approval"])[0]
         answer = second.call("POST", f"/api/v1/healing/events/{event['id']}/approve", {"strategy": "act"})
         assert answer.status == 200, answer.text
-        wait_for("it acts", lambda: nodes.acts(), 5)
+        wait_for("it acts", lambda: nodes.acts())
         assert second.call("POST", "/api/v1/pause", {"reason": "stop"}).status == 200
-        wait_for("the other is paused too", lambda: first.get("/api/v1/status")["paused"], 5)
+        wait_for("the other is paused too", lambda: first.get("/api/v1/status")["paused"])
         assert second.call("POST", "/api/v1/resume").status == 200
-        wait_for("and resumed", lambda: not first.get("/api/v1/status")["paused"], 5)
+        wait_for("and resumed", lambda: not first.get("/api/v1/status")["paused"])
         assert first.call("PUT", "/api/v1/strategies/act", {"priority": 77}).status == 200
-        wait_for("the priority too", lambda: second.strategies()["act"]["priority"] == 77, 5)
+        wait_for("the priority too", lambda: second.strategies()["act"]["priority"] == 77)
 
 
 def test_one_action_per_target_in_the_whole_cluster(pg, tmp_path):
@@ -168,3 +169,33 @@ def test_limits_count_over_all_nodes(pg, tmp_path):
         wait_for("four acted", lambda: len(nodes.acts()) >= 4, 20)
         time.sleep(3)
         assert len(nodes.acts()) == 4
+
+
+def test_a_node_of_the_version_before_goes_on_beside_a_newer_one(pg, tmp_path):
+    """A rolling upgrade: the first node of a newer version has added columns, a table and its entry in schema_migration."""
+    nodes = Nodes(pg, "rolling", 2, tmp_path / "ledger")
+    with nodes as (first, second):
+        first.log_error("before it")
+        wait_for("it acts", lambda: len(nodes.acts()) == 1)
+        for (table,) in pg.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'rolling'"):
+            pg.sql(f"ALTER TABLE {table} ADD COLUMN of_a_later_version TEXT NOT NULL DEFAULT ''", "rolling")
+        pg.sql("CREATE TABLE later (id TEXT PRIMARY KEY); INSERT INTO schema_migration (version, name, sha256, applied_at) VALUES (9999, 'later', 'x', 0); "
+               "UPDATE cluster_nodes SET version = '99.0.0' WHERE node = 'n1'", "rolling")
+        assert {n["version"] for n in first.get("/api/v1/cluster")["items"]} >= {"99.0.0"}
+        # Both versions share the work, also what the other one leaves.
+        first.log_error("after it, on the old one")
+        second.log_error("another error, heard by the other")
+        wait_for("both act", lambda: len(nodes.acts()) == 3)
+        for job in first.get("/api/v1/jobs")["items"]:
+            assert first.call("POST", f"/api/v1/jobs/{job['job_name']}/run").status in (200, 202)
+        assert first.call("GET", "/api/v1/logs").status == first.call("GET", "/api/v1/healing/stats").status == 200
+        wait_for("all ended", lambda: sum(h.get("/api/v1/status")["open_incidents"] for h in (first, second)) == 0, 40)
+        # At its next start it says that it is too old, and touches nothing.
+        first.stop()
+        with pytest.raises(AssertionError) as refused:
+            first.start()
+        assert "newer" in str(refused.value)
+        second.log_error("the rest is healed by who is left")
+        wait_for("it acts", lambda: len(nodes.acts()) == 4)
+        second.stop()
+    assert nodes.broken(4) == []

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import OPEN, ROOT, Heald, healctl, touch_script, wait_for
+from harness import OPEN, ROOT, Heald, Stalls, healctl, touch_script, wait_for
 
 
 @pytest.fixture
@@ -71,10 +71,12 @@ def test_a_line_in_a_file_is_healed_verified_and_recorded(tmp_path, site):
 def test_a_script_dropped_in_is_listed_within_a_second_and_a_broken_one_with_its_reason(tmp_path):
     done = tmp_path / "done"
     with Heald(service()) as h:
-        start = time.monotonic()
-        h.script("late.lua", touch_script("late", done))
-        h.loaded("late")
-        assert time.monotonic() - start < 1.0
+        with Stalls() as stalls:
+            start = time.monotonic()
+            h.script("late.lua", touch_script("late", done))
+            h.loaded("late")
+            took = time.monotonic() - start
+        assert took < 1.0 + 2 * stalls.worst, (took, stalls.worst)
         h.script("broken.lua", "return { name = 'broken', execute = function( }")
         entry = wait_for("the broken one is listed", lambda: h.artifact("broken.lua"))
         assert entry["state"] == "refused" and "broken.lua" in entry["reason"]
@@ -161,15 +163,16 @@ def test_a_strategy_that_dies_or_hangs_leaves_heald_serving_and_the_next_heals(t
                 time.sleep(0.02)
 
         watcher = threading.Thread(target=watch)
-        watcher.start()
-        h.log_error("boom")
-        event = h.ended()[0]
-        stop.set()
-        watcher.join()
+        with Stalls() as stalls:
+            watcher.start()
+            h.log_error("boom")
+            event = h.ended()[0]
+            stop.set()
+            watcher.join()
         first = event["attempts"][0]
         assert first["strategy"] == name and first["state"] == state
         assert event["state"] == "healed" and event["healed_by"] == "good", event["reason"]
-        assert h.process.poll() is None and max(slow) < 0.5
+        assert h.process.poll() is None and max(slow) < 0.5 + 2 * stalls.worst
 
 
 def test_not_healed_is_taken_back_and_the_next_is_tried(tmp_path, site):

@@ -53,13 +53,13 @@ def test_windows_of_triggers_survive_a_kill(tmp_path):
 
 
 def test_an_absence_opens_an_incident_and_heals_it(tmp_path):
-    config = {"triggers": [{"name": "silent", "kind": "absence", "when": {"message": "alive"}, "service": "cart", "within": "2s"}]}
+    config = {"triggers": [{"name": "silent", "kind": "absence", "when": {"message": "alive"}, "service": "cart", "within": "4s"}]}
     with started(tmp_path, config) as h:
-        for _ in range(6):
+        for _ in range(12):
             h.log_error("alive", "cart", log_level="warn")
             time.sleep(0.5)
         assert not [e for e in h.events() if e["trigger_name"].startswith("silent")]
-        event = wait_for("silence is heard", lambda: [e for e in h.events() if e["trigger_name"].startswith("silent")], 10)[0]
+        event = wait_for("silence is heard", lambda: [e for e in h.events() if e["trigger_name"].startswith("silent")], 20)[0]
         assert event["service_name"] == "cart"
         wait_for("it is healed", lambda: lines(tmp_path / "done"))
 

@@ -164,6 +164,17 @@ TEST(Targets, RulesOfPeopleComeFirstThenNamesThenWhatCollectorsCallIt) {
         EXPECT_EQ(resolved.name, r.target) << r.in.service_name;
         EXPECT_EQ(resolved.how, r.how) << r.in.service_name;
     }
+    const TargetResolver asking{
+        entries,
+        {{matcher(R"([{"service": "cart", "message": "shard"}])"), "redis", "which_shard"},
+         {matcher(R"([{"service": "cart", "message": "disk"}])"), "", "which_disk"}}};
+    EXPECT_EQ(asking.resolve(error("cart", "shard 3 is gone")).name, "redis");
+    EXPECT_EQ(asking.resolve(error("cart", "shard 3 is gone")).resolver, "which_shard");
+    EXPECT_EQ(asking.resolve(error("cart", "disk full")).name, "cart") << "until the resolver says more";
+    EXPECT_EQ(asking.resolve(error("cart", "disk full")).resolver, "which_disk");
+    EXPECT_EQ(asking.resolve(error("cart", "broken")).resolver, "");
+    EXPECT_TRUE(asking.knows("web", "prod"));
+    EXPECT_FALSE(asking.knows("web", "test"));
     auto there = error("web", "broken");
     there.environment = "prod";
     EXPECT_EQ(resolver.resolve(there).how, "service");
