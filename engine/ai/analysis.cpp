@@ -1,5 +1,7 @@
 #include "ai/analysis.hpp"
 
+#include "ai/hostile.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -128,29 +130,34 @@ string_view object_text(string_view text) {
 std::vector<std::string> texts(const json::array& array) {
     std::vector<std::string> out;
     for (const auto& item : array) {
-        if (item.is_string()) out.emplace_back(view(item.get_string()));
+        if (item.is_string()) out.push_back(harmless(view(item.get_string()), max_text_bytes));
     }
     return out;
 }
 json::array list(const std::vector<std::string>& items) { return json::array(items.begin(), items.end()); }
 
+/// What a model says is shown to people: without what their terminals and eyes would not see.
+std::string shown(const json::object& o, string_view key) {
+    return harmless(string_at(o, key), max_text_bytes);
+}
+
 Analysis read(const json::object& o) {
     Analysis a;
-    a.root_cause = string_at(o, "root_cause");
-    a.root_cause_hypothesis = string_at(o, "root_cause_hypothesis");
-    a.bug_classification = string_at(o, "bug_classification");
-    a.estimated_impact = string_at(o, "estimated_impact");
+    a.root_cause = shown(o, "root_cause");
+    a.root_cause_hypothesis = shown(o, "root_cause_hypothesis");
+    a.bug_classification = shown(o, "bug_classification");
+    a.estimated_impact = shown(o, "estimated_impact");
     a.prevention_tips = texts(array_at(o, "prevention_tips"));
     for (const auto& item : array_at(o, "fix_suggestions")) {
         if (!item.is_object()) continue;
         const auto& s = item.get_object();
         a.suggestions.push_back(
-            {std::string{string_at(s, "fix_title")},
-             std::string{string_at(s, "fix_description")},
-             std::string{string_at(s, "fix_approach")},
+            {shown(s, "fix_title"),
+             shown(s, "fix_description"),
+             shown(s, "fix_approach"),
              texts(array_at(s, "files_affected")),
              double_at(s, "confidence_score"),
-             std::string{string_at(s, "reasoning")},
+             shown(s, "reasoning"),
              texts(array_at(s, "breaking_changes")),
              texts(array_at(s, "potential_side_effects")),
              texts(array_at(s, "test_cases"))}

@@ -564,6 +564,14 @@ TEST(Analysis, TakesAGoodAnswerAlsoWithWordsAroundIt) {
     }
 }
 
+TEST(Analysis, WhatAModelSaysIsMadeHarmlessToo) {
+    auto o = object(good_analysis());
+    o["root_cause"] = "\x1b[31mred\xE2\x80\xAE";
+    Analysis a;
+    ASSERT_TRUE(check_analysis(json::serialize(o), a).empty());
+    EXPECT_EQ(a.root_cause, "red");
+}
+
 TEST(Analysis, EachFaultNamesItsPath) {
     const auto changed = [](const std::function<void(json::object&)>& change) {
         auto o = object(good_analysis());
