@@ -55,16 +55,16 @@ struct Shared {
     Approvals* approvals = nullptr;  ///< set before anything heals
     Trust* trust = nullptr;          ///< likewise
     Cluster* cluster = nullptr;      ///< null: this node is alone. Else `store` is fenced (cluster.hpp)
+    const Alone* alone = nullptr;    ///< set: heals while the shared store is away, into a store of its own
+    /// May another healer of this node act on this target, or have acted and not said so yet? Then this one
+    /// does not.
+    std::function<bool(const std::string& target, const std::string& environment)> elsewhere{};
     /// Told of each kind of error of each batch: fingerprint, environment, release, time.
     std::function<void(const std::string&, const std::string&, const std::string&, Time)> on_heard{};
     std::string address{};     ///< of heald's own HTTP, "127.0.0.1:7480"; "" until it listens
     std::string ticket_key{};  ///< of tickets, made at each start
     /// What lets an attempt ask heald itself over HTTP while it is under way: "attempt:ID:HMAC". Never stored.
     std::string ticket(const std::string& attempt) const;
-    const Alone* alone = nullptr;    ///< set: heals while the shared store is away, into a store of its own
-    /// May another healer of this node act on this target, or have acted and not said so yet? Then this one
-    /// does not.
-    std::function<bool(const std::string& target, const std::string& environment)> elsewhere{};
     /// The entry of the inventory for a service, or null.
     const ServiceSettings* service(const std::string& name, const std::string& environment) const;
 };

@@ -114,7 +114,8 @@ def run(note, quick, only=""):
 
             def answer(request):
                 number = int(re.search(r"CPP/(\d+)", text_of(request))[1])
-                return analysis() if request.wants_json else make(by_number[number])
+                # What is asked for as edits holds the suggestion and the code, and nothing of the log.
+                return analysis(title=f"Correct CPP/{number}") if request.wants_json else make(by_number[number])
             counts = {"accepted": 0, "refused": 0}
             with ModelServer(answer) as model, Heald(config(repositories, model)) as heald:
                 result = one_form(heald, chosen, name, reason, note, counts, engine_us, folder)
