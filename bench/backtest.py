@@ -53,6 +53,9 @@ def read_only(path):
 
 with Heald({"autonomy": {"max_risk": "destructive"}, "retention": {"log_rows": 0}}, start=False) as h:
     h.start()
+    # A running heald would thin the samples while they are counted here; that a job is paused is kept in the store.
+    for job in ("log_sampling", "log_cleanup"):
+        assert h.call("POST", f"/api/v1/jobs/{job}/pause").status == 200
     h.stop()
     fill(h.state / "heald.db")
     h.start(120)
@@ -83,5 +86,6 @@ with Heald({"autonomy": {"max_risk": "destructive"}, "retention": {"log_rows": 0
     raw = [read_only(h.state / "heald.db") for _ in range(a.runs)]
     figures["reading the rows alone"] = {"seconds": spread(raw)}
     figures["ratios"] = {f"{name} / reading alone": spread([x / y for x, y in zip(values, raw)]) for name, values in seconds.items()}
-    figures["within 60 s"] = max(max(v) for v in seconds.values()) <= 60
+    # On a busy machine the clock on the wall says more of the others than of this.
+    figures["within 60 s"] = {"wall": max(max(v) for v in seconds.values()) <= 60, "processor": max(max(v) for v in processor.values()) <= 60}
 report("backtest", figures)
