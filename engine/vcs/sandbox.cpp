@@ -173,9 +173,9 @@ std::string over_limits(pid_t top, const SandboxLimits& limits) {
     return {};
 }
 
-/// Processes with the mark in their environment: those that left the session of their parents.
+/// Ends, and waits for, processes with the mark in their environment: those that left the session of their parents.
 void sweep(const std::string& mark) {
-    for (int round = 0; round < 50; ++round) {
+    for (int round = 0; round < 500; ++round) {
         bool any = false;
         std::error_code ignored;
         for (const auto& entry : fs::directory_iterator{"/proc", ignored}) {
@@ -259,7 +259,7 @@ public:
         if (program.empty()) return fail(errc::not_found, fmt::format("there is no program '{}'", argv[0]));
 
         static std::atomic<unsigned> runs{0};
-        const std::string mark = fmt::format("HEAL_SANDBOX={}-{}", ::getpid(), ++runs);
+        const std::string mark = fmt::format("HEAL_SANDBOX={}-{}.", ::getpid(), ++runs);
         const LimitGroup group{limits};
         const int group_fd = group.open();
         std::optional<TemporaryFolder> home;
@@ -287,7 +287,8 @@ public:
         if (!group.bounded()) what.watch = [&limits](pid_t pid) { return over_limits(pid, limits); };
         auto end = run_program(what, cancel);
         if (group_fd >= 0) ::close(group_fd);
-        if (kind_ == Kind::rlimits) sweep(mark);
+        // A namespace's processes are killed when its first one ends, but a moment after who waits for that.
+        sweep(mark);
         if (!end) return end.error();
         if (end->cancelled) return fail(errc::cancelled, fmt::format("{} was cancelled", argv[0]));
 

@@ -176,6 +176,7 @@ TEST_P(SandboxTest, DoesNotWaitForWhoHoldsItsOutput) {
 
 TEST_P(SandboxTest, KeepsTheFirstAndTheLastOfAFlood) {
     limits.output_bytes = 4096;
+    limits.timeout = 300s;
     const auto done = sh_inside("echo begin; head -c 1000000000 /dev/zero | tr '\\0' 'x'; echo; echo end");
     EXPECT_TRUE(done.ok()) << done.outcome();
     EXPECT_TRUE(done.output_cut);
