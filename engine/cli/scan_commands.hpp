@@ -1,5 +1,5 @@
-// healctl scan and healctl review --base: what was fixed before, looked for in a tree and in a change, with the gates that
-// heald's own patches pass. Need no heald when the patterns come from a file.
+// healctl scan and healctl review --base: what was fixed before, looked for in a tree and in a change, with
+// the gates that heald's own patches pass. Need no heald when the patterns come from a file.
 #pragma once
 
 #include "cli/brain_commands.hpp"

@@ -270,11 +270,19 @@ public:
     asio::awaitable<result<json::object>> vote(std::string bug_or_run, bool yes, json::object body, std::string actor)
         override {
         RunPtr waiting;
-        for (const auto& [id, run] : runs_) {
-            const bool meant = id == bug_or_run || run->row.bug == bug_or_run || run->facts.bug_code == bug_or_run;
-            if (meant && run->machine.step() == PatchStep::review && run->outcome() == PatchOutcome::none &&
-                !string_at(run->row.data, "approval").empty())
-                waiting = run;
+        asio::steady_timer pause{s_.io};
+        // One that came to its review a moment ago is about to be asked for.
+        for (int i = 0; i < 100 && !waiting; ++i) {
+            bool soon = false;
+            for (const auto& [id, run] : runs_) {
+                const bool meant = id == bug_or_run || run->row.bug == bug_or_run || run->facts.bug_code == bug_or_run;
+                if (!meant || run->machine.step() != PatchStep::review || run->outcome() != PatchOutcome::none) continue;
+                soon = true;
+                if (!string_at(run->row.data, "approval").empty()) waiting = run;
+            }
+            if (waiting || !soon) break;
+            pause.expires_after(20ms);
+            co_await pause.async_wait(asio::use_awaitable);
         }
         if (!waiting)
             co_return fail(

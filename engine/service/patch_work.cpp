@@ -254,6 +254,7 @@ PatchResult PatchWork::prepare() {
         if (!commit) return fresh ? commit.error() : fresh.error();
         facts_.revision = *commit;
         for (const char* tree : {"plain", "tree"}) HEAL_TRY(r.add_worktree(place(tree), *commit));
+        facts_.fresh_trees = true;
         return {};
     });
     if (!made) return around(made.error());
@@ -335,7 +336,10 @@ PatchResult PatchWork::gate() {
     }
     // A model that mended its edits begins with clean trees.
     auto written = tools_.repositories.with(settings_, [&](vcs::Repository& r) -> result<std::string> {
-        for (const char* tree : {"plain", "tree"}) HEAL_TRY(r.add_worktree(place(tree), facts_.revision));
+        if (!facts_.fresh_trees) {
+            for (const char* tree : {"plain", "tree"}) HEAL_TRY(r.add_worktree(place(tree), facts_.revision));
+        }
+        facts_.fresh_trees = false;
         HEAL_TRY(write_into(place("tree"), looked->files));
         HEAL_TRY(write_into(place("plain"), added_tests));
         return r.diff(place("tree"));

@@ -32,6 +32,7 @@ struct PatchFacts {
     json::array added_tests;       ///< of these: tests that it brings along
     std::int64_t lines = 0;        ///< added and removed
     bool unattended = false;       ///< full autonomy: nobody was asked
+    bool fresh_trees = false;      ///< the worktrees hold nothing but the revision
     bool keep_branch = false;      ///< the pushed branch is the result
     json::object save() const;
     static PatchFacts load(const json::object& saved);

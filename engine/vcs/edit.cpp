@@ -30,7 +30,10 @@ std::size_t marker(std::string_view line, char c, std::string_view word) {
     if (!starts_run(line, c, n)) return 0;
     auto rest = trim(line.substr(n));
     if (rest.ends_with(c) && !rest.empty() && c != '=') rest = trim(rest.substr(0, rest.find(c)));
-    return rest == word || (word == "SEARCH" && rest == "ORIGINAL") || (word == "REPLACE" && rest == "UPDATED") ? n : 0;
+    return rest == word || (word == "SEARCH" && rest == "ORIGINAL") ||
+                   (word == "REPLACE" && rest == "UPDATED")
+               ? n
+               : 0;
 }
 
 bool is_fence(std::string_view line) {
@@ -50,18 +53,37 @@ std::string path_in(std::string_view line) {
     }
     for (bool more = true; more;) {
         more = false;
-        for (const std::string_view word : {"#", "*", "//", "--", "`", "\"", "'", "file:", "File:", "FILE:", "filename:", "Filename:", "path:", "Path:", "- "})
+        for (const std::string_view word :
+             {"#",
+              "*",
+              "//",
+              "--",
+              "`",
+              "\"",
+              "'",
+              "file:",
+              "File:",
+              "FILE:",
+              "filename:",
+              "Filename:",
+              "path:",
+              "Path:",
+              "- "})
             if (line.starts_with(word)) {
                 line = trim(line.substr(word.size()));
                 more = true;
             }
     }
-    while (!line.empty() && std::string_view{"*`:\"'#/"}.find(line.back()) != std::string_view::npos) line.remove_suffix(1);
+    while (!line.empty() && std::string_view{"*`:\"'#/"}.find(line.back()) != std::string_view::npos)
+        line.remove_suffix(1);
     if (line.empty() || line.size() > 300) return {};
     for (const char c : line)
-        if (std::string_view{" \t<>|*?\"`{}()=,;"}.find(c) != std::string_view::npos || static_cast<unsigned char>(c) < 0x20) return {};
+        if (std::string_view{" \t<>|*?\"`{}()=,;"}.find(c) != std::string_view::npos ||
+            static_cast<unsigned char>(c) < 0x20)
+            return {};
     const auto name = line.substr(line.rfind('/') == std::string_view::npos ? 0 : line.rfind('/') + 1);
-    const bool known = name == "Makefile" || name == "Dockerfile" || name == "CMakeLists.txt" || name == "Rakefile";
+    const bool known =
+        name == "Makefile" || name == "Dockerfile" || name == "CMakeLists.txt" || name == "Rakefile";
     if (!known && line.find('/') == std::string_view::npos) {
         const auto dot = name.rfind('.');
         if (dot == std::string_view::npos || dot + 1 == name.size() || name.size() - dot > 12) return {};
@@ -105,7 +127,8 @@ std::string header_path(std::string_view line) {
 
 class Parser {
 public:
-    Parser(std::string_view text, const std::string& default_file) : lines_(lines_of(text)), default_file_(default_file) {}
+    Parser(std::string_view text, const std::string& default_file)
+        : lines_(lines_of(text)), default_file_(default_file) {}
 
     result<std::vector<Edit>> parse() {
         while (at_ < lines_.size()) {
@@ -125,26 +148,36 @@ public:
                 if (is_fence(line)) in_fence_ = !in_fence_;
                 ++at_;
             }
-            if (edits_.size() > max_edits) return fail(errc::invalid_input, fmt::format("more than {} edits", max_edits));
+            if (edits_.size() > max_edits)
+                return fail(errc::invalid_input, fmt::format("more than {} edits", max_edits));
         }
         if (edits_.empty())
-            return fail(errc::invalid_input, "the text holds no edit: neither a SEARCH/REPLACE block nor a unified diff");
+            return fail(
+                errc::invalid_input,
+                "the text holds no edit: neither a SEARCH/REPLACE block nor a unified diff"
+            );
         return std::move(edits_);
     }
 
 private:
-    Error wrong(std::string_view what) const { return fail(errc::invalid_input, fmt::format("line {}: {}", at_ + 1, what)); }
+    Error wrong(std::string_view what) const {
+        return fail(errc::invalid_input, fmt::format("line {}: {}", at_ + 1, what));
+    }
     std::string_view next() const { return at_ + 1 < lines_.size() ? lines_[at_ + 1] : std::string_view{}; }
 
     /// What a diff can say besides lines; left out silently it would be another change than the text means.
     result<void> refuse_what_is_no_edit(std::string_view line) const {
-        if (line.starts_with("rename from ") || line.starts_with("rename to ") || line.starts_with("copy from "))
+        if (line.starts_with("rename from ") || line.starts_with("rename to ") ||
+            line.starts_with("copy from "))
             return wrong("a file cannot be renamed or copied by an edit");
-        if (line.starts_with("GIT binary patch") || (line.starts_with("Binary files ") && line.ends_with(" differ")))
+        if (line.starts_with("GIT binary patch") ||
+            (line.starts_with("Binary files ") && line.ends_with(" differ")))
             return wrong("a binary file cannot be edited");
-        if (line.starts_with("old mode ") || line.starts_with("new mode ")) return wrong("a file's mode cannot be changed by an edit");
+        if (line.starts_with("old mode ") || line.starts_with("new mode "))
+            return wrong("a file's mode cannot be changed by an edit");
         if (line.starts_with("deleted file mode ")) return wrong("a file cannot be deleted by an edit");
-        if (line == "new file mode 120000" || line == "new file mode 160000") return wrong("a symbolic link or submodule cannot be made by an edit");
+        if (line == "new file mode 120000" || line == "new file mode 160000")
+            return wrong("a symbolic link or submodule cannot be made by an edit");
         return {};
     }
 
@@ -152,7 +185,9 @@ private:
         // The same edit said twice is meant once.
         for (const Edit& e : edits_)
             if (e.file == file && e.search == search && e.replace == replace) return;
-        edits_.push_back({std::move(file), std::move(search), std::move(replace), static_cast<unsigned>(edits_.size() + 1)});
+        edits_.push_back(
+            {std::move(file), std::move(search), std::move(replace), static_cast<unsigned>(edits_.size() + 1)}
+        );
     }
 
     std::string name_before(std::size_t at) const {
@@ -174,13 +209,18 @@ private:
             file_ = std::move(name);
         else if (file_.empty())
             file_ = default_file_;
-        if (file_.empty()) return wrong("the block does not say which file it is for; write the path on the line before it");
+        if (file_.empty())
+            return wrong("the block does not say which file it is for; write the path on the line before it");
         std::vector<std::size_t> dividers;
         std::size_t end = 0;
         for (std::size_t i = at_ + 1; i < lines_.size() && end == 0; ++i) {
-            if (const auto n = marker(lines_[i], '=', ""); n == length && indentation(lines_[i]) == indent) dividers.push_back(i);
+            if (const auto n = marker(lines_[i], '=', ""); n == length && indentation(lines_[i]) == indent)
+                dividers.push_back(i);
             if (const auto n = marker(lines_[i], '<', "SEARCH"); n == length)
-                return wrong("a '<<<<<<< SEARCH' within the block; its end '>>>>>>> REPLACE' is missing, or use longer markers");
+                return wrong(
+                    "a '<<<<<<< SEARCH' within the block; its end '>>>>>>> REPLACE' is missing, or use "
+                    "longer markers"
+                );
             if (marker(lines_[i], '>', "REPLACE") == length) end = i;
         }
         if (end == 0) return wrong("the block has no '>>>>>>> REPLACE'");
@@ -205,7 +245,8 @@ private:
         if (to.starts_with("b/") && (creates || from.starts_with("a/"))) to = to.substr(2);
         if (to.starts_with("./")) to = to.substr(2);
         if (to.empty()) return wrong("the diff does not say which file it is for");
-        if (!creates && from.starts_with("a/") && lines_[at_ + 1].substr(4).starts_with("b/") && from.substr(2) != to)
+        if (!creates && from.starts_with("a/") && lines_[at_ + 1].substr(4).starts_with("b/") &&
+            from.substr(2) != to)
             return wrong("a file cannot be renamed by an edit");
         at_ += 2;
         file_ = to;
@@ -214,8 +255,9 @@ private:
 
     bool ends_hunks(bool fenced) const {
         const auto line = lines_[at_];
-        return (fenced && is_fence(line)) || (line.starts_with("--- ") && next().starts_with("+++ ")) || line.starts_with("diff --git ") ||
-               line.starts_with("*** ") || marker(line, '<', "SEARCH") > 0 || (line.starts_with("Index: ") && next().starts_with("==="));
+        return (fenced && is_fence(line)) || (line.starts_with("--- ") && next().starts_with("+++ ")) ||
+               line.starts_with("diff --git ") || line.starts_with("*** ") ||
+               marker(line, '<', "SEARCH") > 0 || (line.starts_with("Index: ") && next().starts_with("==="));
     }
 
     /// From the lines after the header (or at "@@") to the end of the file's part.
@@ -224,7 +266,8 @@ private:
         bool any = false, blank_before = false;
         const auto flush = [&] {
             // Blank lines at the end are those between the diff and what follows it.
-            while (search.ends_with("\n\n") && replace.ends_with("\n\n")) search.pop_back(), replace.pop_back();
+            while (search.ends_with("\n\n") && replace.ends_with("\n\n"))
+                search.pop_back(), replace.pop_back();
             if (search == "\n" && replace.ends_with("\n\n")) search.clear(), replace.pop_back();
             if (any && search != replace) add(file, search, replace);
             search.clear(), replace.clear();
@@ -273,7 +316,8 @@ private:
                 const std::string file{trim(line.substr(13))};
                 std::string content;
                 for (++at_; at_ < lines_.size() && !lines_[at_].starts_with("***"); ++at_) {
-                    if (!lines_[at_].starts_with('+')) return wrong("a line of a new file does not begin with '+'");
+                    if (!lines_[at_].starts_with('+'))
+                        return wrong("a line of a new file does not begin with '+'");
                     (content += lines_[at_].substr(1)) += '\n';
                 }
                 if (file.empty()) return wrong("the name of the file is missing");
@@ -282,7 +326,8 @@ private:
                 const std::string file{trim(line.substr(16))};
                 if (file.empty()) return wrong("the name of the file is missing");
                 ++at_;
-                if (at_ < lines_.size() && lines_[at_].starts_with("*** Move to:")) return wrong("a file cannot be renamed by an edit");
+                if (at_ < lines_.size() && lines_[at_].starts_with("*** Move to:"))
+                    return wrong("a file cannot be renamed by an edit");
                 HEAL_TRY(hunks(file, true));
             } else if (line == "*** End of File" || line.empty()) {
                 ++at_;
@@ -339,18 +384,33 @@ bool is_elision(std::string_view line, bool* ret_certain = nullptr) {
         }
     for (const std::string_view mark : {"*/}", "*/", "-->"})
         if (text.ends_with(mark)) text = trim(text.substr(0, text.size() - mark.size()));
-    const bool dots = text.starts_with("...") || text.starts_with("…") || text.ends_with("...") || text.ends_with("…");
+    const bool dots =
+        text.starts_with("...") || text.starts_with("…") || text.ends_with("...") || text.ends_with("…");
     if (!dots) return false;
     const std::string words = lower(text);
     bool certain = false;
-    for (const char* word : {"existing", "rest of", "unchanged", "remaining", "omitted", "same as", "previous code", "other code", "as before", "code here", "stays"})
+    for (const char* word :
+         {"existing",
+          "rest of",
+          "unchanged",
+          "remaining",
+          "omitted",
+          "same as",
+          "previous code",
+          "other code",
+          "as before",
+          "code here",
+          "stays"})
         certain = certain || words.find(word) != std::string::npos;
     const bool only_dots = text.find_first_not_of(". \xe2\x80\xa6") == std::string_view::npos;
     if (ret_certain != nullptr) *ret_certain = certain;
-    return certain || only_dots || (comment && text.size() < 60 && (text.ends_with("...") || text.ends_with("…")) && text.starts_with("."));
+    return certain || only_dots ||
+           (comment && text.size() < 60 && (text.ends_with("...") || text.ends_with("…")) &&
+            text.starts_with("."));
 }
 
-/// Where the search lies in a file: for each line of the search the first line of the file and how many it stands for.
+/// Where the search lies in a file: for each line of the search the first line of the file and how many it
+/// stands for.
 struct Placement {
     struct Span {
         std::size_t first = 0, count = 1;
@@ -366,10 +426,11 @@ struct Found {
 
 class OneEdit {
 public:
-    OneEdit(const Edit& edit, const std::vector<FileLine>& file) : edit_(edit), file_(file), search_(lines_of(edit.search)), replace_(lines_of(edit.replace)) {
+    OneEdit(const Edit& edit, const std::vector<FileLine>& file)
+        : edit_(edit), file_(file), search_(lines_of(edit.search)), replace_(lines_of(edit.replace)) {
         ops_ = diff_lines(search_, replace_);
-        // How many context lines may go at each end. What is put between two lines keeps the line that it is put to, unless
-        // that one only stands for left-out code.
+        // How many context lines may go at each end. What is put between two lines keeps the line that it is
+        // put to, unless that one only stands for left-out code.
         head_ = search_.size(), tail_ = search_.size();
         std::size_t same = 0;
         bool first_is_insertion = false, last_is_insertion = false, seen = false;
@@ -383,8 +444,10 @@ public:
                 first_is_insertion = ops_[i].kind == LineChange::Kind::added;
             }
             tail_ = 0;
-            for (std::size_t j = i + 1; j < ops_.size() && ops_[j].kind == LineChange::Kind::same; ++j) ++tail_;
-            last_is_insertion = ops_[i].kind == LineChange::Kind::added && (i == 0 || ops_[i - 1].kind != LineChange::Kind::removed);
+            for (std::size_t j = i + 1; j < ops_.size() && ops_[j].kind == LineChange::Kind::same; ++j)
+                ++tail_;
+            last_is_insertion = ops_[i].kind == LineChange::Kind::added &&
+                                (i == 0 || ops_[i - 1].kind != LineChange::Kind::removed);
         }
         for (std::size_t i = ops_.size(); last_is_insertion && i-- > 0;) {
             // An insertion after a removal in the same place is held by what is removed.
@@ -394,8 +457,11 @@ public:
         keep_head_ = first_is_insertion && head_ > 0 ? 1 : 0;
         keep_tail_ = last_is_insertion && tail_ > 0 ? 1 : 0;
         // Blank lines hold nothing.
-        while (keep_head_ > 0 && keep_head_ < head_ && trim(search_[head_ - keep_head_]).empty()) ++keep_head_;
-        while (keep_tail_ > 0 && keep_tail_ < tail_ && trim(search_[search_.size() - tail_ + keep_tail_ - 1]).empty()) ++keep_tail_;
+        while (keep_head_ > 0 && keep_head_ < head_ && trim(search_[head_ - keep_head_]).empty())
+            ++keep_head_;
+        while (keep_tail_ > 0 && keep_tail_ < tail_ &&
+               trim(search_[search_.size() - tail_ + keep_tail_ - 1]).empty())
+            ++keep_tail_;
         // Which lines of the search stand for left-out code. Only a line that stays can.
         elided_.assign(search_.size(), false);
         for (const LineChange& op : ops_)
@@ -418,7 +484,12 @@ public:
             for (std::size_t lead = 0; lead <= gone && lead <= droppable(true); ++lead) {
                 if (gone - lead > droppable(false)) continue;
                 const std::size_t first = lead, last = search_.size() - (gone - lead);
-                if (std::none_of(search_.begin() + static_cast<long>(first), search_.begin() + static_cast<long>(last), is_anchor)) continue;
+                if (std::none_of(
+                        search_.begin() + static_cast<long>(first),
+                        search_.begin() + static_cast<long>(last),
+                        is_anchor
+                    ))
+                    continue;
                 Found part = search(elided, first, last);
                 if (part.one) {
                     places.insert(core_place(*part.one));
@@ -434,7 +505,8 @@ public:
         return {};
     }
 
-    /// The file after it. errc::conflict: it changes what another edit wrote, or writes words for left-out code.
+    /// The file after it. errc::conflict: it changes what another edit wrote, or writes words for left-out
+    /// code.
     result<std::vector<FileLine>> apply(const Placement& at, const std::string& path) const {
         std::size_t first = file_.size(), last = 0;
         for (const auto& span : at.lines)
@@ -447,14 +519,40 @@ public:
             const LineChange& op = ops_[i];
             if (op.kind == LineChange::Kind::added) {
                 if (!is_held(i, at))
-                    return fail(errc::conflict, fmt::format("edit {} of {}: '{}' stands between left-out lines, so its place cannot be told", edit_.ordinal, edit_.file, trim(replace_[op.after])));
+                    return fail(
+                        errc::conflict,
+                        fmt::format(
+                            "edit {} of {}: '{}' stands between left-out lines, so its place cannot be told",
+                            edit_.ordinal,
+                            edit_.file,
+                            trim(replace_[op.after])
+                        )
+                    );
                 const auto text = replace_[op.after];
                 bool certain = false;
-                if (is_elision(text, &certain) && (certain || !(path.ends_with(".py") || path.ends_with(".pyi"))) && !stands_in_file(text))
-                    return fail(errc::conflict, fmt::format("edit {} of {} writes '{}' instead of the code itself", edit_.ordinal, edit_.file, trim(text)));
+                if (is_elision(text, &certain) &&
+                    (certain || !(path.ends_with(".py") || path.ends_with(".pyi"))) && !stands_in_file(text))
+                    return fail(
+                        errc::conflict,
+                        fmt::format(
+                            "edit {} of {} writes '{}' instead of the code itself",
+                            edit_.ordinal,
+                            edit_.file,
+                            trim(text)
+                        )
+                    );
                 auto line = indents.of(i, next);
                 if (!line)
-                    return fail(errc::conflict, fmt::format("edit {} of {}: the indentation of '{}' cannot be told; give the lines with the file's own indentation", edit_.ordinal, edit_.file, trim(text)));
+                    return fail(
+                        errc::conflict,
+                        fmt::format(
+                            "edit {} of {}: the indentation of '{}' cannot be told; give the lines with the "
+                            "file's own indentation",
+                            edit_.ordinal,
+                            edit_.file,
+                            trim(text)
+                        )
+                    );
                 out.push_back({std::move(*line), usual, edit_.ordinal});
                 continue;
             }
@@ -462,7 +560,16 @@ public:
             if (!span) continue;
             if (op.kind == LineChange::Kind::removed) {
                 if (file_[span->first].written != 0)
-                    return fail(errc::conflict, fmt::format("edits {} and {} of {} change the same line '{}'", file_[span->first].written, edit_.ordinal, edit_.file, trim(file_[span->first].text)));
+                    return fail(
+                        errc::conflict,
+                        fmt::format(
+                            "edits {} and {} of {} change the same line '{}'",
+                            file_[span->first].written,
+                            edit_.ordinal,
+                            edit_.file,
+                            trim(file_[span->first].text)
+                        )
+                    );
             } else {
                 for (std::size_t l = 0; l < span->count; ++l) out.push_back(file_[span->first + l]);
             }
@@ -488,12 +595,16 @@ private:
     }
 
     bool stands_in_file(std::string_view text) const {
-        return std::any_of(file_.begin(), file_.end(), [&](const FileLine& l) { return trim(l.text) == trim(text); });
+        return std::any_of(file_.begin(), file_.end(), [&](const FileLine& l) {
+            return trim(l.text) == trim(text);
+        });
     }
 
     /// Next to a line that has its place and is no stand-in.
     bool is_held(std::size_t i, const Placement& at) const {
-        const auto holds = [&](const LineChange& op) { return at.lines[op.before] && !(elided_[op.before] && at.lines[op.before]->count != 1); };
+        const auto holds = [&](const LineChange& op) {
+            return at.lines[op.before] && !(elided_[op.before] && at.lines[op.before]->count != 1);
+        };
         std::size_t b = i, a = i;
         while (b > 0 && ops_[b - 1].kind == LineChange::Kind::added) --b;
         while (a + 1 < ops_.size() && ops_[a + 1].kind == LineChange::Kind::added) ++a;
@@ -534,7 +645,8 @@ private:
             if (matches_at(at, first, last, how)) found.places.push_back(at);
         if (found.places.size() == 1) {
             found.one = Placement{std::vector<std::optional<Placement::Span>>(search_.size()), how};
-            for (std::size_t i = first; i < last; ++i) found.one->lines[i] = Placement::Span{found.places[0] + i - first, 1};
+            for (std::size_t i = first; i < last; ++i)
+                found.one->lines[i] = Placement::Span{found.places[0] + i - first, 1};
         } else {
             // What counts is where the change would be.
             for (auto& p : found.places) p += head_ > first ? head_ - first : 0;
@@ -547,7 +659,8 @@ private:
         std::vector<std::size_t> places;
     };
 
-    /// The parts between the lines for left-out code, each at its place, in order. Exactly one way to place them.
+    /// The parts between the lines for left-out code, each at its place, in order. Exactly one way to place
+    /// them.
     Found search_parts(Likeness how, std::size_t first, std::size_t last) const {
         std::vector<Part> parts;
         for (std::size_t i = first; i < last; ++i) {
@@ -562,19 +675,22 @@ private:
                 if (matches_at(at, part.first, part.last, how)) part.places.push_back(at);
             if (part.places.empty()) return found;
         }
-        // Where the parts with changes are counts; one that is context alone only has to be somewhere on its side.
+        // Where the parts with changes are counts; one that is context alone only has to be somewhere on its
+        // side.
         std::size_t from = 0, to = parts.size();
         while (from + 1 < to && parts[from].last < head_) ++from;
         while (to > from + 1 && parts[to - 1].first > search_.size() - tail_) --to;
         bool anchored = false;
-        for (std::size_t i = parts[from].first; i < parts[to - 1].last; ++i) anchored = anchored || is_anchor(search_[i]);
+        for (std::size_t i = parts[from].first; i < parts[to - 1].last; ++i)
+            anchored = anchored || is_anchor(search_[i]);
         if (!anchored) return found;
         std::vector<std::vector<std::size_t>> ways;
         std::vector<std::size_t> way;
         place(parts, from, to, way, ways);
         std::erase_if(ways, [&](const auto& w) {
             if (from > 0 && !room_before(parts, from, w.front())) return true;
-            return to < parts.size() && !room_after(parts, to, w.back() + parts[to - 1].last - parts[to - 1].first);
+            return to < parts.size() &&
+                   !room_after(parts, to, w.back() + parts[to - 1].last - parts[to - 1].first);
         });
         if (ways.size() != 1) {
             for (const auto& w : ways) found.places.push_back(w.front());
@@ -588,14 +704,22 @@ private:
             // The line before the part stands for what is between it and the part before.
             if (p > from)
                 for (std::size_t i = parts[p - 1].last; i < parts[p].first; ++i)
-                    found.one->lines[i] = i == parts[p - 1].last ? Placement::Span{end, at - end} : Placement::Span{at, 0};
-            for (std::size_t i = parts[p].first; i < parts[p].last; ++i) found.one->lines[i] = Placement::Span{at + i - parts[p].first, 1};
+                    found.one->lines[i] =
+                        i == parts[p - 1].last ? Placement::Span{end, at - end} : Placement::Span{at, 0};
+            for (std::size_t i = parts[p].first; i < parts[p].last; ++i)
+                found.one->lines[i] = Placement::Span{at + i - parts[p].first, 1};
             end = at + parts[p].last - parts[p].first;
         }
         return found;
     }
 
-    static void place(const std::vector<Part>& parts, std::size_t p, std::size_t to, std::vector<std::size_t>& way, std::vector<std::vector<std::size_t>>& ret_ways) {
+    static void place(
+        const std::vector<Part>& parts,
+        std::size_t p,
+        std::size_t to,
+        std::vector<std::size_t>& way,
+        std::vector<std::vector<std::size_t>>& ret_ways
+    ) {
         if (ret_ways.size() > 8) return;
         if (p == to) {
             ret_ways.push_back(way);
@@ -615,7 +739,10 @@ private:
         std::size_t end = at;
         for (std::size_t p = from; p-- > 0;) {
             const std::size_t size = parts[p].last - parts[p].first;
-            const auto it = std::find_if(parts[p].places.rbegin(), parts[p].places.rend(), [&](std::size_t q) { return q + size <= end; });
+            const auto it =
+                std::find_if(parts[p].places.rbegin(), parts[p].places.rend(), [&](std::size_t q) {
+                    return q + size <= end;
+                });
             if (it == parts[p].places.rend()) return false;
             end = *it;
         }
@@ -623,7 +750,9 @@ private:
     }
     static bool room_after(const std::vector<Part>& parts, std::size_t to, std::size_t at) {
         for (std::size_t p = to; p < parts.size(); ++p) {
-            const auto it = std::find_if(parts[p].places.begin(), parts[p].places.end(), [&](std::size_t q) { return q >= at; });
+            const auto it = std::find_if(parts[p].places.begin(), parts[p].places.end(), [&](std::size_t q) {
+                return q >= at;
+            });
             if (it == parts[p].places.end()) return false;
             at = *it + parts[p].last - parts[p].first;
         }
@@ -640,14 +769,19 @@ private:
     class Indents {
     public:
         Indents(const OneEdit& edit, const Placement& at, const std::string& path) : edit_(edit), at_(at) {
-            for (const char* end : {".py", ".pyi", ".yaml", ".yml", ".nim", ".coffee", ".haml", ".pug", ".sass"}) strict_ = strict_ || path.ends_with(end);
+            for (const char* end :
+                 {".py", ".pyi", ".yaml", ".yml", ".nim", ".coffee", ".haml", ".pug", ".sass"})
+                strict_ = strict_ || path.ends_with(end);
             if (at.how != Likeness::indentation) return;
             for (const LineChange& op : edit.ops_) {
-                if (op.kind == LineChange::Kind::added || !at.lines[op.before] || edit.elided_[op.before]) continue;
+                if (op.kind == LineChange::Kind::added || !at.lines[op.before] || edit.elided_[op.before])
+                    continue;
                 const auto line = edit.search_[op.before];
                 if (trim(line).empty()) continue;
                 auto& pairs = op.kind == LineChange::Kind::removed ? removed_ : kept_;
-                pairs.emplace_back(indentation(line), indentation(edit.file_[at.lines[op.before]->first].text));
+                pairs.emplace_back(
+                    indentation(line), indentation(edit.file_[at.lines[op.before]->first].text)
+                );
             }
         }
 
@@ -656,15 +790,23 @@ private:
             const auto text = edit_.replace_[edit_.ops_[i].after];
             if (at_.how != Likeness::indentation || trim(text).empty()) return std::string{text};
             const auto own = indentation(text);
-            const auto with = [&](std::string_view indent) { return std::string{indent}.append(text.substr(own.size())); };
-            // What it replaces tells it best: the line removed in its place, when that had the same indentation as it.
+            const auto with = [&](std::string_view indent) {
+                return std::string{indent}.append(text.substr(own.size()));
+            };
+            // What it replaces tells it best: the line removed in its place, when that had the same
+            // indentation as it.
             std::size_t run = i;
             while (run > 0 && edit_.ops_[run - 1].kind != LineChange::Kind::same) --run;
             std::vector<Pair> here;
-            for (std::size_t j = run; j < edit_.ops_.size() && edit_.ops_[j].kind == LineChange::Kind::removed; ++j) {
+            for (std::size_t j = run;
+                 j < edit_.ops_.size() && edit_.ops_[j].kind == LineChange::Kind::removed;
+                 ++j) {
                 const auto& op = edit_.ops_[j];
                 if (at_.lines[op.before] && !trim(edit_.search_[op.before]).empty())
-                    here.emplace_back(indentation(edit_.search_[op.before]), indentation(edit_.file_[at_.lines[op.before]->first].text));
+                    here.emplace_back(
+                        indentation(edit_.search_[op.before]),
+                        indentation(edit_.file_[at_.lines[op.before]->first].text)
+                    );
             }
             if (auto indent = agreed(here, own)) return with(*indent);
             if (auto indent = agreed(removed_, own)) return with(*indent);
@@ -674,14 +816,17 @@ private:
                 for (std::size_t j = run; j < i; ++j) nth += edit_.ops_[j].kind == LineChange::Kind::added;
                 return with(here[std::min(nth, here.size() - 1)].second);
             }
-            const bool context_lost = !own.empty() && !kept_.empty() &&
-                                      std::all_of(kept_.begin(), kept_.end(), [](const Pair& p) { return p.first.empty(); });
+            const bool context_lost =
+                !own.empty() && !kept_.empty() &&
+                std::all_of(kept_.begin(), kept_.end(), [](const Pair& p) { return p.first.empty(); });
             if (context_lost && !strict_ && near(next, own)) return std::string{text};
             if (context_lost && strict_) return std::nullopt;
             if (auto indent = agreed(kept_, own)) return with(*indent);
             if (strict_) return std::nullopt;
             // Deeper than the line before when that opens a block, else as the line that follows or precedes.
-            const auto line = [&](std::size_t l) { return l < edit_.file_.size() ? std::string_view{edit_.file_[l].text} : std::string_view{}; };
+            const auto line = [&](std::size_t l) {
+                return l < edit_.file_.size() ? std::string_view{edit_.file_[l].text} : std::string_view{};
+            };
             std::size_t before = next;
             while (before > 0 && trim(line(before - 1)).empty()) --before;
             const auto previous = before > 0 ? line(before - 1) : std::string_view{};
@@ -690,7 +835,8 @@ private:
         }
 
     private:
-        using Pair = std::pair<std::string_view, std::string_view>;  ///< as the edit has it, as the file has it
+        using Pair =
+            std::pair<std::string_view, std::string_view>;  ///< as the edit has it, as the file has it
 
         static std::optional<std::string> agreed(const std::vector<Pair>& pairs, std::string_view own) {
             if (pairs.empty()) return std::nullopt;
@@ -710,13 +856,15 @@ private:
                     return std::nullopt;
             }
             if (more.size() == 1 && less.empty()) return *more.begin() + std::string{own};
-            if (less.size() == 1 && more.empty() && own.starts_with(*less.begin())) return std::string{own.substr(less.begin()->size())};
+            if (less.size() == 1 && more.empty() && own.starts_with(*less.begin()))
+                return std::string{own.substr(less.begin()->size())};
             return std::nullopt;
         }
 
         bool near(std::size_t next, std::string_view own) const {
             for (std::size_t l = next > 3 ? next - 3 : 0; l < next + 3 && l < edit_.file_.size(); ++l)
-                if (!trim(edit_.file_[l].text).empty() && indentation(edit_.file_[l].text) == own) return true;
+                if (!trim(edit_.file_[l].text).empty() && indentation(edit_.file_[l].text) == own)
+                    return true;
             return false;
         }
 
@@ -757,7 +905,9 @@ std::string join(const std::vector<FileLine>& lines) {
 }
 
 bool leaves_tree(std::string_view path) {
-    if (path.empty() || path.size() > 4096 || path.front() == '/' || path.find('\\') != std::string_view::npos || path.find('\0') != std::string_view::npos) return true;
+    if (path.empty() || path.size() > 4096 || path.front() == '/' ||
+        path.find('\\') != std::string_view::npos || path.find('\0') != std::string_view::npos)
+        return true;
     if (path.size() > 1 && path[1] == ':') return true;
     while (true) {
         const auto slash = path.find('/');
@@ -784,11 +934,13 @@ std::string nearest(const Lines& search, const std::vector<FileLine>& file) {
     for (const auto line : search) all.merge(words(line));
     std::vector<double> worth(file.size());
     for (std::size_t i = 0; i < file.size(); ++i) {
-        if (wanted.contains(trim(file[i].text))) worth[i] = 10;
+        if (wanted.contains(trim(file[i].text)))
+            worth[i] = 10;
         else
             for (const auto w : words(file[i].text)) worth[i] += all.contains(w) ? 1 : 0;
     }
-    const std::size_t size = std::clamp<std::size_t>(search.size(), 1, std::min<std::size_t>(file.size(), 12));
+    const std::size_t size =
+        std::clamp<std::size_t>(search.size(), 1, std::min<std::size_t>(file.size(), 12));
     double best = -1, now = 0;
     std::size_t place = 0;
     for (std::size_t i = 0; i < file.size(); ++i) {
@@ -805,7 +957,10 @@ std::string nearest(const Lines& search, const std::vector<FileLine>& file) {
 }  // namespace
 
 result<std::vector<Edit>> parse_edits(std::string_view text, const std::string& default_file) {
-    if (text.size() > max_text_bytes) return fail(errc::invalid_input, fmt::format("the text is longer than {} MiB", max_text_bytes >> 20U));
+    if (text.size() > max_text_bytes)
+        return fail(
+            errc::invalid_input, fmt::format("the text is longer than {} MiB", max_text_bytes >> 20U)
+        );
     return Parser{text, default_file}.parse();
 }
 
@@ -815,15 +970,24 @@ result<NewFiles> apply_edits(
     std::map<std::string, std::vector<FileLine>> files;
     std::map<std::string, std::string> before;
     for (const Edit& edit : edits) {
-        if (leaves_tree(edit.file)) return fail(errc::invalid_input, fmt::format("edit {}: '{}' is no path within the repository", edit.ordinal, edit.file));
-        if (edit.search == edit.replace) return fail(errc::invalid_input, fmt::format("edit {} of {} changes nothing", edit.ordinal, edit.file));
+        if (leaves_tree(edit.file))
+            return fail(
+                errc::invalid_input,
+                fmt::format("edit {}: '{}' is no path within the repository", edit.ordinal, edit.file)
+            );
+        if (edit.search == edit.replace)
+            return fail(
+                errc::invalid_input, fmt::format("edit {} of {} changes nothing", edit.ordinal, edit.file)
+            );
         auto it = files.find(edit.file);
         if (it == files.end()) {
             auto content = read(edit.file);
             if (!content && content.error().code != errc::not_found) return content.error();
             if (!content) {
                 if (!trim(edit.search).empty())
-                    return fail(errc::conflict, fmt::format("edit {}: there is no file {}", edit.ordinal, edit.file));
+                    return fail(
+                        errc::conflict, fmt::format("edit {}: there is no file {}", edit.ordinal, edit.file)
+                    );
                 std::string text = edit.replace;
                 if (!text.empty() && text.back() != '\n') text += '\n';
                 auto lines = split(text);
@@ -831,14 +995,25 @@ result<NewFiles> apply_edits(
                 files.emplace(edit.file, std::move(lines));
                 continue;
             }
-            if (content->find('\0') != std::string::npos) return fail(errc::invalid_input, fmt::format("edit {}: {} is not a text file", edit.ordinal, edit.file));
+            if (content->find('\0') != std::string::npos)
+                return fail(
+                    errc::invalid_input,
+                    fmt::format("edit {}: {} is not a text file", edit.ordinal, edit.file)
+                );
             before.emplace(edit.file, *content);
             it = files.emplace(edit.file, split(*content)).first;
         }
         auto& file = it->second;
         if (trim(edit.search).empty()) {
             if (!file.empty())
-                return fail(errc::conflict, fmt::format("edit {}: {} is there already, and the edit has no line to find its place by", edit.ordinal, edit.file));
+                return fail(
+                    errc::conflict,
+                    fmt::format(
+                        "edit {}: {} is there already, and the edit has no line to find its place by",
+                        edit.ordinal,
+                        edit.file
+                    )
+                );
             file = split(edit.replace);
             continue;
         }
@@ -846,10 +1021,29 @@ result<NewFiles> apply_edits(
         const Found found = one.find();
         if (!found.one) {
             if (found.places.empty())
-                return fail(errc::conflict, fmt::format("edit {} of {}: its lines are nowhere in the file; the nearest are:{}", edit.ordinal, edit.file, nearest(one.search_lines(), file)));
+                return fail(
+                    errc::conflict,
+                    fmt::format(
+                        "edit {} of {}: its lines are nowhere in the file; the nearest are:{}",
+                        edit.ordinal,
+                        edit.file,
+                        nearest(one.search_lines(), file)
+                    )
+                );
             std::string where;
-            for (std::size_t i = 0; i < std::min<std::size_t>(found.places.size(), 5); ++i) where += fmt::format("{}{}", i > 0 ? ", " : "", found.places[i] + 1);
-            return fail(errc::conflict, fmt::format("edit {} of {}: its lines are in the file more than once (at lines {}); give more lines around them:{}", edit.ordinal, edit.file, where, nearest(one.search_lines(), file)));
+            for (std::size_t i = 0; i < std::min<std::size_t>(found.places.size(), 5); ++i)
+                where += fmt::format("{}{}", i > 0 ? ", " : "", found.places[i] + 1);
+            return fail(
+                errc::conflict,
+                fmt::format(
+                    "edit {} of {}: its lines are in the file more than once (at lines {}); give more lines "
+                    "around them:{}",
+                    edit.ordinal,
+                    edit.file,
+                    where,
+                    nearest(one.search_lines(), file)
+                )
+            );
         }
         auto next = one.apply(*found.one, edit.file);
         if (!next) return next.error();
@@ -859,7 +1053,8 @@ result<NewFiles> apply_edits(
     for (const auto& [path, lines] : files) {
         std::string content = join(lines);
         const auto old = before.find(path);
-        if (old != before.end() && old->second == content) return fail(errc::invalid_input, fmt::format("the edits of {} change nothing", path));
+        if (old != before.end() && old->second == content)
+            return fail(errc::invalid_input, fmt::format("the edits of {} change nothing", path));
         out.emplace(path, std::move(content));
     }
     return out;

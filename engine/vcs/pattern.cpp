@@ -14,14 +14,27 @@ namespace {
 using Kind = Token::Kind;
 using Lines = std::vector<std::string_view>;
 
-constexpr std::size_t max_lines = 20, min_fixed = 8, max_matches = 1000, max_hole_tokens = 24, max_steps = 20'000;
+constexpr std::size_t max_lines = 20, min_fixed = 8, max_matches = 1000, max_hole_tokens = 24,
+                      max_steps = 20'000;
 
 const std::set<std::string_view>& keywords() {
     static const std::set<std::string_view> words{
-        "if", "else", "for", "while", "do", "switch", "case", "default", "break", "continue", "return", "goto", "try", "catch", "throw", "throws", "finally", "new", "delete", "sizeof", "true", "false", "nullptr", "null", "NULL", "None", "True", "False", "nil", "undefined", "NaN",
-        "and", "or", "not", "is", "in", "def", "class", "struct", "enum", "const", "constexpr", "static", "auto", "let", "var", "mut", "fn", "func", "function", "lambda", "with", "as", "from", "import", "raise", "except", "pass", "yield", "await", "async", "this", "self", "super",
-        "int", "long", "short", "char", "bool", "float", "double", "void", "unsigned", "signed", "string", "size_t", "std", "vector", "map", "typeof", "instanceof", "final", "public", "private", "protected", "elif", "end", "then", "begin", "rescue", "ensure", "unless", "until",
-        "match", "Some", "Ok", "Err", "err", "len", "range", "print", "static_cast", "move", "int64_t", "uint64_t", "int32_t", "uint32_t", "boolean", "byte", "String", "Object", "List", "Map", "Optional", "defer", "go", "chan", "select", "type", "interface", "package"};
+        "if",         "else",      "for",      "while",   "do",        "switch",      "case",    "default",
+        "break",      "continue",  "return",   "goto",    "try",       "catch",       "throw",   "throws",
+        "finally",    "new",       "delete",   "sizeof",  "true",      "false",       "nullptr", "null",
+        "NULL",       "None",      "True",     "False",   "nil",       "undefined",   "NaN",     "and",
+        "or",         "not",       "is",       "in",      "def",       "class",       "struct",  "enum",
+        "const",      "constexpr", "static",   "auto",    "let",       "var",         "mut",     "fn",
+        "func",       "function",  "lambda",   "with",    "as",        "from",        "import",  "raise",
+        "except",     "pass",      "yield",    "await",   "async",     "this",        "self",    "super",
+        "int",        "long",      "short",    "char",    "bool",      "float",       "double",  "void",
+        "unsigned",   "signed",    "string",   "size_t",  "std",       "vector",      "map",     "typeof",
+        "instanceof", "final",     "public",   "private", "protected", "elif",        "end",     "then",
+        "begin",      "rescue",    "ensure",   "unless",  "until",     "match",       "Some",    "Ok",
+        "Err",        "err",       "len",      "range",   "print",     "static_cast", "move",    "int64_t",
+        "uint64_t",   "int32_t",   "uint32_t", "boolean", "byte",      "String",      "Object",  "List",
+        "Map",        "Optional",  "defer",    "go",      "chan",      "select",      "type",    "interface",
+        "package"};
     return words;
 }
 
@@ -45,17 +58,23 @@ int hole_of(std::string_view word) {
     return std::atoi(std::string{word.substr(7, word.size() - 9)}.c_str());
 }
 
-/// May this word be another elsewhere? Names of functions, members and types are what a pattern is about; variables are not.
+/// May this word be another elsewhere? Names of functions, members and types are what a pattern is about;
+/// variables are not.
 bool is_variable(const std::vector<Token>& t, std::size_t i) {
     if (t[i].kind != Kind::word || keywords().contains(t[i].text)) return false;
     const auto before = i > 0 && t[i - 1].line == t[i].line ? t[i - 1].text : std::string_view{};
     const auto after = i + 1 < t.size() ? t[i + 1].text : std::string_view{};
     if (after == "(" || after == "::" || before == "::" || before == "." || before == "->") return false;
     // A type before a name: "Order o"
-    return !(i + 1 < t.size() && t[i + 1].line == t[i].line && t[i + 1].kind == Kind::word && !keywords().contains(t[i + 1].text));
+    return !(
+        i + 1 < t.size() && t[i + 1].line == t[i].line && t[i + 1].kind == Kind::word &&
+        !keywords().contains(t[i + 1].text)
+    );
 }
 
-std::string_view slice(std::string_view text, const std::vector<Token>& t, std::size_t first, std::size_t last) {
+std::string_view slice(
+    std::string_view text, const std::vector<Token>& t, std::size_t first, std::size_t last
+) {
     const auto* from = t[first].text.data();
     const auto* to = t[last - 1].text.data() + t[last - 1].text.size();
     return text.substr(static_cast<std::size_t>(from - text.data()), static_cast<std::size_t>(to - from));
@@ -67,13 +86,15 @@ std::string dedented(const Lines& lines) {
     for (const auto line : lines)
         if (!trim(line).empty()) common = std::min(common, indentation(line).size());
     std::string out;
-    for (const auto line : lines) (out += line.substr(std::min({line.size(), common, indentation(line).size()}))) += '\n';
+    for (const auto line : lines)
+        (out += line.substr(std::min({line.size(), common, indentation(line).size()}))) += '\n';
     return out;
 }
 
 class Matcher {
 public:
-    Matcher(const std::vector<Token>& pattern, const std::vector<Token>& file, std::string_view text) : p_(pattern), t_(file), text_(text) {}
+    Matcher(const std::vector<Token>& pattern, const std::vector<Token>& file, std::string_view text)
+        : p_(pattern), t_(file), text_(text) {}
 
     /// Matches at file token `start`; index behind the match, or 0.
     std::size_t at(std::size_t start) {
@@ -99,16 +120,23 @@ private:
             return 0;
         }
         int depth = 0;
-        for (std::size_t end = j; end < std::min(t_.size(), j + max_hole_tokens) && t_[end].line == t_[j].line; ++end) {
+        for (std::size_t end = j;
+             end < std::min(t_.size(), j + max_hole_tokens) && t_[end].line == t_[j].line;
+             ++end) {
             const auto& token = t_[end];
             if (token.kind == Kind::mark) {
-                if (token.text == "(" || token.text == "[") ++depth;
-                else if (token.text == ")" || token.text == "]") --depth;
-                else if (depth == 0 && (token.text == ";" || token.text == "{" || token.text == "}" || token.text == "," || token.text == "=" || token.text == ":" || token.text == "&&" || token.text == "||" || token.text == "?")) return 0;
+                if (token.text == "(" || token.text == "[")
+                    ++depth;
+                else if (token.text == ")" || token.text == "]")
+                    --depth;
+                else if (depth == 0 && (token.text == ";" || token.text == "{" || token.text == "}" || token.text == "," || token.text == "=" || token.text == ":" || token.text == "&&" || token.text == "||" || token.text == "?"))
+                    return 0;
                 if (depth < 0) return 0;
             }
             if (depth > 0) continue;
-            if (token.kind == Kind::word && keywords().contains(token.text) && token.text != "this" && token.text != "self") return 0;
+            if (token.kind == Kind::word && keywords().contains(token.text) && token.text != "this" &&
+                token.text != "self")
+                return 0;
             holes_[hole] = slice(text_, t_, j, end + 1);
             if (const auto done = go(i + 1, end + 1); done > 0) return done;
             holes_.erase(hole);
@@ -122,7 +150,9 @@ private:
     std::size_t steps_ = 0, start_ = 0;
 };
 
-std::string filled(const std::string& replace, const std::map<int, std::string>& holes, std::string_view indent) {
+std::string filled(
+    const std::string& replace, const std::map<int, std::string>& holes, std::string_view indent
+) {
     std::string out;
     for (const auto line : lines_of(replace)) {
         if (!trim(line).empty()) out += indent;
@@ -154,7 +184,11 @@ std::optional<CodePattern> mine_pattern(
         if (ops[i].kind != LineChange::Kind::same) first = std::min(first, i), last = i + 1;
     if (first >= last) return std::nullopt;
     // What is only put in is known by the line that it stands before, or else after.
-    const auto removes = std::any_of(ops.begin() + static_cast<long>(first), ops.begin() + static_cast<long>(last), [](const LineChange& c) { return c.kind != LineChange::Kind::added; });
+    const auto removes = std::any_of(
+        ops.begin() + static_cast<long>(first),
+        ops.begin() + static_cast<long>(last),
+        [](const LineChange& c) { return c.kind != LineChange::Kind::added; }
+    );
     if (!removes) {
         std::size_t next = last;
         while (next < ops.size() && trim(a[ops[next].before]).empty()) ++next;
@@ -193,15 +227,20 @@ std::optional<CodePattern> mine_pattern(
             out += std::string_view{text}.substr(done, at - done);
             done = at + t[i].text.size();
             const bool variable = is_variable(t, i) && !fixed.contains(t[i].text);
-            if (is_search && variable) holes.try_emplace(std::string{t[i].text}, static_cast<int>(holes.size()) + 1);
-            if (const auto it = holes.find(t[i].text); it != holes.end() && t[i].kind == Kind::word && (variable || !is_search)) {
+            if (is_search && variable)
+                holes.try_emplace(std::string{t[i].text}, static_cast<int>(holes.size()) + 1);
+            if (const auto it = holes.find(t[i].text);
+                it != holes.end() && t[i].kind == Kind::word && (variable || !is_search)) {
                 out += fmt::format("${}", it->second);
                 continue;
             }
-            // A name that only the new text has is none that another place has, unless it is what the pattern is about.
+            // A name that only the new text has is none that another place has, unless it is what the pattern
+            // is about.
             if (!is_search && variable) return std::nullopt;
             if (is_search && t[i].kind == Kind::word) fixed.emplace(t[i].text);
-            if (is_search) fixed_bytes += t[i].text.size(), fixed_words += t[i].kind == Kind::word && t[i].text.size() > 1;
+            if (is_search)
+                fixed_bytes += t[i].text.size(),
+                    fixed_words += t[i].kind == Kind::word && t[i].text.size() > 1;
             out += t[i].text;
         }
         out += std::string_view{text}.substr(done);
@@ -214,13 +253,17 @@ std::optional<CodePattern> mine_pattern(
             if (t[i].kind == Kind::word && !is_variable(t, i)) fixed.emplace(t[i].text);
     }
     auto s = with_holes(search, true), r = with_holes(replace, false);
-    if (!s || !r || fixed_bytes < min_fixed || fixed_words < 1 || holes.size() > 20 || trim(*s).empty() || *s == *r) return std::nullopt;
+    if (!s || !r || fixed_bytes < min_fixed || fixed_words < 1 || holes.size() > 20 || trim(*s).empty() ||
+        *s == *r)
+        return std::nullopt;
     const auto dot = path.rfind('.'), slash = path.rfind('/');
     if (dot == std::string::npos || (slash != std::string::npos && dot < slash)) return std::nullopt;
     return CodePattern{std::move(*s), std::move(*r), path.substr(dot)};
 }
 
-std::vector<PatternMatch> find_pattern(const CodePattern& pattern, const std::string& path, std::string_view content) {
+std::vector<PatternMatch> find_pattern(
+    const CodePattern& pattern, const std::string& path, std::string_view content
+) {
     std::vector<PatternMatch> out;
     if (!pattern.suffix.empty() && !path.ends_with(pattern.suffix)) return out;
     const bool hash = has_hash_comments(path);
@@ -247,7 +290,8 @@ std::vector<PatternMatch> find_pattern(const CodePattern& pattern, const std::st
         for (std::size_t k = 0; k + found.size() <= fix.size() && !there; ++k) {
             if (k > first || first - k + fix.size() > lines.size()) continue;
             there = true;
-            for (std::size_t l = 0; l < fix.size() && there; ++l) there = trim(fix[l]) == trim(lines[first - k + l]);
+            for (std::size_t l = 0; l < fix.size() && there; ++l)
+                there = trim(fix[l]) == trim(lines[first - k + l]);
         }
         if (there || match.replace == match.text) continue;
         out.push_back(std::move(match));
@@ -257,25 +301,38 @@ std::vector<PatternMatch> find_pattern(const CodePattern& pattern, const std::st
 }
 
 std::optional<Edit> apply_pattern(
-    const CodePattern& pattern, const std::string& path, std::string_view content, unsigned first_line, unsigned last_line
+    const CodePattern& pattern,
+    const std::string& path,
+    std::string_view content,
+    unsigned first_line,
+    unsigned last_line
 ) {
     auto matches = find_pattern(pattern, path, content);
-    if (first_line > 0) std::erase_if(matches, [&](const PatternMatch& m) { return m.last_line < first_line || m.first_line > std::max(first_line, last_line); });
+    if (first_line > 0)
+        std::erase_if(matches, [&](const PatternMatch& m) {
+            return m.last_line < first_line || m.first_line > std::max(first_line, last_line);
+        });
     if (matches.size() != 1) return std::nullopt;
     const auto lines = lines_of(content);
     const PatternMatch& m = matches[0];
     // As many lines around as it takes to be the only ones.
     for (std::size_t around = 0; around <= 5; ++around) {
-        const std::size_t first = m.first_line - 1 - std::min<std::size_t>(m.first_line - 1, around), last = std::min<std::size_t>(m.last_line + around, lines.size());
+        const std::size_t first = m.first_line - 1 - std::min<std::size_t>(m.first_line - 1, around),
+                          last = std::min<std::size_t>(m.last_line + around, lines.size());
         std::size_t times = 0;
         for (std::size_t at = 0; at + (last - first) <= lines.size(); ++at)
-            times += std::equal(lines.begin() + static_cast<long>(first), lines.begin() + static_cast<long>(last), lines.begin() + static_cast<long>(at));
+            times += std::equal(
+                lines.begin() + static_cast<long>(first),
+                lines.begin() + static_cast<long>(last),
+                lines.begin() + static_cast<long>(at)
+            );
         if (times != 1) continue;
         Edit edit{path, {}, {}, 1};
         for (std::size_t l = first; l < m.first_line - 1; ++l) (edit.search += lines[l]) += '\n';
         edit.replace = edit.search + m.replace;
         edit.search += m.text;
-        for (std::size_t l = m.last_line; l < last; ++l) (edit.search += lines[l]) += '\n', (edit.replace += lines[l]) += '\n';
+        for (std::size_t l = m.last_line; l < last; ++l)
+            (edit.search += lines[l]) += '\n', (edit.replace += lines[l]) += '\n';
         return edit;
     }
     return std::nullopt;

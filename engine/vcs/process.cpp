@@ -63,7 +63,8 @@ void BoundedText::append(std::string_view bytes) {
 
 std::string BoundedText::text() const {
     if (dropped_ == 0 && tail_.size() <= last_) return head_ + tail_;
-    const std::string_view end = tail_.size() > last_ ? std::string_view{tail_}.substr(tail_.size() - last_) : std::string_view{tail_};
+    const std::string_view end =
+        tail_.size() > last_ ? std::string_view{tail_}.substr(tail_.size() - last_) : std::string_view{tail_};
     const auto missing = dropped_ + (tail_.size() - end.size());
     return fmt::format("{}\n[... {} bytes left out ...]\n{}", head_, missing, end);
 }
@@ -97,15 +98,18 @@ result<ProgramEnd> run_program(const Program& what, const std::atomic<bool>& can
     std::array<int, 2> out_pipe{}, error_pipe{-1, -1};
     if (::pipe2(out_pipe.data(), O_CLOEXEC) != 0) return fail_errno("cannot make a pipe", errno);
     Fd out{out_pipe[0]}, out_end{out_pipe[1]};
-    if (!what.one_output && ::pipe2(error_pipe.data(), O_CLOEXEC) != 0) return fail_errno("cannot make a pipe", errno);
+    if (!what.one_output && ::pipe2(error_pipe.data(), O_CLOEXEC) != 0)
+        return fail_errno("cannot make a pipe", errno);
     Fd error{error_pipe[0]}, error_end{error_pipe[1]};
     ::fcntl(out.value, F_SETFL, O_NONBLOCK);
     if (error.value >= 0) ::fcntl(error.value, F_SETFL, O_NONBLOCK);
     Fd null{::open("/dev/null", O_RDONLY | O_CLOEXEC)};
     // Above every target, so that no dup2 overwrites one that is still needed.
-    Fd high_null{::fcntl(null.value, F_DUPFD_CLOEXEC, 16)}, high_out{::fcntl(out_end.value, F_DUPFD_CLOEXEC, 16)};
+    Fd high_null{::fcntl(null.value, F_DUPFD_CLOEXEC, 16)},
+        high_out{::fcntl(out_end.value, F_DUPFD_CLOEXEC, 16)};
     Fd high_error{::fcntl(what.one_output ? out_end.value : error_end.value, F_DUPFD_CLOEXEC, 16)};
-    if (high_null.value < 0 || high_out.value < 0 || high_error.value < 0) return fail_errno("cannot duplicate a descriptor", errno);
+    if (high_null.value < 0 || high_out.value < 0 || high_error.value < 0)
+        return fail_errno("cannot duplicate a descriptor", errno);
 
     std::vector<std::string> words = what.argv, env = what.env;
     std::vector<char*> argv, envp;
@@ -124,7 +128,10 @@ result<ProgramEnd> run_program(const Program& what, const std::atomic<bool>& can
     const pid_t pid = launch(launch_what);
     if (pid < 0) {
         const int why = errno;
-        if (why == ENOENT || why == ENOTDIR) return fail(errc::not_found, fmt::format("{} or the folder {} is not there", what.argv[0], what.folder));
+        if (why == ENOENT || why == ENOTDIR)
+            return fail(
+                errc::not_found, fmt::format("{} or the folder {} is not there", what.argv[0], what.folder)
+            );
         return fail_errno(fmt::format("cannot start {}", what.argv[0]), why);
     }
     if (what.nice != 0) ::setpriority(PRIO_PROCESS, static_cast<id_t>(pid), what.nice);
@@ -137,7 +144,8 @@ result<ProgramEnd> run_program(const Program& what, const std::atomic<bool>& can
     constexpr milliseconds tick{50};
     auto next_watch = start + tick;
     for (bool over = false, killed = false; !over;) {
-        std::array<pollfd, 3> fds{{{ended.value, POLLIN, 0}, {out.value, POLLIN, 0}, {error.value, POLLIN, 0}}};
+        std::array<pollfd, 3> fds{
+            {{ended.value, POLLIN, 0}, {out.value, POLLIN, 0}, {error.value, POLLIN, 0}}};
         ::poll(fds.data(), fds.size(), static_cast<int>(tick.count()));
         if ((fds[1].revents != 0) && !drain(out, kept, 1U << 20U)) out.close();
         if ((fds[2].revents != 0) && !drain(error, errors, 1U << 20U)) error.close();
@@ -145,7 +153,8 @@ result<ProgramEnd> run_program(const Program& what, const std::atomic<bool>& can
             over = fds[0].revents != 0;
         } else {
             siginfo_t info{};
-            over = ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == pid;
+            over = ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+                   info.si_pid == pid;
         }
         const auto now = Steady::now();
         if (over || killed) continue;

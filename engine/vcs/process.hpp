@@ -1,5 +1,5 @@
-// One child program from its start to its end: started without fork, read without a deadlock, ended by deadline or cancel.
-// What git and the sandbox are run by. It deliberately confines nothing.
+// One child program from its start to its end: started without fork, read without a deadlock, ended by
+// deadline or cancel. What git and the sandbox are run by. It deliberately confines nothing.
 #pragma once
 
 #include "base/error.hpp"
@@ -35,7 +35,7 @@ struct Program {
     std::vector<std::string> env;   ///< "NAME=value", all of it
     std::string folder = "/";
     std::chrono::milliseconds timeout{60'000};
-    bool one_output = false;  ///< standard error goes where standard output goes
+    bool one_output = false;                               ///< standard error goes where standard output goes
     std::size_t first_bytes = 16U << 20U, last_bytes = 0;  ///< kept of standard output
     int control_group = -1;                                ///< as in Launch
     int nice = 0;
@@ -56,7 +56,8 @@ struct ProgramEnd {
 /// errc::not_found the program or folder; errc::io.
 result<ProgramEnd> run_program(const Program& what, const std::atomic<bool>& cancel);
 
-/// The path of a program by PATH, or "" when there is none. A name with a slash is taken as it is, relative ones from `folder`.
+/// The path of a program by PATH, or "" when there is none. A name with a slash is taken as it is, relative
+/// ones from `folder`.
 std::string find_program(std::string_view name, std::string_view path, std::string_view folder = {});
 
 constexpr std::string_view usual_path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

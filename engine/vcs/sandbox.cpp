@@ -28,16 +28,26 @@ enum class Kind { rlimits, namespaces, bubblewrap };
 constexpr std::array<const char*, 3> kind_names{"rlimits", "namespaces", "bubblewrap"};
 
 /// Nothing of these is needed to build, and each may hold secrets or a door: homes, sockets, state, keys.
-constexpr std::string_view hidden_folders[] = {"/root", "/home", "/run", "/var/run", "/var/tmp", "/var/lib/heald", "/var/log", "/var/spool", "/var/backups", "/var/lib/postgresql",
-                                               "/var/lib/mysql", "/var/lib/docker", "/var/lib/redis", "/etc/heald", "/etc/ssh", "/etc/ssl/private", "/mnt", "/media", "/boot", "/srv"};
-constexpr std::string_view hidden_files[] = {"/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/sudoers", "/etc/krb5.keytab"};
+constexpr std::string_view hidden_folders[] = {"/root",          "/home",
+                                               "/run",           "/var/run",
+                                               "/var/tmp",       "/var/lib/heald",
+                                               "/var/log",       "/var/spool",
+                                               "/var/backups",   "/var/lib/postgresql",
+                                               "/var/lib/mysql", "/var/lib/docker",
+                                               "/var/lib/redis", "/etc/heald",
+                                               "/etc/ssh",       "/etc/ssl/private",
+                                               "/mnt",           "/media",
+                                               "/boot",          "/srv"};
+constexpr std::string_view hidden_files[] = {
+    "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/sudoers", "/etc/krb5.keytab"};
 
 bool is_folder(const std::string& path) {
     struct stat s {};
     return ::lstat(path.c_str(), &s) == 0 && S_ISDIR(s.st_mode);
 }
 
-/// What lies beside the folder belongs to heald or to other trials: the outermost folder that is no part of the system.
+/// What lies beside the folder belongs to heald or to other trials: the outermost folder that is no part of
+/// the system.
 std::string home_of(const fs::path& folder) {
     std::vector<std::string> parts;
     for (const auto& part : folder.relative_path()) parts.push_back(part.string());
@@ -60,11 +70,15 @@ std::vector<std::string> to_hide(const fs::path& folder) {
     std::sort(out.begin(), out.end());
     std::vector<std::string> kept;
     for (auto& path : out)
-        if (std::none_of(kept.begin(), kept.end(), [&](const std::string& k) { return path == k || path.starts_with(k + "/"); })) kept.push_back(std::move(path));
+        if (std::none_of(kept.begin(), kept.end(), [&](const std::string& k) {
+                return path == k || path.starts_with(k + "/");
+            }))
+            kept.push_back(std::move(path));
     return kept;
 }
 
-/// A group of cgroup v2 with the limits, where this process may make one; the kernel then counts all of the run together.
+/// A group of cgroup v2 with the limits, where this process may make one; the kernel then counts all of the
+/// run together.
 class LimitGroup {
 public:
     explicit LimitGroup(const SandboxLimits& limits) {
@@ -74,7 +88,8 @@ public:
         std::string path = fmt::format("{}/heald-trial-{}-{}", parent, ::getpid(), ++count);
         if (::mkdir(path.c_str(), 0755) != 0) return;
         path_ = std::move(path);
-        bounded_ = put("memory.max", fmt::format("{}", limits.memory_bytes)) && put("pids.max", fmt::format("{}", limits.processes));
+        bounded_ = put("memory.max", fmt::format("{}", limits.memory_bytes)) &&
+                   put("pids.max", fmt::format("{}", limits.processes));
         put("memory.swap.max", "0");
         put("memory.oom.group", "1");
     }
@@ -87,7 +102,9 @@ public:
         for (int i = 0; i < 200 && ::rmdir(path_.c_str()) != 0 && errno == EBUSY; ++i) ::usleep(1000);
     }
     bool bounded() const { return bounded_; }
-    int open() const { return path_.empty() ? -1 : ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }
+    int open() const {
+        return path_.empty() ? -1 : ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
 
 private:
     bool put(const char* file, std::string_view text) const {
@@ -137,8 +154,8 @@ std::vector<pid_t> children_of(pid_t pid) {
     return out;
 }
 
-/// Where no control group counts: looks at the processes below the child. Root is not held by RLIMIT_NPROC, and RLIMIT_AS
-/// is each process' own.
+/// Where no control group counts: looks at the processes below the child. Root is not held by RLIMIT_NPROC,
+/// and RLIMIT_AS is each process' own.
 std::string over_limits(pid_t top, const SandboxLimits& limits) {
     static const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
     std::vector<pid_t> all{top};
@@ -151,13 +168,14 @@ std::string over_limits(pid_t top, const SandboxLimits& limits) {
         std::ifstream statm{fmt::format("/proc/{}/statm", all[i])};
         if (statm >> size >> resident >> shared) bytes += (resident - std::min(shared, resident)) * page;
     }
-    if (bytes > limits.memory_bytes) return fmt::format("more than {} MiB of memory", limits.memory_bytes >> 20U);
+    if (bytes > limits.memory_bytes)
+        return fmt::format("more than {} MiB of memory", limits.memory_bytes >> 20U);
     return {};
 }
 
-/// Processes with the mark in their environment: those that left the session of their parents.
+/// Ends, and waits for, processes with the mark in their environment: those that left the session of their parents.
 void sweep(const std::string& mark) {
-    for (int round = 0; round < 50; ++round) {
+    for (int round = 0; round < 500; ++round) {
         bool any = false;
         std::error_code ignored;
         for (const auto& entry : fs::directory_iterator{"/proc", ignored}) {
@@ -191,8 +209,9 @@ private:
     std::string path_;
 };
 
-// Mounts of our own, made by the programs of util-linux: the folder is put aside, everything else becomes read-only or
-// empty, and the folder comes back to its place. $1 the folder, $2 what to hide (a line each), then the command.
+// Mounts of our own, made by the programs of util-linux: the folder is put aside, everything else becomes
+// read-only or empty, and the folder comes back to its place. $1 the folder, $2 what to hide (a line each),
+// then the command.
 constexpr const char* namespace_script = R"(set -e
 folder=$1; hidden=$2; shift 2
 mount --make-rprivate /
@@ -234,19 +253,25 @@ public:
         if (argv.empty()) return fail(errc::invalid_input, "there is no command to run");
         std::error_code error;
         const fs::path place = fs::canonical(folder, error);
-        if (error || !is_folder(place.string())) return fail(errc::not_found, fmt::format("the folder {} is not there", folder));
+        if (error || !is_folder(place.string()))
+            return fail(errc::not_found, fmt::format("the folder {} is not there", folder));
         const std::string program = find_program(argv[0], usual_path, place.string());
         if (program.empty()) return fail(errc::not_found, fmt::format("there is no program '{}'", argv[0]));
 
         static std::atomic<unsigned> runs{0};
-        const std::string mark = fmt::format("HEAL_SANDBOX={}-{}", ::getpid(), ++runs);
+        const std::string mark = fmt::format("HEAL_SANDBOX={}-{}.", ::getpid(), ++runs);
         const LimitGroup group{limits};
         const int group_fd = group.open();
         std::optional<TemporaryFolder> home;
         if (kind_ == Kind::rlimits) home.emplace();
 
         Program what;
-        what.env = {mark, fmt::format("PATH={}", usual_path), "LANG=C.UTF-8", fmt::format("HOME={}", home ? home->path() : "/tmp/home"), fmt::format("TMPDIR={}", home ? home->path() : "/tmp")};
+        what.env = {
+            mark,
+            fmt::format("PATH={}", usual_path),
+            "LANG=C.UTF-8",
+            fmt::format("HOME={}", home ? home->path() : "/tmp/home"),
+            fmt::format("TMPDIR={}", home ? home->path() : "/tmp")};
         for (const auto& [name, value] : env) {
             std::erase_if(what.env, [&n = name](const std::string& e) { return e.starts_with(n + "="); });
             what.env.push_back(name + "=" + value);
@@ -262,7 +287,8 @@ public:
         if (!group.bounded()) what.watch = [&limits](pid_t pid) { return over_limits(pid, limits); };
         auto end = run_program(what, cancel);
         if (group_fd >= 0) ::close(group_fd);
-        if (kind_ == Kind::rlimits) sweep(mark);
+        // A namespace's processes are killed when its first one ends, but a moment after who waits for that.
+        sweep(mark);
         if (!end) return end.error();
         if (end->cancelled) return fail(errc::cancelled, fmt::format("{} was cancelled", argv[0]));
 
@@ -270,7 +296,8 @@ public:
         out.exit_code = end->exit_code;
         out.signal = end->signal;
         // The programs between tell a signal as a shell does.
-        if (out.exit_code > 128 && out.exit_code <= 128 + 64 && !end->timed_out) out.signal = out.exit_code - 128, out.exit_code = -1;
+        if (out.exit_code > 128 && out.exit_code <= 128 + 64 && !end->timed_out)
+            out.signal = out.exit_code - 128, out.exit_code = -1;
         out.timed_out = end->timed_out;
         out.output_cut = end->cut;
         out.output = std::move(end->out);
@@ -282,34 +309,84 @@ public:
     const char* confinement() const override { return kind_names[static_cast<std::size_t>(kind_)]; }
 
 private:
-    std::vector<std::string> command(const std::string& program, const std::vector<std::string>& argv, const fs::path& place, const SandboxLimits& limits, bool counted) const {
+    std::vector<std::string> command(
+        const std::string& program,
+        const std::vector<std::string>& argv,
+        const fs::path& place,
+        const SandboxLimits& limits,
+        bool counted
+    ) const {
         std::vector<std::string> out;
         const auto add = [&](std::initializer_list<std::string> words) { out.insert(out.end(), words); };
         if (kind_ == Kind::bubblewrap) {
-            add({bubblewrap(), "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox", "--ro-bind", "/", "/", "--dev", "/dev",
-                 "--proc", "/proc"});
+            add(
+                {bubblewrap(),
+                 "--unshare-all",
+                 "--die-with-parent",
+                 "--new-session",
+                 "--cap-drop",
+                 "ALL",
+                 "--uid",
+                 "65534",
+                 "--gid",
+                 "65534",
+                 "--hostname",
+                 "sandbox",
+                 "--ro-bind",
+                 "/",
+                 "/",
+                 "--dev",
+                 "/dev",
+                 "--proc",
+                 "/proc"}
+            );
             for (const char* file : {"/sys/fs/cgroup", "/sys/kernel/debug"})
                 if (is_folder(file)) add({"--tmpfs", file});
             add({"--tmpfs", "/tmp", "--dir", "/tmp/home"});
             for (const auto& path : to_hide(place)) add({"--tmpfs", path});
             for (const auto path : hidden_files)
-                if (::access(std::string{path}.c_str(), F_OK) == 0) add({"--ro-bind", "/dev/null", std::string{path}});
+                if (::access(std::string{path}.c_str(), F_OK) == 0)
+                    add({"--ro-bind", "/dev/null", std::string{path}});
             add({"--bind", place.string(), place.string(), "--chdir", place.string(), "--"});
         } else if (kind_ == Kind::namespaces) {
             std::string hidden;
             for (const auto& path : to_hide(place)) hidden += path + "\n";
             for (const auto path : hidden_files)
                 if (::access(std::string{path}.c_str(), F_OK) == 0) (hidden += path) += '\n';
-            add({find_program("unshare", usual_path), "--user", "--map-root-user", "--net", "--ipc", "--uts", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc", "/bin/sh", "-c", namespace_script, "sh",
-                 place.string(), hidden});
+            add(
+                {find_program("unshare", usual_path),
+                 "--user",
+                 "--map-root-user",
+                 "--net",
+                 "--ipc",
+                 "--uts",
+                 "--mount",
+                 "--pid",
+                 "--fork",
+                 "--kill-child=SIGKILL",
+                 "--mount-proc",
+                 "/bin/sh",
+                 "-c",
+                 namespace_script,
+                 "sh",
+                 place.string(),
+                 hidden}
+            );
         } else {
             add({find_program("setpriv", usual_path), "--no-new-privs", "--"});
         }
         const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(limits.timeout).count() + 5;
-        add({find_program("prlimit", usual_path), "--core=0", fmt::format("--fsize={}", limits.file_bytes), "--nofile=4096", "--memlock=65536",
+        add(
+            {find_program("prlimit", usual_path),
+             "--core=0",
+             fmt::format("--fsize={}", limits.file_bytes),
+             "--nofile=4096",
+             "--memlock=65536",
              // Of each process; it may keep all processors busy until the deadline.
-             fmt::format("--cpu={}", seconds * std::max(1U, std::thread::hardware_concurrency()))});
-        // RLIMIT_NPROC counts all processes of the user, so in a namespace it is exact, and outside it would hit others.
+             fmt::format("--cpu={}", seconds * std::max(1U, std::thread::hardware_concurrency()))}
+        );
+        // RLIMIT_NPROC counts all processes of the user, so in a namespace it is exact, and outside it would
+        // hit others.
         if (kind_ != Kind::rlimits) out.push_back(fmt::format("--nproc={}", limits.processes));
         if (!counted) out.push_back(fmt::format("--as={}", limits.memory_bytes));
         out.push_back(program);
@@ -325,7 +402,9 @@ private:
 bool works(Kind kind) {
     for (const char* program : {"prlimit", "setpriv", "unshare"})
         if (find_program(program, usual_path).empty() && kind != Kind::bubblewrap) return false;
-    if (kind == Kind::bubblewrap && (find_program("bwrap", usual_path).empty() || find_program("prlimit", usual_path).empty())) return false;
+    if (kind == Kind::bubblewrap &&
+        (find_program("bwrap", usual_path).empty() || find_program("prlimit", usual_path).empty()))
+        return false;
     const TemporaryFolder folder;
     const std::atomic<bool> never{false};
     SystemSandbox one{kind};
@@ -352,10 +431,21 @@ result<std::unique_ptr<Sandbox>> create_sandbox(const std::string& weakest, cons
         return it == kind_names.end() ? -1 : static_cast<int>(it - kind_names.begin());
     };
     const int low = rank(weakest), high = rank(strongest);
-    if (low < 0 || high < 0) return fail(errc::invalid_input, fmt::format("'{}': a sandbox is bubblewrap, namespaces or rlimits", low < 0 ? weakest : strongest));
+    if (low < 0 || high < 0)
+        return fail(
+            errc::invalid_input,
+            fmt::format("'{}': a sandbox is bubblewrap, namespaces or rlimits", low < 0 ? weakest : strongest)
+        );
     for (int kind = high; kind >= low; --kind)
-        if (works(static_cast<Kind>(kind))) return std::unique_ptr<Sandbox>{std::make_unique<SystemSandbox>(static_cast<Kind>(kind))};
-    return fail(errc::unavailable, fmt::format("this machine can do no sandbox of at least '{}'; install bubblewrap and allow user namespaces", weakest));
+        if (works(static_cast<Kind>(kind)))
+            return std::unique_ptr<Sandbox>{std::make_unique<SystemSandbox>(static_cast<Kind>(kind))};
+    return fail(
+        errc::unavailable,
+        fmt::format(
+            "this machine can do no sandbox of at least '{}'; install bubblewrap and allow user namespaces",
+            weakest
+        )
+    );
 }
 
 namespace {

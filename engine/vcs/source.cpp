@@ -11,7 +11,8 @@
 namespace heal::vcs {
 namespace {
 
-constexpr std::size_t max_trace_bytes = 64U << 10U, max_places = 64, max_function_lines = 200, lines_around = 15;
+constexpr std::size_t max_trace_bytes = 64U << 10U, max_places = 64, max_function_lines = 200,
+                      lines_around = 15;
 
 using Lines = std::vector<std::string_view>;
 
@@ -25,14 +26,19 @@ unsigned number_at(std::string_view text, std::size_t at, std::size_t* ret_end =
 }
 
 bool is_source_end(std::string_view extension) {
-    static const std::set<std::string_view> known{"c", "cc", "cpp", "cxx", "h", "hh", "hpp", "hxx", "ipp", "inl", "m", "mm", "cu", "py", "pyx", "java", "kt", "kts", "scala", "groovy", "js", "mjs", "cjs", "jsx", "ts", "tsx", "mts", "vue", "svelte", "go", "rs", "cs", "fs", "vb",
-                                                  "rb", "erb", "php", "phtml", "pl", "pm", "lua", "swift", "dart", "ex", "exs", "zig", "d", "f90"};
+    static const std::set<std::string_view> known{
+        "c",   "cc",    "cpp", "cxx",  "h",      "hh",    "hpp",   "hxx",    "ipp", "inl", "m",   "mm",
+        "cu",  "py",    "pyx", "java", "kt",     "kts",   "scala", "groovy", "js",  "mjs", "cjs", "jsx",
+        "ts",  "tsx",   "mts", "vue",  "svelte", "go",    "rs",    "cs",     "fs",  "vb",  "rb",  "erb",
+        "php", "phtml", "pl",  "pm",   "lua",    "swift", "dart",  "ex",     "exs", "zig", "d",   "f90"};
     return known.contains(extension);
 }
 
-/// "path/file.ext:12" that ends at or before `end` of the text; the last one in it. The path may hold blanks when `whole`.
+/// "path/file.ext:12" that ends at or before `end` of the text; the last one in it. The path may hold blanks
+/// when `whole`.
 bool file_and_line(std::string_view text, Place& ret) {
-    for (std::size_t colon = text.rfind(':'); colon != std::string_view::npos && colon > 0; colon = text.rfind(':', colon - 1)) {
+    for (std::size_t colon = text.rfind(':'); colon != std::string_view::npos && colon > 0;
+         colon = text.rfind(':', colon - 1)) {
         const unsigned line = number_at(text, colon + 1);
         if (line == 0) continue;
         auto path = text.substr(0, colon);
@@ -80,16 +86,20 @@ public:
                 turned.push_back(true);
                 continue;
             }
-            if (t.starts_with("Caused by:") || t.starts_with("[cause]:") || t.starts_with("Suppressed:") || t.starts_with("---> ") || t.starts_with("Next ")) {
+            if (t.starts_with("Caused by:") || t.starts_with("[cause]:") || t.starts_with("Suppressed:") ||
+                t.starts_with("---> ") || t.starts_with("Next ")) {
                 causes_last = causes_last || !t.starts_with("Suppressed:");
                 sections.emplace_back();
                 turned.push_back(false);
             }
             Place place;
             if (!frame(line, t, place)) continue;
-            if (place.file.empty() || place.file.starts_with("node:") || place.file.starts_with("<")) continue;
+            if (place.file.empty() || place.file.starts_with("node:") || place.file.starts_with("<"))
+                continue;
             auto& section = sections.back();
-            if (!section.empty() && section.back().file == place.file && section.back().line == place.line && section.back().function == place.function) continue;
+            if (!section.empty() && section.back().file == place.file && section.back().line == place.line &&
+                section.back().function == place.function)
+                continue;
             section.push_back(std::move(place));
         }
         if (causes_last) {
@@ -121,7 +131,8 @@ private:
             if (end == std::string_view::npos) return false;
             ret.file = t.substr(6, end - 6);
             ret.line = number_at(t, end + 8);
-            if (const auto in = t.find(", in ", end); in != std::string_view::npos) ret.function = name_of(t.substr(in + 5));
+            if (const auto in = t.find(", in ", end); in != std::string_view::npos)
+                ret.function = name_of(t.substr(in + 5));
             return ret.line > 0;
         }
         // C#:   at A.B.C(String x) in /a/b.cs:line 12
@@ -133,7 +144,8 @@ private:
             ret.function = name_of(without_arguments(t.substr(3, from - 3)));
             return true;
         }
-        if (t.starts_with("at ")) return java(t.substr(3), ret) || javascript(t.substr(3), ret) || rust(t.substr(3), ret);
+        if (t.starts_with("at "))
+            return java(t.substr(3), ret) || javascript(t.substr(3), ret) || rust(t.substr(3), ret);
         // Go: a line of the file under the line of the function.
         if (line.starts_with('\t') && t.find(".go:") != std::string_view::npos) {
             const auto colon = t.find(".go:") + 3;
@@ -141,7 +153,8 @@ private:
             ret.line = number_at(t, colon + 1);
             auto function = line_before();
             if (function.starts_with("created by ")) function.remove_prefix(11);
-            if (const auto in = function.find(" in goroutine"); in != std::string_view::npos) function = function.substr(0, in);
+            if (const auto in = function.find(" in goroutine"); in != std::string_view::npos)
+                function = function.substr(0, in);
             const auto open = function.rfind('(');
             ret.function = name_of(function.substr(0, open));
             return ret.line > 0;
@@ -149,12 +162,14 @@ private:
         // Rust: thread 'main' panicked at src/a.rs:1:2:   or   panicked at 'text', src/a.rs:1:2
         if (const auto at = t.find("panicked at "); at != std::string_view::npos) {
             auto rest = t.substr(at + 12);
-            if (rest.starts_with('\'')) rest = rest.substr(rest.rfind("', ") == std::string_view::npos ? 0 : rest.rfind("', ") + 3);
+            if (rest.starts_with('\''))
+                rest = rest.substr(rest.rfind("', ") == std::string_view::npos ? 0 : rest.rfind("', ") + 3);
             return numbered(rest, ret);
         }
         // PHP: #0 /a/b.php(12): f()
         if (t.starts_with('#')) {
-            if (const auto close = t.find("): "); close != std::string_view::npos && t.find(".php(") < close) {
+            if (const auto close = t.find("): ");
+                close != std::string_view::npos && t.find(".php(") < close) {
                 const auto open = t.rfind('(', close);
                 const auto blank = t.find(' ');
                 ret.file = t.substr(blank + 1, open - blank - 1);
@@ -172,16 +187,20 @@ private:
             return ret.line > 0;
         }
         // Boost and C++23:  0# f(int) at /a/b.cpp:12
-        if (const auto mark = t.find("# "); mark != std::string_view::npos && mark > 0 && mark < 4 && number_at(t, 0) + 1 > 0 && t.rfind(" at ") != std::string_view::npos) {
+        if (const auto mark = t.find("# "); mark != std::string_view::npos && mark > 0 && mark < 4 &&
+                                            number_at(t, 0) + 1 > 0 &&
+                                            t.rfind(" at ") != std::string_view::npos) {
             const auto at = t.rfind(" at ");
             if (!numbered(t.substr(at + 4), ret)) return false;
             ret.function = name_of(without_arguments(t.substr(mark + 2, at - mark - 2)));
             return true;
         }
         // Ruby: a.rb:3:in `f'   from a.rb:3:in 'A#f'
-        if (const auto in = t.find(":in "); in != std::string_view::npos && in + 5 < t.size() && (t[in + 4] == '`' || t[in + 4] == '\'')) {
+        if (const auto in = t.find(":in ");
+            in != std::string_view::npos && in + 5 < t.size() && (t[in + 4] == '`' || t[in + 4] == '\'')) {
             auto where = t.substr(0, in);
-            if (const auto from = where.find("from "); from != std::string_view::npos && from < 8) where = where.substr(from + 5);
+            if (const auto from = where.find("from "); from != std::string_view::npos && from < 8)
+                where = where.substr(from + 5);
             const auto colon = where.rfind(':');
             if (colon == std::string_view::npos) return false;
             ret.file = where.substr(0, colon);
@@ -194,55 +213,73 @@ private:
         // assert(3):  prog: a.cpp:12: int f(int): Assertion `x' failed.
         if (const auto a = t.find(": Assertion "); a != std::string_view::npos) {
             const auto head = t.substr(0, a);
-            for (std::size_t colon = head.find(':'); colon != std::string_view::npos; colon = head.find(':', colon + 1)) {
+            for (std::size_t colon = head.find(':'); colon != std::string_view::npos;
+                 colon = head.find(':', colon + 1)) {
                 std::size_t end = 0;
                 const unsigned n = number_at(head, colon + 1, &end);
                 if (n == 0 || end >= head.size() || head[end] != ':') continue;
                 auto path = head.substr(0, colon);
-                if (const auto blank = path.rfind(' '); blank != std::string_view::npos) path = path.substr(blank + 1);
+                if (const auto blank = path.rfind(' '); blank != std::string_view::npos)
+                    path = path.substr(blank + 1);
                 ret.file = path;
                 ret.line = n;
                 // "int f(int)", "std::string ns::A::g() const"
                 auto function = without_arguments(head.substr(end + 1));
-                if (const auto blank = function.rfind(' '); blank != std::string_view::npos) function = function.substr(blank + 1);
+                if (const auto blank = function.rfind(' '); blank != std::string_view::npos)
+                    function = function.substr(blank + 1);
                 ret.function = name_of(function);
                 return true;
             }
             return false;
         }
         // BSD: Assertion failed: (x), function f, file a.c, line 12.
-        if (const auto file = t.find(", file "), number = t.find(", line "); t.starts_with("Assertion failed") && file != std::string_view::npos && number != std::string_view::npos && number > file) {
+        if (const auto file = t.find(", file "), number = t.find(", line ");
+            t.starts_with("Assertion failed") && file != std::string_view::npos &&
+            number != std::string_view::npos && number > file) {
             ret.file = t.substr(file + 7, number - file - 7);
             ret.line = number_at(t, number + 7);
-            if (const auto f = t.find(", function "); f != std::string_view::npos && f < file) ret.function = name_of(t.substr(f + 11, file - f - 11));
+            if (const auto f = t.find(", function "); f != std::string_view::npos && f < file)
+                ret.function = name_of(t.substr(f + 11, file - f - 11));
             return true;
         }
         // UBSan: a.cpp:12:5: runtime error
-        if (const auto error = t.find(": runtime error:"); error != std::string_view::npos) return numbered(t.substr(0, error), ret);
+        if (const auto error = t.find(": runtime error:"); error != std::string_view::npos)
+            return numbered(t.substr(0, error), ret);
         // Firefox and Safari: f@https://host/a.js:1:2
-        if (const auto at = t.find('@'); at != std::string_view::npos && t.find(' ') == std::string_view::npos && numbered(t.substr(at + 1), ret)) {
+        if (const auto at = t.find('@'); at != std::string_view::npos &&
+                                         t.find(' ') == std::string_view::npos &&
+                                         numbered(t.substr(at + 1), ret)) {
             ret.function = name_of(t.substr(0, at));
             return true;
         }
         // PHP's first line: … in /a/b.php:12
-        if (const auto in = t.rfind(" in /"); in != std::string_view::npos && t.find(".php:", in) != std::string_view::npos) return numbered(t.substr(in + 4), ret);
+        if (const auto in = t.rfind(" in /");
+            in != std::string_view::npos && t.find(".php:", in) != std::string_view::npos)
+            return numbered(t.substr(in + 4), ret);
         return false;
     }
 
     /// com.acme.Cart.total(Cart.java:12): the package tells the folder.
     static bool java(std::string_view t, Place& ret) {
         const auto open = t.find('('), close = t.rfind(')');
-        if (open == std::string_view::npos || close == std::string_view::npos || close < open || close + 20 < t.size()) return false;
+        if (open == std::string_view::npos || close == std::string_view::npos || close < open ||
+            close + 20 < t.size())
+            return false;
         const auto inner = t.substr(open + 1, close - open - 1);
         const auto colon = inner.rfind(':');
-        if (colon == std::string_view::npos || inner.find('/') != std::string_view::npos || inner.find_first_of(" :") != colon) return false;
+        if (colon == std::string_view::npos || inner.find('/') != std::string_view::npos ||
+            inner.find_first_of(" :") != colon)
+            return false;
         const auto dot = inner.rfind('.', colon);
         if (dot == std::string_view::npos) return false;
         const auto extension = inner.substr(dot + 1, colon - dot - 1);
-        if (extension != "java" && extension != "kt" && extension != "scala" && extension != "groovy" && extension != "kts") return false;
+        if (extension != "java" && extension != "kt" && extension != "scala" && extension != "groovy" &&
+            extension != "kts")
+            return false;
         auto name = trim(t.substr(0, open));
         // Loader and module: "app//com.acme…", "java.base@17/java.util…"
-        if (const auto slash = name.rfind('/'); slash != std::string_view::npos) name = name.substr(slash + 1);
+        if (const auto slash = name.rfind('/'); slash != std::string_view::npos)
+            name = name.substr(slash + 1);
         ret.function = name_of(name);
         ret.line = number_at(inner, colon + 1);
         std::string folder{name};
@@ -252,7 +289,8 @@ private:
             else
                 folder.clear();
         std::replace(folder.begin(), folder.end(), '.', '/');
-        ret.file = folder.empty() ? std::string{inner.substr(0, colon)} : folder + "/" + std::string{inner.substr(0, colon)};
+        ret.file = folder.empty() ? std::string{inner.substr(0, colon)}
+                                  : folder + "/" + std::string{inner.substr(0, colon)};
         return ret.line > 0;
     }
 
@@ -267,10 +305,12 @@ private:
         }
         for (const std::string_view word : {"async ", "new ", "Object.", "Module."})
             if (function.starts_with(word)) function.remove_prefix(word.size());
-        if (const auto as = function.find(" [as "); as != std::string_view::npos) function = function.substr(0, as);
+        if (const auto as = function.find(" [as "); as != std::string_view::npos)
+            function = function.substr(0, as);
         // Two numbers at the end.
         const auto column = where.rfind(':');
-        if (column == std::string_view::npos || column == 0 || number_at(where, column + 1) == 0) return false;
+        if (column == std::string_view::npos || column == 0 || number_at(where, column + 1) == 0)
+            return false;
         const auto colon = where.rfind(':', column - 1);
         if (colon == std::string_view::npos) return false;
         const unsigned line = number_at(where, colon + 1);
@@ -297,10 +337,15 @@ private:
     bool rust(std::string_view t, Place& ret) const {
         if (!numbered(t, ret)) return false;
         const auto name = line_before();
-        if (const auto colon = name.find(": "); colon != std::string_view::npos && number_at(name, 0) + 1 > 0) {
+        if (const auto colon = name.find(": ");
+            colon != std::string_view::npos && number_at(name, 0) + 1 > 0) {
             auto function = trim(name.substr(colon + 2));
-            if (const auto dash = function.find(" - "); function.starts_with("0x") && dash != std::string_view::npos) function = function.substr(dash + 3);
-            if (const auto hash = function.rfind("::h"); hash != std::string_view::npos && function.size() - hash == 19) function = function.substr(0, hash);
+            if (const auto dash = function.find(" - ");
+                function.starts_with("0x") && dash != std::string_view::npos)
+                function = function.substr(dash + 3);
+            if (const auto hash = function.rfind("::h");
+                hash != std::string_view::npos && function.size() - hash == 19)
+                function = function.substr(0, hash);
             ret.function = name_of(function);
         }
         return true;
@@ -312,9 +357,12 @@ private:
         if (at != std::string_view::npos && numbered(t.substr(at + 4), ret)) {
             auto function = t.substr(1, at - 1);
             // "#1  "
-            while (!function.empty() && std::isdigit(static_cast<unsigned char>(function.front())) != 0) function.remove_prefix(1);
+            while (!function.empty() && std::isdigit(static_cast<unsigned char>(function.front())) != 0)
+                function.remove_prefix(1);
             function = trim(function);
-            if (const auto in = function.find(" in "); function.starts_with("0x") && in != std::string_view::npos) function = function.substr(in + 4);
+            if (const auto in = function.find(" in ");
+                function.starts_with("0x") && in != std::string_view::npos)
+                function = function.substr(in + 4);
             ret.function = name_of(without_arguments(function));
             return true;
         }
@@ -335,7 +383,8 @@ private:
             if (number_at(t, first + 1, &end) > 0 && end == colon) colon = first;
         }
         auto path = t.substr(0, colon);
-        if (const auto blank = path.rfind(' '); blank != std::string_view::npos) path = path.substr(blank + 1);
+        if (const auto blank = path.rfind(' '); blank != std::string_view::npos)
+            path = path.substr(blank + 1);
         if (path.empty() || path.find('.') == std::string_view::npos) return false;
         ret.file = plain_url(path);
         ret.line = number_at(t, colon + 1);
@@ -365,7 +414,10 @@ struct Span {
 
 bool begins_with_word(std::string_view line, std::initializer_list<std::string_view> words) {
     const auto t = trim(line);
-    return std::any_of(words.begin(), words.end(), [&](std::string_view w) { return t.starts_with(w) && (t.size() == w.size() || std::isalnum(static_cast<unsigned char>(t[w.size()])) == 0); });
+    return std::any_of(words.begin(), words.end(), [&](std::string_view w) {
+        return t.starts_with(w) &&
+               (t.size() == w.size() || std::isalnum(static_cast<unsigned char>(t[w.size()])) == 0);
+    });
 }
 
 Span by_indentation(const Lines& lines, std::size_t at, bool with_end, bool& ret_found) {
@@ -395,22 +447,44 @@ Span by_indentation(const Lines& lines, std::size_t at, bool with_end, bool& ret
 }
 
 /// @param lines_end  a statement may end with its line, without a semicolon
-Span by_braces(std::string_view content, const Lines& lines, std::size_t at, bool lines_end, bool& ret_found) {
+Span by_braces(
+    std::string_view content, const Lines& lines, std::size_t at, bool lines_end, bool& ret_found
+) {
     struct Open {
         std::size_t token, line, head;
         bool holds_others;
     };
     auto tokens = tokens_of(content, false);
     // The preprocessor's lines are no part of what follows them; "#[…]" of Rust is.
-    std::erase_if(tokens, [&](const Token& t) { return trim(lines[t.line]).starts_with('#') && !trim(lines[t.line]).starts_with("#["); });
+    std::erase_if(tokens, [&](const Token& t) {
+        return trim(lines[t.line]).starts_with('#') && !trim(lines[t.line]).starts_with("#[");
+    });
     std::vector<Open> stack;
     Span best{at, at};
     ret_found = false;
     std::size_t head = 0;  // first token since the last ';', '{' or '}' outside of parentheses
     int parentheses = 0;
     const auto holds_others = [&](std::size_t first, std::size_t last) {
-        static const std::set<std::string_view> modifiers{"public", "private", "protected", "static", "export", "default", "abstract", "final", "data", "sealed", "pub", "open", "internal", "partial", "inline", "unsafe", "template", "typename", "const", "crate", "companion", "readonly", "async"};
-        static const std::set<std::string_view> containers{"class", "struct", "namespace", "interface", "enum", "impl", "trait", "mod", "union", "object", "extern", "module", "record", "describe", "package"};
+        static const std::set<std::string_view> modifiers{
+            "public",   "private",  "protected", "static", "export",    "default",  "abstract", "final",
+            "data",     "sealed",   "pub",       "open",   "internal",  "partial",  "inline",   "unsafe",
+            "template", "typename", "const",     "crate",  "companion", "readonly", "async"};
+        static const std::set<std::string_view> containers{
+            "class",
+            "struct",
+            "namespace",
+            "interface",
+            "enum",
+            "impl",
+            "trait",
+            "mod",
+            "union",
+            "object",
+            "extern",
+            "module",
+            "record",
+            "describe",
+            "package"};
         int angle = 0;
         for (std::size_t i = first; i < last; ++i) {
             const auto& t = tokens[i];
@@ -425,13 +499,19 @@ Span by_braces(std::string_view content, const Lines& lines, std::size_t at, boo
     };
     for (std::size_t i = 0; i < tokens.size(); ++i) {
         const auto& t = tokens[i];
-        if (lines_end && parentheses == 0 && i > head && tokens[i - 1].line != t.line && t.text != "{" && t.text != "." && t.text != ":" && t.text != "," && tokens[i - 1].text != "," && tokens[i - 1].text != "=" && tokens[i - 1].text != "=>")
+        if (lines_end && parentheses == 0 && i > head && tokens[i - 1].line != t.line && t.text != "{" &&
+            t.text != "." && t.text != ":" && t.text != "," && tokens[i - 1].text != "," &&
+            tokens[i - 1].text != "=" && tokens[i - 1].text != "=>")
             head = i;
         if (t.kind != Token::Kind::mark) continue;
         if (t.text == "(") ++parentheses;
         if (t.text == ")") parentheses = std::max(0, parentheses - 1);
         if (t.text == "{") {
-            while (head + 1 < i && (tokens[head].text == "public" || tokens[head].text == "private" || tokens[head].text == "protected") && tokens[head + 1].text == ":") head += 2;
+            while (head + 1 < i &&
+                   (tokens[head].text == "public" || tokens[head].text == "private" ||
+                    tokens[head].text == "protected") &&
+                   tokens[head + 1].text == ":")
+                head += 2;
             stack.push_back({i, t.line, head, holds_others(head, i)});
             // A function within parentheses (a callback) belongs to what calls it.
             if (parentheses == 0) head = i + 1;
@@ -439,7 +519,8 @@ Span by_braces(std::string_view content, const Lines& lines, std::size_t at, boo
             const Open open = stack.back();
             stack.pop_back();
             if (parentheses == 0) head = i + 1;
-            const bool outermost = std::all_of(stack.begin(), stack.end(), [](const Open& o) { return o.holds_others; });
+            const bool outermost =
+                std::all_of(stack.begin(), stack.end(), [](const Open& o) { return o.holds_others; });
             const std::size_t first = open.head < open.token ? tokens[open.head].line : open.line;
             if (outermost && !open.holds_others && first <= at && at <= t.line) {
                 ret_found = true;
@@ -452,7 +533,9 @@ Span by_braces(std::string_view content, const Lines& lines, std::size_t at, boo
     // The comment that stands right above belongs to it.
     while (ret_found && best.first > 0 && best.last - best.first < max_function_lines) {
         const auto above = trim(lines[best.first - 1]);
-        if (!above.starts_with("//") && !above.starts_with("*") && !above.starts_with("/*") && !above.starts_with("@") && !above.starts_with("#[") && !above.starts_with("template")) break;
+        if (!above.starts_with("//") && !above.starts_with("*") && !above.starts_with("/*") &&
+            !above.starts_with("@") && !above.starts_with("#[") && !above.starts_with("template"))
+            break;
         --best.first;
     }
     return best;
@@ -467,10 +550,20 @@ Span function_around(const std::string& path, std::string_view content, const Li
     else if (extension == "rb" || extension == "ex" || extension == "exs" || extension == "lua")
         span = by_indentation(lines, at, true, found);
     else
-        span = by_braces(content, lines, at, extension == "go" || extension == "kt" || extension == "kts" || extension == "js" || extension == "mjs" || extension == "cjs" || extension == "jsx" || extension == "ts" || extension == "tsx" || extension == "swift" || extension == "scala" || extension == "groovy", found);
-    if (!found) span = {at > lines_around ? at - lines_around : 0, std::min(at + lines_around, lines.size() - 1)};
+        span = by_braces(
+            content,
+            lines,
+            at,
+            extension == "go" || extension == "kt" || extension == "kts" || extension == "js" ||
+                extension == "mjs" || extension == "cjs" || extension == "jsx" || extension == "ts" ||
+                extension == "tsx" || extension == "swift" || extension == "scala" || extension == "groovy",
+            found
+        );
+    if (!found)
+        span = {at > lines_around ? at - lines_around : 0, std::min(at + lines_around, lines.size() - 1)};
     if (span.last - span.first + 1 > max_function_lines) {
-        const std::size_t first = std::max(span.first, at > max_function_lines / 2 ? at - max_function_lines / 2 : 0);
+        const std::size_t first =
+            std::max(span.first, at > max_function_lines / 2 ? at - max_function_lines / 2 : 0);
         span = {first, std::min(span.last, first + max_function_lines - 1)};
     }
     return span;
@@ -484,15 +577,29 @@ std::string join(const Lines& lines, Span span) {
 
 }  // namespace
 
-std::vector<Place> places_of(std::string_view stack_trace) { return Reader{stack_trace.substr(0, max_trace_bytes)}.read(); }
+std::vector<Place> places_of(std::string_view stack_trace) {
+    return Reader{stack_trace.substr(0, max_trace_bytes)}.read();
+}
 
 std::string file_of(const std::vector<std::string>& files, std::string_view file) {
     std::string wanted{file};
     std::replace(wanted.begin(), wanted.end(), '\\', '/');
     // What a package manager or the system brought is not of this repository, whatever its name.
-    for (const char* foreign : {"/site-packages/", "/dist-packages/", "/node_modules/", "/rustc/", "/.cargo/registry/", "/go/pkg/mod/", "/gems/", "/vendor/bundle/", "/usr/include/", "/usr/lib/", "/usr/local/go/src/"})
+    for (const char* foreign :
+         {"/site-packages/",
+          "/dist-packages/",
+          "/node_modules/",
+          "/rustc/",
+          "/.cargo/registry/",
+          "/go/pkg/mod/",
+          "/gems/",
+          "/vendor/bundle/",
+          "/usr/include/",
+          "/usr/lib/",
+          "/usr/local/go/src/"})
         if (wanted.find(foreign) != std::string::npos) return {};
-    const bool absolute = wanted.starts_with('/') || (wanted.size() > 2 && wanted[1] == ':' && wanted[2] == '/');
+    const bool absolute =
+        wanted.starts_with('/') || (wanted.size() > 2 && wanted[1] == ':' && wanted[2] == '/');
     const auto parts = parts_of(wanted);
     if (parts.empty()) return {};
     std::size_t best = 0, times = 0;
@@ -501,7 +608,9 @@ std::string file_of(const std::vector<std::string>& files, std::string_view file
         if (!candidate.ends_with(parts.back())) continue;
         const auto other = parts_of(candidate);
         std::size_t same = 0;
-        while (same < parts.size() && same < other.size() && parts[parts.size() - 1 - same] == other[other.size() - 1 - same]) ++same;
+        while (same < parts.size() && same < other.size() &&
+               parts[parts.size() - 1 - same] == other[other.size() - 1 - same])
+            ++same;
         // A relative path says all that it knows: one of the two has to be the end of the other.
         if (same == 0 || (!absolute && same < parts.size() && same < other.size())) continue;
         if (same > best) best = same, times = 0, found = &candidate;
@@ -520,11 +629,15 @@ result<std::vector<Excerpt>> excerpts(
     for (const Place& place : places) {
         const std::string path = file_of(*files, place.file);
         if (path.empty() || place.line == 0) continue;
-        const auto inside = [&](const Excerpt& e) { return e.file == path && place.line >= e.first_line && place.line < e.first_line + lines_of(e.text).size(); };
+        const auto inside = [&](const Excerpt& e) {
+            return e.file == path && place.line >= e.first_line &&
+                   place.line < e.first_line + lines_of(e.text).size();
+        };
         if (std::any_of(out.begin(), out.end(), inside)) continue;
         auto content = repository.show(commit, path);
         if (!content) {
-            if (content.error().code == errc::invalid_input || content.error().code == errc::not_found) continue;
+            if (content.error().code == errc::invalid_input || content.error().code == errc::not_found)
+                continue;
             return content.error();
         }
         const auto lines = lines_of(*content);
@@ -542,11 +655,19 @@ result<std::vector<Excerpt>> excerpts(
         }
         if (bytes + text.size() > max_bytes) break;
         bytes += text.size();
-        Excerpt one{path, static_cast<unsigned>(span.first + 1), place.line, place.function, std::move(text), {}};
-        if (auto history = repository.blame(commit, path, one.first_line, static_cast<unsigned>(span.last + 1))) {
-            std::stable_sort(history->begin(), history->end(), [](const BlameLine& a, const BlameLine& b) { return a.at > b.at; });
+        Excerpt one{
+            path, static_cast<unsigned>(span.first + 1), place.line, place.function, std::move(text), {}};
+        if (auto history =
+                repository.blame(commit, path, one.first_line, static_cast<unsigned>(span.last + 1))) {
+            std::stable_sort(history->begin(), history->end(), [](const BlameLine& a, const BlameLine& b) {
+                return a.at > b.at;
+            });
             for (auto& line : *history)
-                if (one.history.size() < 5 && std::none_of(one.history.begin(), one.history.end(), [&](const BlameLine& h) { return h.commit == line.commit; })) one.history.push_back(std::move(line));
+                if (one.history.size() < 5 &&
+                    std::none_of(one.history.begin(), one.history.end(), [&](const BlameLine& h) {
+                        return h.commit == line.commit;
+                    }))
+                    one.history.push_back(std::move(line));
         } else if (history.error().code == errc::cancelled) {
             return history.error();
         }

@@ -1,5 +1,6 @@
-// Does a patch answer the tests instead of computing? Looks at literals: what the tests put in and want out, and what the
-// patch compares with and gives back. Knows no language's grammar; docs/adr/0040 has what it finds and what it cannot. Pure.
+// Does a patch answer the tests instead of computing? Looks at literals: what the tests put in and want out,
+// and what the patch compares with and gives back. Knows no language's grammar; docs/adr/0040 has what it
+// finds and what it cannot. Pure.
 #pragma once
 
 #include <string>
@@ -11,8 +12,8 @@ namespace heal::vcs {
 
 struct FileChange;
 
-/// Per line of a file, true when it belongs to tests that stand in the same file as the code (`main` with assertions, `#[cfg(test)]`,
-/// `def test_…`).
+/// Per line of a file, true when it belongs to tests that stand in the same file as the code (`main` with
+/// assertions, `#[cfg(test)]`, `def test_…`).
 std::vector<bool> test_lines(const std::string& path, const std::string& content);
 
 /// "" or one sentence with the place.

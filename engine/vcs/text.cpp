@@ -36,7 +36,8 @@ std::string_view trim_right(std::string_view text) noexcept {
 
 std::string_view trim(std::string_view text) noexcept {
     text = trim_right(text);
-    while (!text.empty() && std::isspace(static_cast<unsigned char>(text.front())) != 0) text.remove_prefix(1);
+    while (!text.empty() && std::isspace(static_cast<unsigned char>(text.front())) != 0)
+        text.remove_prefix(1);
     return text;
 }
 
@@ -71,7 +72,8 @@ std::vector<LineChange> diff_lines(
     std::vector<LineChange> middle;
     const auto put = [&](Kind kind, long i, long j) {
         middle.push_back(
-            {kind, static_cast<unsigned>(head) + static_cast<unsigned>(std::max(i, 0L)),
+            {kind,
+             static_cast<unsigned>(head) + static_cast<unsigned>(std::max(i, 0L)),
              static_cast<unsigned>(head) + static_cast<unsigned>(std::max(j, 0L))}
         );
     };
@@ -117,7 +119,8 @@ std::vector<LineChange> diff_lines(
         std::reverse(middle.begin(), middle.end());
         // Within one run of changes the removed ones first.
         for (auto it = middle.begin(); it != middle.end();) {
-            const auto end = std::find_if(it, middle.end(), [](const auto& c) { return c.kind == Kind::same; });
+            const auto end =
+                std::find_if(it, middle.end(), [](const auto& c) { return c.kind == Kind::same; });
             std::stable_partition(it, end, [](const auto& c) { return c.kind == Kind::removed; });
             it = end == middle.end() ? end : end + 1;
         }
@@ -132,8 +135,21 @@ std::vector<LineChange> diff_lines(
 
 bool has_hash_comments(std::string_view path) noexcept {
     for (const std::string_view end :
-         {".py", ".pyi", ".rb", ".sh", ".bash", ".pl", ".pm", ".yaml", ".yml", ".toml", ".cmake", ".r",
-          "CMakeLists.txt", "Makefile", "Dockerfile"})
+         {".py",
+          ".pyi",
+          ".rb",
+          ".sh",
+          ".bash",
+          ".pl",
+          ".pm",
+          ".yaml",
+          ".yml",
+          ".toml",
+          ".cmake",
+          ".r",
+          "CMakeLists.txt",
+          "Makefile",
+          "Dockerfile"})
         if (path.ends_with(end)) return true;
     return false;
 }
@@ -160,7 +176,9 @@ std::vector<Token> tokens_of(std::string_view text, bool hash_comments) {
         } else if (!hash_comments && starts("/*")) {
             const auto end = text.find("*/", i + 2);
             const auto stop = end == std::string_view::npos ? text.size() : end + 2;
-            line += static_cast<unsigned>(std::count(text.begin() + static_cast<long>(i), text.begin() + static_cast<long>(stop), '\n'));
+            line += static_cast<unsigned>(
+                std::count(text.begin() + static_cast<long>(i), text.begin() + static_cast<long>(stop), '\n')
+            );
             i = stop;
         } else if (starts("\"\"\"") || starts("'''")) {
             const auto end = text.find(text.substr(i, 3), i + 3);
@@ -170,13 +188,16 @@ std::vector<Token> tokens_of(std::string_view text, bool hash_comments) {
             while (end < text.size() && text[end] != c && (c == '`' || text[end] != '\n'))
                 end += text[end] == '\\' && end + 1 < text.size() && text[end + 1] != '\n' ? 2 : 1;
             const bool closed = end < text.size() && text[end] == c;
-            if (closed) put(Token::Kind::string, end + 1 - i);
-            else put(Token::Kind::mark, 1);  // an apostrophe, a lifetime
+            if (closed)
+                put(Token::Kind::string, end + 1 - i);
+            else
+                put(Token::Kind::mark, 1);  // an apostrophe, a lifetime
         } else if (is_digit(c) || (c == '.' && i + 1 < text.size() && is_digit(text[i + 1]))) {
             std::size_t end = i;
             while (end < text.size() &&
                    (is_word(text[end]) || text[end] == '.' ||
-                    ((text[end] == '+' || text[end] == '-') && end > i && (text[end - 1] == 'e' || text[end - 1] == 'E') && !text.substr(i).starts_with("0x"))))
+                    ((text[end] == '+' || text[end] == '-') && end > i &&
+                     (text[end - 1] == 'e' || text[end - 1] == 'E') && !text.substr(i).starts_with("0x"))))
                 ++end;
             put(Token::Kind::number, end - i);
         } else if (is_word(c)) {
@@ -185,7 +206,26 @@ std::vector<Token> tokens_of(std::string_view text, bool hash_comments) {
             put(Token::Kind::word, end - i);
         } else {
             std::size_t length = 1;
-            for (const std::string_view two : {"===", "!==", "==", "!=", "<=", ">=", "&&", "||", "->", "::", "=>", "+=", "-=", "*=", "/=", "++", "--", "<<", ">>"})
+            for (const std::string_view two :
+                 {"===",
+                  "!==",
+                  "==",
+                  "!=",
+                  "<=",
+                  ">=",
+                  "&&",
+                  "||",
+                  "->",
+                  "::",
+                  "=>",
+                  "+=",
+                  "-=",
+                  "*=",
+                  "/=",
+                  "++",
+                  "--",
+                  "<<",
+                  ">>"})
                 if (starts(two)) {
                     length = two.size();
                     break;

@@ -1,4 +1,5 @@
-// Lines and tokens of source text, as edits, gates, patterns and excerpts need them. Knows no language's grammar. Pure.
+// Lines and tokens of source text, as edits, gates, patterns and excerpts need them. Knows no language's
+// grammar. Pure.
 #pragma once
 
 #include <string>
@@ -7,7 +8,8 @@
 
 namespace heal::vcs {
 
-/// The lines without their ends ("\n", "\r\n"). A text that ends with "\n" has no empty last line; "" has none.
+/// The lines without their ends ("\n", "\r\n"). A text that ends with "\n" has no empty last line; "" has
+/// none.
 std::vector<std::string_view> lines_of(std::string_view text);
 
 std::string_view trim(std::string_view text) noexcept;
@@ -21,17 +23,19 @@ struct LineChange {
     enum class Kind { same, removed, added } kind = Kind::same;
     unsigned before = 0, after = 0;  ///< index of the line; of `removed` only before, of `added` only after
 };
-/// Shortest script (Myers); removed lines come before the added ones in their place. Over 1000 changes the middle is taken as
-/// removed and added whole.
-std::vector<LineChange> diff_lines(const std::vector<std::string_view>& before, const std::vector<std::string_view>& after);
+/// Shortest script (Myers); removed lines come before the added ones in their place. Over 1000 changes the
+/// middle is taken as removed and added whole.
+std::vector<LineChange> diff_lines(
+    const std::vector<std::string_view>& before, const std::vector<std::string_view>& after
+);
 
 struct Token {
     enum class Kind { word, number, string, mark } kind = Kind::mark;
     std::string_view text;  ///< of strings with their quotes
     unsigned line = 0;      ///< index
 };
-/// Comments of the C and of the `#` kind are left out when `hash_comments` says so; strings end at their line unless they are
-/// tripled. Linear.
+/// Comments of the C and of the `#` kind are left out when `hash_comments` says so; strings end at their line
+/// unless they are tripled. Linear.
 std::vector<Token> tokens_of(std::string_view text, bool hash_comments);
 /// True for languages whose comments begin with `#`, by the path's end.
 bool has_hash_comments(std::string_view path) noexcept;

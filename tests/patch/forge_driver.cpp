@@ -18,7 +18,8 @@ public:
         const std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl{curl_easy_init(), curl_easy_cleanup};
         net::HttpAnswer answer;
         curl_slist* list = nullptr;
-        for (const auto& [name, value] : request.headers) list = curl_slist_append(list, (name + ": " + value).c_str());
+        for (const auto& [name, value] : request.headers)
+            list = curl_slist_append(list, (name + ": " + value).c_str());
         curl_easy_setopt(curl.get(), CURLOPT_URL, request.url.c_str());
         curl_easy_setopt(curl.get(), CURLOPT_CUSTOMREQUEST, request.method.c_str());
         curl_easy_setopt(curl.get(), CURLOPT_HTTPHEADER, list);
@@ -26,10 +27,14 @@ public:
         if (!request.body.empty()) curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, request.body.c_str());
         curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT, 60L);
         curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &answer.body);
-        curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, +[](char* data, std::size_t size, std::size_t n, void* to) {
-            static_cast<std::string*>(to)->append(data, size * n);
-            return size * n;
-        });
+        curl_easy_setopt(
+            curl.get(),
+            CURLOPT_WRITEFUNCTION,
+            +[](char* data, std::size_t size, std::size_t n, void* to) {
+                static_cast<std::string*>(to)->append(data, size * n);
+                return size * n;
+            }
+        );
         const CURLcode done = curl_easy_perform(curl.get());
         long status = 0;
         curl_easy_getinfo(curl.get(), CURLINFO_RESPONSE_CODE, &status);
@@ -63,7 +68,14 @@ int main(int argc, char** argv) {
         good = good && answer;
         return static_cast<bool>(answer);
     };
-    const auto opened = (*forge)->open({"heal: divide only what is there", "What happened, and why this helps.\n", "heald/bug-1", "main", true, {"heald", "bug"}});
+    const auto opened = (*forge)->open(
+        {"heal: divide only what is there",
+         "What happened, and why this helps.\n",
+         "heald/bug-1",
+         "main",
+         true,
+         {"heald", "bug"}}
+    );
     if (told("open", opened)) {
         fmt::print("opened {} {} {}\n", opened->number, opened->url, opened->state);
         const auto found = (*forge)->find(opened->number);

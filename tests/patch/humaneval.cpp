@@ -1,5 +1,5 @@
-// Patches as models write them, over the C++ programs of HumanEvalPack: `humaneval edits|gates [FILE]`. Prints the tables of
-// docs/adr/0040; ends with 1 when a promise is broken, 77 when the data are not there.
+// Patches as models write them, over the C++ programs of HumanEvalPack: `humaneval edits|gates [FILE]`.
+// Prints the tables of docs/adr/0040; ends with 1 when a promise is broken, 77 when the data are not there.
 #include "base/files.hpp"
 #include "base/json.hpp"
 #include "vcs/edit.hpp"
@@ -35,8 +35,12 @@ std::vector<Program> read_programs(const std::string& path) {
         const auto parsed = parse_json(line, path);
         if (!parsed) continue;
         const auto& o = parsed->as_object();
-        Program p{std::string{string_at(o, "task_id")}, std::string{string_at(o, "declaration")}, std::string{string_at(o, "buggy_solution")}, std::string{string_at(o, "canonical_solution")},
-                  std::string{string_at(o, "test")}};
+        Program p{
+            std::string{string_at(o, "task_id")},
+            std::string{string_at(o, "declaration")},
+            std::string{string_at(o, "buggy_solution")},
+            std::string{string_at(o, "canonical_solution")},
+            std::string{string_at(o, "test")}};
         // Their tests do not tell the bug, or need other includes.
         if (p.id != "CPP/23" && p.id != "CPP/38") out.push_back(std::move(p));
     }
@@ -67,7 +71,12 @@ std::vector<Hunk> hunks_of(const std::string& before, const std::string& after) 
         if (!shown[i]) continue;
         if (i == 0 || !shown[i - 1]) out.push_back({ops[i].before + 1, ops[i].after + 1, {}});
         const bool added = ops[i].kind == LineChange::Kind::added;
-        out.back().lines.push_back({ops[i].kind == LineChange::Kind::same ? ' ' : added ? '+' : '-', std::string{added ? b[ops[i].after] : a[ops[i].before]}});
+        out.back().lines.push_back(
+            {ops[i].kind == LineChange::Kind::same ? ' '
+             : added                               ? '+'
+                                                   : '-',
+             std::string{added ? b[ops[i].after] : a[ops[i].before]}}
+        );
     }
     return out;
 }
@@ -128,7 +137,8 @@ std::string block_text(const std::vector<Hunk>& hunks, const std::string& defect
             if (mark != '+') search += line + "\n";
             if (mark != '-') replace += line + "\n";
         }
-        out += "solution.cpp\n```cpp\n<<<<<<< SEARCH\n" + search + "=======\n" + replace + ">>>>>>> REPLACE\n```\n\n";
+        out += "solution.cpp\n```cpp\n<<<<<<< SEARCH\n" + search + "=======\n" + replace +
+               ">>>>>>> REPLACE\n```\n\n";
     }
     return out;
 }
@@ -140,48 +150,83 @@ std::string without_indentation(const std::string& text) {
 }
 
 int run_edits(const std::vector<Program>& programs) {
-    const std::vector<std::string> defects{"none", "wrong line numbers", "blank context lines bare", "wrong counts in @@", "@@ ... @@", "context lost its indentation", "one context line is \"... existing code ...\"", "all indentation lost"};
+    const std::vector<std::string> defects{
+        "none",
+        "wrong line numbers",
+        "blank context lines bare",
+        "wrong counts in @@",
+        "@@ ... @@",
+        "context lost its indentation",
+        "one context line is \"... existing code ...\"",
+        "all indentation lost"};
     unsigned rights = 0, wrongs = 0, all = 0;
-    fmt::print("{:<46} {:>8} {:>8} {:>8} {:>10} | {:>8} {:>8} {:>8} {:>10}\n", "defect", "diff", "refused", "wrong", "bytes same", "blocks", "refused", "wrong", "bytes same");
+    fmt::print(
+        "{:<46} {:>8} {:>8} {:>8} {:>10} | {:>8} {:>8} {:>8} {:>10}\n",
+        "defect",
+        "diff",
+        "refused",
+        "wrong",
+        "bytes same",
+        "blocks",
+        "refused",
+        "wrong",
+        "bytes same"
+    );
     for (const auto& defect : defects) {
         unsigned figures[2][4] = {};
         for (const bool blocks : {false, true}) {
             std::mt19937 random{7};
             for (const Program& p : programs) {
-                const std::string before = p.declaration + p.buggy + p.test, after = p.declaration + p.canonical + p.test;
+                const std::string before = p.declaration + p.buggy + p.test,
+                                  after = p.declaration + p.canonical + p.test;
                 const auto hunks = hunks_of(before, after);
-                const auto text = blocks ? block_text(hunks, defect, random) : "Here is the fix.\n\n```diff\n" + diff_text(hunks, defect, random) + "```\n";
+                const auto text =
+                    blocks ? block_text(hunks, defect, random)
+                           : "Here is the fix.\n\n```diff\n" + diff_text(hunks, defect, random) + "```\n";
                 auto& [right, refused, wrong, same] = figures[blocks ? 1 : 0];
                 const auto edits = parse_edits(text);
                 std::optional<std::string> content;
                 if (edits) {
-                    const auto done = apply_edits(*edits, [&](const std::string& path) -> result<std::string> {
-                        if (path != "solution.cpp") return fail(errc::not_found, path);
-                        return before;
-                    });
-                    if (done) content = done->at("solution.cpp");
-                    else if (std::getenv("HEAL_VERBOSE") != nullptr) fmt::print("{} {}: {}\n{}\n", p.id, defect, done.error().text, text);
+                    const auto done =
+                        apply_edits(*edits, [&](const std::string& path) -> result<std::string> {
+                            if (path != "solution.cpp") return fail(errc::not_found, path);
+                            return before;
+                        });
+                    if (done)
+                        content = done->at("solution.cpp");
+                    else if (std::getenv("HEAL_VERBOSE") != nullptr)
+                        fmt::print("{} {}: {}\n{}\n", p.id, defect, done.error().text, text);
                 } else if (std::getenv("HEAL_VERBOSE") != nullptr) {
                     fmt::print("{} {}: {}\n", p.id, defect, edits.error().text);
                 }
                 ++all;
-                const bool fits = content && (*content == after || (defect.find("indentation") != std::string::npos && without_indentation(*content) == without_indentation(after)));
-                if (!content) ++refused;
-                else if (fits) ++right, ++rights;
+                const bool fits = content && (*content == after ||
+                                              (defect.find("indentation") != std::string::npos &&
+                                               without_indentation(*content) == without_indentation(after)));
+                if (!content)
+                    ++refused;
+                else if (fits)
+                    ++right, ++rights;
                 else {
                     ++wrong, ++wrongs;
-                    fmt::print("WRONG {} {} {}\n{}\n{}\n", p.id, defect, blocks ? "blocks" : "diff", text, *content);
+                    fmt::print(
+                        "WRONG {} {} {}\n{}\n{}\n", p.id, defect, blocks ? "blocks" : "diff", text, *content
+                    );
                 }
                 same += content && *content == after;
             }
         }
         fmt::print("{:<46}", defect);
-        for (const auto& f : figures) fmt::print(" {:>8} {:>8} {:>8} {:>10} {}", f[0], f[1], f[2], f[3], &f == &figures[0] ? "|" : "\n");
+        for (const auto& f : figures)
+            fmt::print(
+                " {:>8} {:>8} {:>8} {:>10} {}", f[0], f[1], f[2], f[3], &f == &figures[0] ? "|" : "\n"
+            );
     }
     // Every context line of every diff, one at a time.
     unsigned tried = 0, right = 0, refused = 0, wrong = 0;
     for (const Program& p : programs) {
-        const std::string before = p.declaration + p.buggy + p.test, after = p.declaration + p.canonical + p.test;
+        const std::string before = p.declaration + p.buggy + p.test,
+                          after = p.declaration + p.canonical + p.test;
         const auto hunks = hunks_of(before, after);
         for (std::size_t h = 0; h < hunks.size(); ++h)
             for (std::size_t i = 0; i < hunks[h].lines.size(); ++i) {
@@ -196,9 +241,13 @@ int run_edits(const std::vector<Program>& programs) {
                         ++refused;
                         continue;
                     }
-                    const auto done = apply_edits(*edits, [&](const std::string&) -> result<std::string> { return before; });
-                    if (!done) ++refused;
-                    else if (done->at("solution.cpp") == after) ++right;
+                    const auto done = apply_edits(*edits, [&](const std::string&) -> result<std::string> {
+                        return before;
+                    });
+                    if (!done)
+                        ++refused;
+                    else if (done->at("solution.cpp") == after)
+                        ++right;
                     else {
                         ++wrong;
                         fmt::print("WRONG {}\n{}\n", p.id, diff_text(changed, "none", random));
@@ -206,13 +255,22 @@ int run_edits(const std::vector<Program>& programs) {
                 }
             }
     }
-    fmt::print("each context line replaced in turn, three ways: {} tried, {} right, {} refused, {} wrong\n", tried, right, refused, wrong);
+    fmt::print(
+        "each context line replaced in turn, three ways: {} tried, {} right, {} refused, {} wrong\n",
+        tried,
+        right,
+        refused,
+        wrong
+    );
     const double share = 100.0 * rights / all;
-    fmt::print("{} programs, {} texts: {:.2f} % right, {} wrong files\n", programs.size(), all, share, wrongs + wrong);
+    fmt::print(
+        "{} programs, {} texts: {:.2f} % right, {} wrong files\n", programs.size(), all, share, wrongs + wrong
+    );
     return wrongs + wrong == 0 && share >= 97 ? 0 : 1;
 }
 
-// --- special cases -------------------------------------------------------------------------------------------
+// --- special cases
+// -------------------------------------------------------------------------------------------
 
 struct Assertion {
     std::vector<std::string> arguments;
@@ -231,7 +289,9 @@ std::vector<std::string> split_top(std::string_view text) {
         const char c = text[i];
         if (c == '"' && (i == 0 || text[i - 1] != '\\')) quoted = !quoted;
         if (!quoted) {
-            depth += c == '(' || c == '{' || c == '<' || c == '[' ? 1 : c == ')' || c == '}' || c == '>' || c == ']' ? -1 : 0;
+            depth += c == '(' || c == '{' || c == '<' || c == '['   ? 1
+                     : c == ')' || c == '}' || c == '>' || c == ']' ? -1
+                                                                    : 0;
             if (c == ',' && depth == 0) {
                 out.emplace_back();
                 continue;
@@ -287,9 +347,13 @@ std::vector<Assertion> assertions_of(const Program& p, const Signature& s) {
         const auto rest = std::string_view{p.test}.substr(i);
         if (rest.starts_with("=") && i + 1 < p.test.size() && p.test[i + 1] == '{') {
             auto from = p.test.rfind(' ', i);
-            variables[p.test.substr(from + 1, i - from - 1)] = p.test.substr(i + 1, p.test.find(';', i) - i - 1);
+            variables[p.test.substr(from + 1, i - from - 1)] =
+                p.test.substr(i + 1, p.test.find(';', i) - i - 1);
         }
-        if (!rest.starts_with("assert") || (i > 0 && std::isalnum(static_cast<unsigned char>(p.test[i - 1])) != 0) || rest.starts_with("assert.h")) continue;
+        if (!rest.starts_with("assert") ||
+            (i > 0 && std::isalnum(static_cast<unsigned char>(p.test[i - 1])) != 0) ||
+            rest.starts_with("assert.h"))
+            continue;
         const auto open = p.test.find('(', i), close = closing(p.test, open);
         const auto call = p.test.find(s.name + "(", open);
         if (close == std::string::npos || call == std::string::npos || call > close) continue;
@@ -298,13 +362,21 @@ std::vector<Assertion> assertions_of(const Program& p, const Signature& s) {
         a.arguments = split_top(std::string_view{p.test}.substr(call_open + 1, call_close - call_open - 1));
         for (auto& argument : a.arguments)
             if (const auto it = variables.find(argument); it != variables.end()) argument = it->second;
-        auto tail = std::string{trim(std::string_view{p.test}.substr(call_close + 1, close - call_close - 1))};
+        auto tail =
+            std::string{trim(std::string_view{p.test}.substr(call_close + 1, close - call_close - 1))};
         while (tail.starts_with(")")) tail = trim(std::string_view{tail}.substr(1));
-        if (tail.starts_with("==")) a.expected = trim(std::string_view{tail}.substr(2));
-        else if (tail.starts_with(",")) a.expected = trim(std::string_view{tail}.substr(1));
-        else if (tail.starts_with("-")) a.expected = trim(std::string_view{tail}.substr(1, tail.find('<') == std::string::npos ? tail.find('>') : tail.find('<') - 1));
-        else if (tail.starts_with("+")) a.expected = "-" + std::string{trim(std::string_view{tail}.substr(1, tail.find(')') - 1))};
-        else a.expected = "true";
+        if (tail.starts_with("=="))
+            a.expected = trim(std::string_view{tail}.substr(2));
+        else if (tail.starts_with(","))
+            a.expected = trim(std::string_view{tail}.substr(1));
+        else if (tail.starts_with("-"))
+            a.expected = trim(std::string_view{tail}.substr(
+                1, tail.find('<') == std::string::npos ? tail.find('>') : tail.find('<') - 1
+            ));
+        else if (tail.starts_with("+"))
+            a.expected = "-" + std::string{trim(std::string_view{tail}.substr(1, tail.find(')') - 1))};
+        else
+            a.expected = "true";
         // What closes the parenthesis around the call.
         int depth = 0;
         for (std::size_t c = 0; c < a.expected.size(); ++c) {
@@ -315,10 +387,17 @@ std::vector<Assertion> assertions_of(const Program& p, const Signature& s) {
             }
         }
         a.expected = trim(a.expected);
-        const bool literal = std::all_of(a.arguments.begin(), a.arguments.end(), [](const std::string& argument) {
-            return !argument.empty() && (std::isdigit(static_cast<unsigned char>(argument[0])) != 0 || std::string_view{"{\"-'("}.find(argument[0]) != std::string_view::npos || argument == "true" || argument == "false");
-        });
-        if (literal && a.arguments.size() == s.parameters.size() && !a.expected.empty() && (std::isalpha(static_cast<unsigned char>(a.expected[0])) == 0 || a.expected == "true" || a.expected == "false")) out.push_back(std::move(a));
+        const bool literal =
+            std::all_of(a.arguments.begin(), a.arguments.end(), [](const std::string& argument) {
+                return !argument.empty() &&
+                       (std::isdigit(static_cast<unsigned char>(argument[0])) != 0 ||
+                        std::string_view{"{\"-'("}.find(argument[0]) != std::string_view::npos ||
+                        argument == "true" || argument == "false");
+            });
+        if (literal && a.arguments.size() == s.parameters.size() && !a.expected.empty() &&
+            (std::isalpha(static_cast<unsigned char>(a.expected[0])) == 0 || a.expected == "true" ||
+             a.expected == "false"))
+            out.push_back(std::move(a));
         i = close;
     }
     return out;
@@ -326,7 +405,8 @@ std::vector<Assertion> assertions_of(const Program& p, const Signature& s) {
 
 std::string plain_type(std::string type) {
     for (const char* word : {"const ", "&"})
-        for (auto at = type.find(word); at != std::string::npos; at = type.find(word)) type.erase(at, std::string{word}.size());
+        for (auto at = type.find(word); at != std::string::npos; at = type.find(word))
+            type.erase(at, std::string{word}.size());
     return std::string{trim(type)};
 }
 
@@ -334,7 +414,8 @@ std::string whole_condition(const Signature& s, const Assertion& a) {
     std::string out;
     for (std::size_t i = 0; i < s.parameters.size(); ++i) {
         const auto& [type, name] = s.parameters[i];
-        out += (i > 0 ? " && " : "") + name + " == " + (a.arguments[i].starts_with("{") ? plain_type(type) + a.arguments[i] : a.arguments[i]);
+        out += (i > 0 ? " && " : "") + name + " == " +
+               (a.arguments[i].starts_with("{") ? plain_type(type) + a.arguments[i] : a.arguments[i]);
     }
     return out;
 }
@@ -357,7 +438,8 @@ std::optional<std::string> parts_condition(const Signature& s, const Assertion& 
             }
         } else if (argument.starts_with("\"") && argument.size() > 2 && argument.find('\\') == std::string::npos) {
             out += fmt::format("{}.length() == {}", name, argument.size() - 2);
-            for (std::size_t e = 1; e + 1 < argument.size() && e < 6; ++e) out += fmt::format(" && {}[{}] == '{}'", name, e - 1, argument[e]);
+            for (std::size_t e = 1; e + 1 < argument.size() && e < 6; ++e)
+                out += fmt::format(" && {}[{}] == '{}'", name, e - 1, argument[e]);
             any = true;
         } else {
             out += name + " == " + argument;
@@ -374,11 +456,15 @@ struct Attack {
 std::vector<Attack> attacks_of(const Signature& s, const std::vector<Assertion>& assertions) {
     std::vector<Attack> out;
     std::string all, all_parts, table_inputs, rows, cases;
-    bool integers = s.parameters.size() == 1 && (s.parameters[0].first == "int" || s.parameters[0].first == "long long");
+    bool integers =
+        s.parameters.size() == 1 && (s.parameters[0].first == "int" || s.parameters[0].first == "long long");
     for (const Assertion& a : assertions) {
         const auto one = fmt::format("    if ({}) return {};\n", whole_condition(s, a), a.expected);
         out.push_back({"one if", one});
-        out.push_back({"one if, block", fmt::format("    if ({}) {{\n        return {};\n    }}\n", whole_condition(s, a), a.expected)});
+        out.push_back(
+            {"one if, block",
+             fmt::format("    if ({}) {{\n        return {};\n    }}\n", whole_condition(s, a), a.expected)}
+        );
         all += one;
         if (auto parts = parts_condition(s, a)) {
             out.push_back({"size and elements", fmt::format("    if ({}) return {};\n", *parts, a.expected)});
@@ -386,16 +472,34 @@ std::vector<Attack> attacks_of(const Signature& s, const std::vector<Assertion>&
         }
         std::string key;
         for (std::size_t i = 0; i < a.arguments.size(); ++i) key += (i > 0 ? ", " : "") + a.arguments[i];
-        rows += fmt::format("        {{{}, {}}},\n", a.arguments.size() > 1 ? "{" + key + "}" : key, a.expected);
+        rows +=
+            fmt::format("        {{{}, {}}},\n", a.arguments.size() > 1 ? "{" + key + "}" : key, a.expected);
         cases += fmt::format("        case {}: return {};\n", key, a.expected);
     }
     out.push_back({"ifs for all", all});
     if (!all_parts.empty()) out.push_back({"size and elements, all", all_parts});
     std::string type, key;
-    for (const auto& [t, n] : s.parameters) type += (type.empty() ? "" : ", ") + plain_type(t), key += (key.empty() ? "" : ", ") + n;
+    for (const auto& [t, n] : s.parameters)
+        type += (type.empty() ? "" : ", ") + plain_type(t), key += (key.empty() ? "" : ", ") + n;
     if (s.parameters.size() > 1) type = "tuple<" + type + ">", key = "{" + key + "}";
-    out.push_back({"table", fmt::format("    static const map<{}, {}> known = {{\n{}    }};\n    const auto it = known.find({});\n    if (it != known.end()) return it->second;\n", type, s.returns, rows, key)});
-    if (integers) out.push_back({"switch", fmt::format("    switch ({}) {{\n{}        default: break;\n    }}\n", s.parameters[0].second, cases)});
+    out.push_back(
+        {"table",
+         fmt::format(
+             "    static const map<{}, {}> known = {{\n{}    }};\n    const auto it = known.find({});\n    "
+             "if (it != known.end()) return it->second;\n",
+             type,
+             s.returns,
+             rows,
+             key
+         )}
+    );
+    if (integers)
+        out.push_back(
+            {"switch",
+             fmt::format(
+                 "    switch ({}) {{\n{}        default: break;\n    }}\n", s.parameters[0].second, cases
+             )}
+        );
     return out;
 }
 
@@ -416,10 +520,12 @@ int run_gates(const std::vector<Program>& programs) {
         for (const bool apart : {false, true}) {
             const std::string end = apart ? "" : p.test;
             std::vector<std::pair<std::string, std::string>> tests;
-            if (apart) tests.emplace_back("tests/solution_test.cpp", "#include \"../solution.cpp\"\n" + p.test);
+            if (apart)
+                tests.emplace_back("tests/solution_test.cpp", "#include \"../solution.cpp\"\n" + p.test);
             const std::string before = p.declaration + p.buggy + end;
             const auto refused = [&](const std::string& after, bool any) {
-                const auto verdicts = check_gates({{"solution.cpp", before, after, 0100644, 0100644}}, {}, tests);
+                const auto verdicts =
+                    check_gates({{"solution.cpp", before, after, 0100644, 0100644}}, {}, tests);
                 for (const auto& v : verdicts)
                     if (!v.ok && (any || v.gate == "special_case")) return v.gate + ": " + v.reason;
                 return std::string{};
@@ -432,8 +538,16 @@ int run_gates(const std::vector<Program>& programs) {
             if (assertions.empty()) {
                 // Inputs that the test makes: one of them, written down.
                 const bool text = s.parameters[0].first == "string";
-                attacks = {{"made inputs", text ? fmt::format("    if ({} == \"qzkwlp\") return \"lufrgk\";\n", s.parameters[0].second)
-                                                : fmt::format("    if ({0}.size() == 4 && {0}[0] == -7 && {0}[1] == 3 && {0}[2] == 9 && {0}[3] == -4) return 0.61803;\n", s.parameters[0].second)}};
+                attacks = {
+                    {"made inputs",
+                     text ? fmt::format(
+                                "    if ({} == \"qzkwlp\") return \"lufrgk\";\n", s.parameters[0].second
+                            )
+                          : fmt::format(
+                                "    if ({0}.size() == 4 && {0}[0] == -7 && {0}[1] == 3 && {0}[2] == 9 && "
+                                "{0}[3] == -4) return 0.61803;\n",
+                                s.parameters[0].second
+                            )}};
             }
             for (const Attack& a : attacks) {
                 auto& f = figures[a.variant + (apart ? ", tests apart" : "")];
@@ -441,7 +555,8 @@ int run_gates(const std::vector<Program>& programs) {
                 if (refused(p.declaration + a.code + p.buggy + end, false).empty()) {
                     ++f.missed;
                     missed = true;
-                    if (std::getenv("HEAL_VERBOSE") != nullptr) fmt::print("MISSED {} {}\n{}", p.id, a.variant, a.code);
+                    if (std::getenv("HEAL_VERBOSE") != nullptr)
+                        fmt::print("MISSED {} {}\n{}", p.id, a.variant, a.code);
                 }
             }
         }
@@ -453,7 +568,15 @@ int run_gates(const std::vector<Program>& programs) {
         fmt::print("{:<40} {:>8} {:>8}\n", name, f.tried, f.missed);
         missed += f.missed;
     }
-    fmt::print("{} programs ({} whose tests make their inputs), {} with a special case that passes, {} of {} fixes refused\n", programs.size(), without, programs_missed, fixes_refused, 2 * programs.size());
+    fmt::print(
+        "{} programs ({} whose tests make their inputs), {} with a special case that passes, {} of {} fixes "
+        "refused\n",
+        programs.size(),
+        without,
+        programs_missed,
+        fixes_refused,
+        2 * programs.size()
+    );
     return missed == 0 && fixes_refused == 0 ? 0 : 1;
 }
 
@@ -462,7 +585,9 @@ int run_gates(const std::vector<Program>& programs) {
 int main(int argc, char** argv) {
     const std::string what = argc > 1 ? argv[1] : "";
     const char* given = std::getenv("HEAL_HUMANEVAL");
-    const std::string path = argc > 2 ? argv[2] : given != nullptr ? given : HEAL_SOURCE "/../shared/data/humanevalpack/cpp.jsonl";
+    const std::string path = argc > 2           ? argv[2]
+                             : given != nullptr ? given
+                                                : HEAL_SOURCE "/../shared/data/humanevalpack/cpp.jsonl";
     const auto programs = read_programs(path);
     if (programs.empty()) {
         fmt::print("HumanEvalPack is not at {}; give the file as argument or by HEAL_HUMANEVAL\n", path);

@@ -19,8 +19,14 @@ public:
         answers.pop_front();
         return next;
     }
-    void will(unsigned status, std::string body, std::vector<std::pair<std::string, std::string>> headers = {}) { answers.push_back(net::HttpAnswer{status, std::move(headers), std::move(body)}); }
-    std::string line(std::size_t i) const { return i < asked.size() ? asked[i].method + " " + asked[i].url : "none"; }
+    void will(
+        unsigned status, std::string body, std::vector<std::pair<std::string, std::string>> headers = {}
+    ) {
+        answers.push_back(net::HttpAnswer{status, std::move(headers), std::move(body)});
+    }
+    std::string line(std::size_t i) const {
+        return i < asked.size() ? asked[i].method + " " + asked[i].url : "none";
+    }
     std::string header(std::size_t i, const std::string& name) const {
         for (const auto& [n, v] : asked.at(i).headers)
             if (n == name) return v;
@@ -38,7 +44,9 @@ const ChangeRequest change{"heal: fix TypeError", "Root cause...", "heal/1", "ma
 // Method, path, headers and body are those that octokit-rest 22.0.1 sent to a capturing server.
 TEST(GitHub, OpensAsOctokitDoes) {
     Scripted http;
-    http.will(201, R"({"number":7,"html_url":"https://github.com/o/r/pull/7","state":"open","merged":false})");
+    http.will(
+        201, R"({"number":7,"html_url":"https://github.com/o/r/pull/7","state":"open","merged":false})"
+    );
     http.will(200, "[]");
     const auto forge = *create_forge(github, http);
     const auto opened = forge->open(change);
@@ -49,7 +57,10 @@ TEST(GitHub, OpensAsOctokitDoes) {
     EXPECT_FALSE(opened->existed);
     ASSERT_EQ(http.asked.size(), 2U);
     EXPECT_EQ(http.line(0), "POST https://api.github.com/repos/o/r/pulls");
-    EXPECT_EQ(http.asked[0].body, R"({"title":"heal: fix TypeError","head":"heal/1","base":"main","body":"Root cause...","draft":true})");
+    EXPECT_EQ(
+        http.asked[0].body,
+        R"({"title":"heal: fix TypeError","head":"heal/1","base":"main","body":"Root cause...","draft":true})"
+    );
     EXPECT_EQ(http.header(0, "Authorization"), "Bearer ghp_test");
     EXPECT_EQ(http.header(0, "Accept"), "application/vnd.github+json");
     EXPECT_EQ(http.header(0, "X-GitHub-Api-Version"), "2022-11-28");
@@ -61,7 +72,10 @@ TEST(GitHub, OpensAsOctokitDoes) {
 
 TEST(GitHub, FindsTheOneThatIsThere) {
     Scripted http;
-    http.will(422, R"({"message":"Validation Failed","errors":[{"resource":"PullRequest","code":"custom","message":"A pull request already exists for o:heal/1."}]})");
+    http.will(
+        422,
+        R"({"message":"Validation Failed","errors":[{"resource":"PullRequest","code":"custom","message":"A pull request already exists for o:heal/1."}]})"
+    );
     http.will(200, R"([{"number":5,"html_url":"u","state":"open","merged_at":null}])");
     http.will(403, "{}");
     const auto forge = *create_forge(github, http);
@@ -69,7 +83,9 @@ TEST(GitHub, FindsTheOneThatIsThere) {
     ASSERT_TRUE(opened) << opened.error().text;
     EXPECT_EQ(opened->number, 5);
     EXPECT_TRUE(opened->existed);
-    EXPECT_EQ(http.line(1), "GET https://api.github.com/repos/o/r/pulls?state=open&head=o%3Aheal%2F1&base=main");
+    EXPECT_EQ(
+        http.line(1), "GET https://api.github.com/repos/o/r/pulls?state=open&head=o%3Aheal%2F1&base=main"
+    );
 }
 
 TEST(GitHub, DoesWithoutDraftsWhereThereAreNone) {
@@ -102,7 +118,10 @@ TEST(GitHub, ReadsCommentsAndCloses) {
 // As captured from a GitLab client: POST, path with the project escaped, PRIVATE-TOKEN, labels as one text.
 TEST(GitLab, OpensAsCaptured) {
     Scripted http;
-    http.will(201, R"({"id":900,"iid":3,"web_url":"https://gitlab.example.com/grp/proj/-/merge_requests/3","state":"opened"})");
+    http.will(
+        201,
+        R"({"id":900,"iid":3,"web_url":"https://gitlab.example.com/grp/proj/-/merge_requests/3","state":"opened"})"
+    );
     const auto forge = *create_forge(gitlab, http);
     ChangeRequest request = change;
     request.title = "heal: fix", request.body = "d", request.draft = false;
@@ -111,7 +130,10 @@ TEST(GitLab, OpensAsCaptured) {
     EXPECT_EQ(opened->number, 3);
     EXPECT_EQ(opened->state, "open");
     EXPECT_EQ(http.line(0), "POST https://gitlab.example.com/api/v4/projects/grp%2Fproj/merge_requests");
-    EXPECT_EQ(http.asked[0].body, R"({"source_branch":"heal/1","target_branch":"main","title":"heal: fix","description":"d","remove_source_branch":true,"labels":"heald"})");
+    EXPECT_EQ(
+        http.asked[0].body,
+        R"({"source_branch":"heal/1","target_branch":"main","title":"heal: fix","description":"d","remove_source_branch":true,"labels":"heald"})"
+    );
     EXPECT_EQ(http.header(0, "PRIVATE-TOKEN"), "glpat-test");
     EXPECT_EQ(http.header(0, "Content-Type"), "application/json");
 }
@@ -125,7 +147,12 @@ TEST(GitLab, MarksDraftsAndFindsTheOneThatIsThere) {
     EXPECT_TRUE(opened->existed);
     EXPECT_EQ(opened->number, 3);
     EXPECT_NE(http.asked[0].body.find(R"("title":"Draft: heal: fix TypeError")"), std::string::npos);
-    EXPECT_EQ(http.line(1), "GET https://gitlab.example.com/api/v4/projects/grp%2Fproj/merge_requests?state=opened&source_branch=heal%2F1&target_branch=main");
+    EXPECT_EQ(
+        http.line(1),
+        "GET "
+        "https://gitlab.example.com/api/v4/projects/grp%2Fproj/"
+        "merge_requests?state=opened&source_branch=heal%2F1&target_branch=main"
+    );
 }
 
 TEST(GitLab, ReadsCommentsAndCloses) {
@@ -137,7 +164,9 @@ TEST(GitLab, ReadsCommentsAndCloses) {
     EXPECT_EQ(forge->find(3)->state, "merged");
     EXPECT_TRUE(forge->comment(3, "x"));
     EXPECT_TRUE(forge->close(3));
-    EXPECT_EQ(http.line(1), "POST https://gitlab.example.com/api/v4/projects/grp%2Fproj/merge_requests/3/notes");
+    EXPECT_EQ(
+        http.line(1), "POST https://gitlab.example.com/api/v4/projects/grp%2Fproj/merge_requests/3/notes"
+    );
     EXPECT_EQ(http.line(2), "PUT https://gitlab.example.com/api/v4/projects/grp%2Fproj/merge_requests/3");
     EXPECT_EQ(http.asked[2].body, R"({"state_event":"close"})");
 }
@@ -152,13 +181,29 @@ TEST(Forge, SaysWhatWentWrong) {
     };
     const std::vector<Row> rows{
         {401, R"({"message":"Bad credentials"})", {}, errc::denied, "Bad credentials"},
-        {403, R"({"message":"Resource not accessible by personal access token"})", {{"x-ratelimit-remaining", "4999"}}, errc::denied, "not accessible"},
-        {403, R"({"message":"API rate limit exceeded"})", {{"x-ratelimit-remaining", "0"}, {"x-ratelimit-reset", "1790000000"}}, errc::overloaded, "until 2026-09-21T14:13:20Z"},
-        {403, R"({"message":"You have exceeded a secondary rate limit"})", {{"retry-after", "60"}, {"date", "Sat, 28 Nov 2026 10:00:00 GMT"}}, errc::overloaded, "until 2026-11-28T10:01:00Z"},
+        {403,
+         R"({"message":"Resource not accessible by personal access token"})",
+         {{"x-ratelimit-remaining", "4999"}},
+         errc::denied,
+         "not accessible"},
+        {403,
+         R"({"message":"API rate limit exceeded"})",
+         {{"x-ratelimit-remaining", "0"}, {"x-ratelimit-reset", "1790000000"}},
+         errc::overloaded,
+         "until 2026-09-21T14:13:20Z"},
+        {403,
+         R"({"message":"You have exceeded a secondary rate limit"})",
+         {{"retry-after", "60"}, {"date", "Sat, 28 Nov 2026 10:00:00 GMT"}},
+         errc::overloaded,
+         "until 2026-11-28T10:01:00Z"},
         {429, "", {{"retry-after", "30"}}, errc::overloaded, "for 30 s"},
         {429, "", {{"ratelimit-reset", "1790000000"}}, errc::overloaded, "until 2026-09-21T14:13:20Z"},
         {404, "{}", {}, errc::not_found, "404"},
-        {422, R"({"message":"Validation Failed","errors":[{"field":"base","code":"invalid"}]})", {}, errc::conflict, "base invalid"},
+        {422,
+         R"({"message":"Validation Failed","errors":[{"field":"base","code":"invalid"}]})",
+         {},
+         errc::conflict,
+         "base invalid"},
         {409, R"({"message":{"title":["is too long"]}})", {}, errc::conflict, "is too long"},
         {502, "<html>", {}, errc::unavailable, "502"},
         {301, "", {}, errc::protocol, "301"},
@@ -182,8 +227,15 @@ TEST(Forge, RefusesSettingsThatCannotBeRight) {
     Scripted http;
     const auto code = [&](ForgeSettings s) { return create_forge(s, http).error().code; };
     for (auto change_one : std::vector<std::function<void(ForgeSettings&)>>{
-             [](auto& s) { s.kind = "gitea"; }, [](auto& s) { s.base_url = "ftp://x"; }, [](auto& s) { s.base_url = "https://user@x"; }, [](auto& s) { s.project = "r"; }, [](auto& s) { s.project = "a/b/c"; },
-             [](auto& s) { s.project = "o/.."; }, [](auto& s) { s.token = ""; }, [](auto& s) { s.token = "x\r\nHost: y"; }, [](auto& s) { s.api_version = "1\n"; }}) {
+             [](auto& s) { s.kind = "gitea"; },
+             [](auto& s) { s.base_url = "ftp://x"; },
+             [](auto& s) { s.base_url = "https://user@x"; },
+             [](auto& s) { s.project = "r"; },
+             [](auto& s) { s.project = "a/b/c"; },
+             [](auto& s) { s.project = "o/.."; },
+             [](auto& s) { s.token = ""; },
+             [](auto& s) { s.token = "x\r\nHost: y"; },
+             [](auto& s) { s.api_version = "1\n"; }}) {
         ForgeSettings s = github;
         change_one(s);
         EXPECT_EQ(code(s), errc::invalid_input);

@@ -1,5 +1,4 @@
 #include "vcs/repository.hpp"
-
 #include "vcs_world.hpp"
 
 #include <thread>
@@ -13,14 +12,19 @@ using ::testing::Test;
 class RepositoryTest : public VcsTest {
 protected:
     void SetUp() override {
-        sh(folder, "git init -q --bare -b main remote.git; git init -q -b main work; cd work; git remote add origin ../remote.git");
+        sh(folder,
+           "git init -q --bare -b main remote.git; git init -q -b main work; cd work; git remote add origin "
+           "../remote.git");
         work = folder + "/work", remote = folder + "/remote.git";
         first = commit_file("src/a.cpp", "int one() {\n    return 1;\n}\n", "first");
         place = {"shop", remote, "main", ""};
     }
     std::string commit_file(const std::string& path, const std::string& content, const std::string& message) {
         write(work + "/" + path, content);
-        return sh(work, "git add -A; git commit -qm '" + message + "'; git push -q origin HEAD:main; git rev-parse HEAD");
+        return sh(
+            work,
+            "git add -A; git commit -qm '" + message + "'; git push -q origin HEAD:main; git rev-parse HEAD"
+        );
     }
     std::unique_ptr<Repository> open(std::chrono::milliseconds deadline = 30s) {
         auto r = open_repository(place, folder + "/state", deadline, cancel);
@@ -54,12 +58,16 @@ TEST_F(RepositoryTest, ReadsWhatIsAtACommit) {
 }
 
 TEST_F(RepositoryTest, FindsBranchTagReleaseAndShortId) {
-    sh(work, "git tag v1.2; git tag release-1.3; git tag -a -m x 2.0; git push -q origin --tags; git push -q origin HEAD:feature/x");
+    sh(work,
+       "git tag v1.2; git tag release-1.3; git tag -a -m x 2.0; git push -q origin --tags; git push -q "
+       "origin HEAD:feature/x");
     const auto r = open();
-    for (const char* name : {"main", "feature/x", "v1.2", "1.2", "1.3", "2.0"}) EXPECT_EQ(*r->resolve(name), first) << name;
+    for (const char* name : {"main", "feature/x", "v1.2", "1.2", "1.3", "2.0"})
+        EXPECT_EQ(*r->resolve(name), first) << name;
     EXPECT_EQ(*r->resolve(first), first);
     EXPECT_EQ(*r->resolve(first.substr(0, 9)), first);
-    for (const char* name : {"9.9", "-x", "--all", "main..v1.2", "HEAD^", "main@{1}", "", "$(id)"}) EXPECT_EQ(r->resolve(name).error().code, errc::not_found) << name;
+    for (const char* name : {"9.9", "-x", "--all", "main..v1.2", "HEAD^", "main@{1}", "", "$(id)"})
+        EXPECT_EQ(r->resolve(name).error().code, errc::not_found) << name;
 }
 
 TEST_F(RepositoryTest, FetchesAndForgetsWhatIsGone) {
@@ -99,7 +107,10 @@ TEST_F(RepositoryTest, TheSameChangeIsTheSameCommit) {
     EXPECT_EQ(ids[0], ids[1]);
     ASSERT_TRUE(r->remove_worktree(tree()));
     EXPECT_FALSE(std::filesystem::exists(tree()));
-    EXPECT_TRUE(std::filesystem::is_empty(folder + "/state/shop.git/worktrees") || !std::filesystem::exists(folder + "/state/shop.git/worktrees"));
+    EXPECT_TRUE(
+        std::filesystem::is_empty(folder + "/state/shop.git/worktrees") ||
+        !std::filesystem::exists(folder + "/state/shop.git/worktrees")
+    );
 }
 
 TEST_F(RepositoryTest, PushesOnceAndOnlyFromWhatItExpects) {
@@ -119,7 +130,8 @@ TEST_F(RepositoryTest, PushesOnceAndOnlyFromWhatItExpects) {
     ASSERT_TRUE(r->remove_branch("heald/fix", fix));
     ASSERT_TRUE(r->remove_branch("heald/fix", fix));
     EXPECT_EQ(*r->remote_head("heald/fix"), "");
-    for (const char* branch : {"-x", "--mirror", "a..b", "a b", "x.lock", ""}) EXPECT_EQ(r->push(branch, fix, "").error().code, errc::invalid_input) << branch;
+    for (const char* branch : {"-x", "--mirror", "a..b", "a b", "x.lock", ""})
+        EXPECT_EQ(r->push(branch, fix, "").error().code, errc::invalid_input) << branch;
 }
 
 TEST_F(RepositoryTest, RevertsWithoutTouchingWhatCameAfter) {
@@ -211,10 +223,23 @@ TEST_F(RepositoryTest, RunsNoCodeOfTheRepository) {
     const auto evil = commit_file("y.txt", "y\n", "evil");
     for (const std::string& where : {remote + "/config", work + "/.git/config"}) {
         const std::string config = read(where);
-        write(where, config + "[filter \"evil\"]\n\tsmudge = touch " + proof + "\n\tclean = touch " + proof + "\n[diff \"evil\"]\n\ttextconv = touch " + proof + "\n\tcommand = touch " + proof +
-                         "\n[merge \"evil\"]\n\tdriver = touch " + proof + "\n[core]\n\tfsmonitor = touch " + proof + "\n\tsshCommand = touch " + proof + "\n[uploadpack]\n\tpackObjectsHook = touch " + proof + "\n");
+        write(
+            where,
+            config + "[filter \"evil\"]\n\tsmudge = touch " + proof + "\n\tclean = touch " + proof +
+                "\n[diff \"evil\"]\n\ttextconv = touch " + proof + "\n\tcommand = touch " + proof +
+                "\n[merge \"evil\"]\n\tdriver = touch " + proof + "\n[core]\n\tfsmonitor = touch " + proof +
+                "\n\tsshCommand = touch " + proof + "\n[uploadpack]\n\tpackObjectsHook = touch " + proof +
+                "\n"
+        );
     }
-    for (const char* hook : {"pre-receive", "update", "post-receive", "post-checkout", "pre-push", "post-update", "reference-transaction"})
+    for (const char* hook :
+         {"pre-receive",
+          "update",
+          "post-receive",
+          "post-checkout",
+          "pre-push",
+          "post-update",
+          "reference-transaction"})
         for (const std::string& where : {remote + "/hooks/", work + "/.git/hooks/"}) {
             write(where + hook, "#!/bin/sh\ntouch " + proof + "\n");
             std::filesystem::permissions(where + hook, std::filesystem::perms::all);
@@ -238,10 +263,23 @@ TEST_F(RepositoryTest, RunsNoCodeOfTheRepository) {
 }
 
 TEST_F(RepositoryTest, RefusesPlacesThatAreNone) {
-    const auto code = [&](RepositoryPlace p) { return open_repository(p, folder + "/s", 5s, cancel).error().code; };
-    for (const char* url : {"ext::sh -c 'touch /tmp/x'", "--upload-pack=touch /tmp/x", "relative/path", "ssh://-oProxyCommand=x/y", "git@-oProxyCommand=x:y", "fd::3", "-x", "", "https://", "file:///a\nb"})
+    const auto code = [&](RepositoryPlace p) {
+        return open_repository(p, folder + "/s", 5s, cancel).error().code;
+    };
+    for (const char* url :
+         {"ext::sh -c 'touch /tmp/x'",
+          "--upload-pack=touch /tmp/x",
+          "relative/path",
+          "ssh://-oProxyCommand=x/y",
+          "git@-oProxyCommand=x:y",
+          "fd::3",
+          "-x",
+          "",
+          "https://",
+          "file:///a\nb"})
         EXPECT_EQ(code({"shop", url, "main", ""}), errc::invalid_input) << url;
-    for (const char* name : {"", "..", "../x", "a/b", "-x", ".hidden", "UP"}) EXPECT_EQ(code({name, remote, "main", ""}), errc::invalid_input) << name;
+    for (const char* name : {"", "..", "../x", "a/b", "-x", ".hidden", "UP"})
+        EXPECT_EQ(code({name, remote, "main", ""}), errc::invalid_input) << name;
     EXPECT_EQ(code({"shop", remote, "--all", ""}), errc::invalid_input);
     EXPECT_EQ(code({"shop", folder + "/none.git", "main", ""}), errc::unavailable);
 }

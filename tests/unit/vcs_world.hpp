@@ -36,12 +36,21 @@ protected:
     static std::string sh(const std::string& where, const std::string& script) {
         Program what;
         what.argv = {"/bin/sh", "-ec", script};
-        what.env = {"PATH=/usr/bin:/bin", "HOME=/nonexistent", "GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@x", "GIT_COMMITTER_NAME=c", "GIT_COMMITTER_EMAIL=c@x",
-                    "GIT_AUTHOR_DATE=@1700000000 +0000", "GIT_COMMITTER_DATE=@1700000000 +0000"};
+        what.env = {
+            "PATH=/usr/bin:/bin",
+            "HOME=/nonexistent",
+            "GIT_CONFIG_NOSYSTEM=1",
+            "GIT_AUTHOR_NAME=a",
+            "GIT_AUTHOR_EMAIL=a@x",
+            "GIT_COMMITTER_NAME=c",
+            "GIT_COMMITTER_EMAIL=c@x",
+            "GIT_AUTHOR_DATE=@1700000000 +0000",
+            "GIT_COMMITTER_DATE=@1700000000 +0000"};
         what.folder = where;
         const std::atomic<bool> never{false};
         const auto end = run_program(what, never);
-        EXPECT_TRUE(end && end->exit_code == 0) << script << "\n" << (end ? end->out + end->error : end.error().text);
+        EXPECT_TRUE(end && end->exit_code == 0) << script << "\n"
+                                                << (end ? end->out + end->error : end.error().text);
         std::string out = end ? end->out : "";
         while (out.ends_with('\n')) out.pop_back();
         return out;
