@@ -5,11 +5,7 @@ import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-<<<<<<< HEAD
 LAYERS = {"base": 1, "core": 2, "fingerprint": 2, "net": 2, "store": 3, "wire": 3, "host": 4, "runner": 4, "ingest": 4, "ai": 4,
-=======
-LAYERS = {"base": 1, "core": 2, "fingerprint": 2, "store": 3, "wire": 3, "net": 3, "host": 4, "runner": 4, "ingest": 4, "ai": 4,
->>>>>>> vcs
           "vcs": 4, "notify": 4, "service": 5, "http": 6, "cli": 7, "": 7}
 OWNED = {  # header prefix -> folders that may include it
     "sqlite3.h": {"store"}, "pqxx": {"store"}, "libpq": {"store"}, "libpq-fe.h": {"store"}, "boost/beast": {"http", "cli"}, "boost/dll": {"host"},
