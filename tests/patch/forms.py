@@ -97,7 +97,7 @@ def forms(listener):
 
 def run(note, quick, only=""):
     """note(name, fault or None); returns figures."""
-    chosen = programs(4 if quick else None)
+    chosen = programs(2 if quick else None)
     listener = Listener()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="heald-forms-"))
     figures = {"programs": len(chosen), "forms": {}}
@@ -120,6 +120,7 @@ def run(note, quick, only=""):
             with ModelServer(answer) as model, Heald(config(repositories, model)) as heald:
                 result = one_form(heald, chosen, name, reason, note, counts, engine_us, folder)
                 figures["forms"][name] = {**counts, **result}
+                print(f"{name}: {counts} in {result['seconds']} s", flush=True)
         if listener.reached:
             note("network reached", f"{listener.reached} connections came out of the sandbox")
         else:

@@ -121,7 +121,7 @@ protected:
         r.name = "cart";
         r.services = {"cart"};
         settings.repositories = {r};
-        shared.emplace(Shared{
+        shared.reset(new Shared{
             io,
             clock,
             *store,
@@ -221,7 +221,7 @@ protected:
     Feed feed{clock};
     Metrics metrics;
     std::unique_ptr<Store> store;
-    std::optional<Shared> shared;
+    std::unique_ptr<Shared> shared;
     CodeAt code;
     FakeModel http;
     FakeCode* fake_code = nullptr;
