@@ -155,7 +155,7 @@ std::vector<pid_t> children_of(pid_t pid) {
 }
 
 /// Where no control group counts: looks at the processes below the child. Root is not held by RLIMIT_NPROC,
-/// and RLIMIT_AS is each process' own.
+/// and RLIMIT_AS counts what is reserved, not what is used.
 std::string over_limits(pid_t top, const SandboxLimits& limits) {
     static const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
     std::vector<pid_t> all{top};
@@ -276,7 +276,7 @@ public:
             std::erase_if(what.env, [&n = name](const std::string& e) { return e.starts_with(n + "="); });
             what.env.push_back(name + "=" + value);
         }
-        what.argv = command(program, argv, place, limits, group.bounded());
+        what.argv = command(program, argv, place, limits);
         what.folder = kind_ == Kind::rlimits ? place.string() : "/";
         what.timeout = limits.timeout;
         what.one_output = true;
@@ -313,8 +313,7 @@ private:
         const std::string& program,
         const std::vector<std::string>& argv,
         const fs::path& place,
-        const SandboxLimits& limits,
-        bool counted
+        const SandboxLimits& limits
     ) const {
         std::vector<std::string> out;
         const auto add = [&](std::initializer_list<std::string> words) { out.insert(out.end(), words); };
@@ -388,7 +387,7 @@ private:
         // RLIMIT_NPROC counts all processes of the user, so in a namespace it is exact, and outside it would
         // hit others.
         if (kind_ != Kind::rlimits) out.push_back(fmt::format("--nproc={}", limits.processes));
-        if (!counted) out.push_back(fmt::format("--as={}", limits.memory_bytes));
+        // No limit of addresses: sanitizers and some run times reserve far more than they use. What is resident is counted (over_limits).
         out.push_back(program);
         out.insert(out.end(), argv.begin() + 1, argv.end());
         return out;
