@@ -11,6 +11,7 @@
 #include "service/healer.hpp"
 #include "service/patch_work.hpp"
 #include "service/repository_desk.hpp"
+#include "store/analysis_store.hpp"
 #include "store/bug_store.hpp"
 #include "store/fix_store.hpp"
 #include "store/healing_store.hpp"

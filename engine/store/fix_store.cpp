@@ -50,9 +50,6 @@ constexpr Statement select_suggestions{
     "standing ai_fix_suggestions",
     "SELECT " HEAL_SUGGESTION_COLUMNS
     " FROM ai_fix_suggestions WHERE bug_id = $1 AND status IN ('suggested', 'approved') ORDER BY evidence_score DESC, rank, id"};
-constexpr Statement set_evidence{
-    "evidence of ai_fix_suggestions",
-    "UPDATE ai_fix_suggestions SET evidence = $2, evidence_score = $3 WHERE id = $1"};
 constexpr Statement decide{
     "decide ai_fix_suggestions",
     "UPDATE ai_fix_suggestions SET status = $2, code_diff = CASE WHEN $3 = '' THEN code_diff ELSE $3 END, decided_by = $4, "
@@ -265,13 +262,6 @@ result<std::vector<Suggestion>> load_suggestions(Database& db, const std::string
     std::vector<Suggestion> found;
     HEAL_TRY(db.query(select_suggestions, {string_view{bug}}, [&](const Row& r) { found.push_back(suggestion_of(r)); }));
     return found;
-}
-
-result<void> set_suggestion_evidence(
-    Database& db, const std::string& id, const json::object& evidence, std::int64_t score
-) {
-    const std::string text = json::serialize(evidence);
-    return nothing(db.run(set_evidence, {string_view{id}, string_view{text}, score}));
 }
 
 result<void> decide_suggestion(

@@ -47,9 +47,6 @@ struct Suggestion {
 result<std::optional<Suggestion>> load_suggestion(Database& db, const std::string& id);
 /// Those of a bug that still stand ('suggested' or 'approved'), the best evidence first, then by rank.
 result<std::vector<Suggestion>> load_suggestions(Database& db, const std::string& bug);
-result<void> set_suggestion_evidence(
-    Database& db, const std::string& id, const json::object& evidence, std::int64_t score
-);
 /// `status`: approved, rejected, applied or superseded. `diff`: the canonical patch, "" leaves it.
 result<void> decide_suggestion(
     Database& db, const std::string& id, const std::string& status, const std::string& diff, const std::string& actor, Time now

@@ -364,8 +364,9 @@ def test_the_job_looks_at_bugs_without_analysis_and_is_a_job_like_others():
         assert done.json["output"] == "2 rows"
         assert {h.get(f"/api/v1/system/bugs/{b['id']}")["status"] for b in bugs} == {"fix_suggested"}
         assert h.call("POST", "/api/v1/jobs/ai_fix_check/run").json["output"] == "0 rows"
-        job = [j for j in h.get("/api/v1/jobs")["items"] if j["job_name"] == "ai_fix_check"][0]
-        assert job["schedule"] == "every 30m" and job["state"] == "idle"
+        look = lambda: [j for j in h.get("/api/v1/jobs")["items"] if j["job_name"] == "ai_fix_check"][0]
+        assert look()["schedule"] == "every 30m"
+        wait_for("its end is written down", lambda: look()["state"] == "idle")
         assert h.call("POST", "/api/v1/jobs/ai_fix_check/pause").json["enabled"] is False
 
 
