@@ -122,38 +122,38 @@ protected:
            "git init -q --bare -b main remote.git; git init -q -b main work; cd work; git remote add origin "
            "../remote.git");
         write(
-            folder + "/work/src/cart.cpp",
+            folder + "/built/src/cart.cpp",
             "#include <vector>\n\nnamespace shop {\n\nclass Cart {\npublic:\n    // what it costs\n    int "
             "total(const std::vector<int>& v) {\n        int sum = 0;\n        for (int x : v) {\n           "
             " sum += x;\n        }\n        return sum / v.size();\n    }\n    int "
             "other() { return 1; }\n};\n\n}  // namespace shop\n"
         );
         write(
-            folder + "/work/app/cart.py",
+            folder + "/built/app/cart.py",
             "import os\n\nclass Cart:\n    def one(self):\n        return 1\n\n    @cached\n    def "
             "total(self, v):\n        n = len(v)\n\n        return 1 / n\n\n    def two(self):\n        "
             "return 2\n"
         );
         write(
-            folder + "/work/app/cart.rb",
+            folder + "/built/app/cart.rb",
             "class Cart\n  def total(v)\n    v.each do |x|\n      y\n    end\n  end\n\n  def two\n  "
             "end\nend\n"
         );
         write(
-            folder + "/work/app/cart.go",
+            folder + "/built/app/cart.go",
             "package main\n\nimport \"fmt\"\n\ntype Cart struct {\n\tn int\n}\n\nfunc (c *Cart) Total() int "
             "{\n\tif c.n == 0 {\n\t\tfmt.Println()\n\t}\n\treturn 1 / c.n\n}\n"
         );
         write(
-            folder + "/work/app/cart.js",
+            folder + "/built/app/cart.js",
             "import x from 'y'\n\nexport class Cart {\n  total (v) {\n    v.forEach(p => {\n      use(p)\n   "
             " })\n  }\n}\n"
         );
         sh(folder + "/work", "git add -A; git commit -qm first; git push -q origin HEAD:main");
         write(
-            folder + "/work/src/cart.cpp",
-            read(folder + "/work/src/cart.cpp")
-                .replace(read(folder + "/work/src/cart.cpp").find("sum += x"), 8, "sum += 2 * x")
+            folder + "/built/src/cart.cpp",
+            read(folder + "/built/src/cart.cpp")
+                .replace(read(folder + "/built/src/cart.cpp").find("sum += x"), 8, "sum += 2 * x")
         );
         sh(folder + "/work", "git commit -qam 'twice'; git push -q origin HEAD:main");
         repository = *open_repository(
