@@ -149,13 +149,13 @@ protected:
             "import x from 'y'\n\nexport class Cart {\n  total (v) {\n    v.forEach(p => {\n      use(p)\n   "
             " })\n  }\n}\n"
         );
-        sh(folder + "/work", "git add -A; git commit -qm first; git push -q origin HEAD:main");
+        sh(folder + "/built", "git add -A; git commit -qm first; git push -q origin HEAD:main");
         write(
             folder + "/built/src/cart.cpp",
             read(folder + "/built/src/cart.cpp")
                 .replace(read(folder + "/built/src/cart.cpp").find("sum += x"), 8, "sum += 2 * x")
         );
-        sh(folder + "/work", "git commit -qam 'twice'; git push -q origin HEAD:main");
+        sh(folder + "/built", "git commit -qam 'twice'; git push -q origin HEAD:main");
         repository = *open_repository(
             {"shop", folder + "/remote.git", "main", ""}, folder + "/state", std::chrono::seconds{20}, cancel
         );
