@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <filesystem>
 
@@ -49,7 +50,9 @@ result<std::string> SystemFiles::read(const std::string& path, std::size_t max_b
 }
 
 result<void> SystemFiles::write_atomic(const std::string& path, std::string_view content, unsigned mode) {
-    const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
+    // Threads may write the same file at the same time.
+    static std::atomic<unsigned> count{0};
+    const std::string temporary = fmt::format("{}.{}.{}.tmp", path, ::getpid(), ++count);
     {
         const Descriptor out{
             ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode)};

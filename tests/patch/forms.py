@@ -153,7 +153,7 @@ def one_form(heald, chosen, name, reason, note, counts, engine_us, folder):
         asked = heald.call("POST", "/api/v1/ai/fix", {"bug_id": bug})
         if asked.status != 200:
             return p, f"ai/fix: {asked.text}"
-        runs = at_review_or_ended(heald, bug, 900)
+        runs = at_review_or_ended(heald, bug, 60 if len(chosen) < 10 else 900)
         waiting = [r for r in runs if r["step"] == "review" and not r["outcome"]]
         if reason is None:
             if len(waiting) != 1:

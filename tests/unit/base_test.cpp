@@ -7,6 +7,9 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <vector>
+#include <thread>
+#include <atomic>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -179,6 +182,25 @@ TEST(Launch, MakesTheChildTheLeaderOfItsGroupOrSession) {
     EXPECT_EQ(process[4], process[0]);
     EXPECT_NE(process[5], process[0]);
     EXPECT_EQ(session[5], session[0]);
+}
+
+/// Two threads once took each other's temporary file away.
+TEST(Files, AreWrittenWholeByManyThreadsAtATime) {
+    const std::string path = testing::TempDir() + "heald-files-" + std::to_string(::getpid());
+    std::vector<std::thread> threads;
+    std::atomic<int> failures{0};
+    for (int t = 0; t < 4; ++t) {
+        threads.emplace_back([&path, &failures, t] {
+            SystemFiles files;
+            for (int i = 0; i < 50; ++i) failures += !files.write_atomic(path, std::string(1000, static_cast<char>('a' + t)), 0600);
+        });
+    }
+    for (auto& thread : threads) thread.join();
+    EXPECT_EQ(failures, 0);
+    const auto text = SystemFiles{}.read(path, 4096);
+    ASSERT_TRUE(text);
+    EXPECT_EQ(*text, std::string(1000, text->front()));
+    ::unlink(path.c_str());
 }
 
 }  // namespace
