@@ -40,7 +40,8 @@ class Live:
         self.work = pathlib.Path(tempfile.mkdtemp(prefix="heal-live-"))
         self.done = self.work / "done"
         probe = {"command": ["/usr/bin/test", "-e", str(self.done)], "timeout": "1s"}
-        self.heald = Heald({**OPEN, "verify": {"timeout": "50ms", "stabilize": "0ms", "hold": "0ms"}, "services": [{"name": "cart", "probes": [probe]}],
+        # Each case is a new kind of error on the same service; that the strategy before it did the harm is not the question here.
+        self.heald = Heald({**OPEN, "trust": {"harms": 0}, "verify": {"timeout": "50ms", "stabilize": "0ms", "hold": "0ms"}, "services": [{"name": "cart", "probes": [probe]}],
                             "strategies": {"hostile": {"priority": 900}}, "hosts": {"warm_for": "200ms"}})
         self.heald.script("good.lua", f"""
 return {{ name = "good", version = "1.0.0", priority = 1, risk = "safe", matches = {{ {{}} }}, capabilities = {{ "exec:/usr/bin/touch" }},
