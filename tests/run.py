@@ -110,7 +110,7 @@ def main():
         pytest("integration", "tests/integration", 1200)
     for suite in sorted((ROOT / "tests").glob("*/run.py")):
         if wanted(suite.parent.name):
-            script(f"{suite.parent.name} --quick", [PYTHON, str(suite), "--quick"], 300)
+            script(f"{suite.parent.name} --quick", [PYTHON, str(suite), "--quick"], 600)
     for name in failures:
         print(f"failed: {name}")
     skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
