@@ -36,7 +36,6 @@ struct RepositorySettings {
     std::string token;                  ///< of git over https
     FixAutonomy autonomy = FixAutonomy::trial;
     std::vector<CommandSettings> build, reproduce, tests;  ///< reproduce: tests that fail while the bug is there; none: `tests`
-    std::string generated_test;         ///< where a test that a model wrote goes, "tests/heal_{code}_test.py"; "": none is taken
     std::vector<std::string> allowed, forbidden, test_files;  ///< globs, vcs/gates.hpp
     unsigned max_files = 10, max_lines = 400;
     std::uint64_t memory_bytes = 4ULL << 30U;

@@ -72,7 +72,6 @@ void read_repository(const YAML::Node& node, const std::string& path, Mapping::C
     commands("tests", r.tests);
     commands("deploy", r.deploy, true);
     commands("undeploy", r.undeploy, true);
-    in.text("generated_test", r.generated_test);
     in.texts("allowed", r.allowed);
     in.texts("forbidden", r.forbidden);
     in.texts("test_files", r.test_files);

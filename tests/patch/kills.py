@@ -97,7 +97,6 @@ def at_point(note, point, n):
             return False
         heald.env.pop("HEAL_FAULT")
         heald.start(60)
-        step = runs_of(heald, bug)[0]["step"] if runs_of(heald, bug) else "-"
         # Before its intent is stored nothing of a step has begun; after it a deployment may have.
         scene.verdicts(heald, note, f"killed at {point} {n}", point == "patch.intent")
         heald.stop()
