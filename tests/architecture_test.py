@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Fails when a file includes a folder of its own or a higher layer, or a library outside the folder that owns it."""
+"""Fails when a file includes a folder of its own or a higher layer, or a library outside the folder that owns it, and when a lambda that
+captures by value is a temporary of a co_await expression (docs/adr/0006-coroutines.md)."""
 import pathlib
 import re
 import sys
@@ -14,6 +15,31 @@ OWNED = {  # header prefix -> folders that may include it
 }
 CORE_FORBIDDEN = ["boost/asio", "thread", "mutex", "unistd.h", "time.h", "fstream", "sys/"]
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^">]+)[">]', re.M)
+
+
+def awaited_lambdas(text):
+    """(line, captures) of each outermost lambda in a co_await expression that captures anything by value."""
+    for found in re.finditer(r"\bco_await\b", text):
+        depth, i, lambda_at = 0, found.end(), None
+        while i < len(text):
+            c = text[i]
+            if c == "[" and lambda_at is None and re.search(r"[(,]\s*$", text[found.end():i]):
+                end = text.index("]", i)
+                captures = [one.strip() for one in text[i + 1:end].split(",") if one.strip()]
+                if any(one != "this" and not one.startswith("&") for one in captures):
+                    yield text.count("\n", 0, i) + 1, text[i:end + 1]
+                lambda_at = depth
+            if c in "({[":
+                depth += 1
+            elif c in ")}]":
+                depth -= 1
+                if c == "}" and depth == lambda_at:
+                    lambda_at = None
+                if depth < 0:
+                    break
+            elif c == ";" and depth == 0:
+                break
+            i += 1
 
 
 def breaches(root):
@@ -36,6 +62,8 @@ def breaches(root):
                     found.append(f"{where}: only {sorted(owners)} may")
             if folder in ("core", "fingerprint") and any(include == f or include.startswith(f) for f in CORE_FORBIDDEN):
                 found.append(f"{where}: {folder} does no I/O and never waits")
+        for line, captures in awaited_lambdas(text):
+            found.append(f"{path.relative_to(root)}:{line}: name the lambda {captures} before the co_await; g++ 12 destroys its captures twice")
         if folder == "core" and re.search(r"(system_clock|steady_clock|clock_gettime|\btime\(nullptr\))", text):
             found.append(f"{path.relative_to(root)}: core never reads a clock")
     return found

@@ -281,9 +281,8 @@ awaitable<Response> verify_audit(Engine& engine, Request) {
 awaitable<Response> stats(Engine& engine, Request request) {
     const auto span = span_of(request, engine.clock().wall());
     if (!span) co_return problem(span.error());
-    const auto [from, to] = *span;
-    co_return co_await from_query(engine, [from = from, to = to](Database& db) {
-        return sql::healing_stats(db, from, to);
+    co_return co_await from_query(engine, [&span](Database& db) {
+        return sql::healing_stats(db, span->first, span->second);
     });
 }
 

@@ -211,11 +211,10 @@ asio::awaitable<bool> IngestJournal::replay_one(const Replay& replay) {
     auto batch = batch_from_text(entry.text);
     result<void> outcome;
     if (batch) {
-        auto shared = std::make_shared<Batch>(std::move(*batch));
         outcome = co_await asio::async_initiate<const asio::use_awaitable_t<>, void(result<void>)>(
-            [&replay, shared](auto handler) {
+            [&](auto handler) {
                 auto done = std::make_shared<decltype(handler)>(std::move(handler));
-                replay(std::move(*shared), [done](result<void> r) { std::move (*done)(std::move(r)); });
+                replay(std::move(*batch), [done](result<void> r) { std::move (*done)(std::move(r)); });
             },
             asio::use_awaitable
         );
