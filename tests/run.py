@@ -1,26 +1,48 @@
 #!/usr/bin/env python3
 """All tests, one line each, then 'N passed, N failed[, N skipped]': unit tests with sanitizers, the layers, the integration tests
-against the release binaries, the quick form of the long suites. Needs both builds; ./dev test makes them."""
+against the release binaries, the quick form of the long suites. Needs both builds; ./dev test makes them. Parts that mostly wait run
+two at a time; those that measure how soon something happens run alone."""
 import argparse
+import concurrent.futures
 import os
 import pathlib
 import re
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as xml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3"
+WORKERS = max(2, min(4, os.cpu_count() or 2))
+ALONE = {"hostile", "healbench", "patch"}
 counts = {"passed": 0, "failed": 0, "skipped": 0}
 failures = []
+one_at_a_time = threading.Lock()
 
 
-def note(kind, name, text=""):
-    counts[kind] += 1
-    if kind == "failed":
-        failures.append(name)
-        print(f"FAILED {name}\n{text}", flush=True)
+class Part:
+    """What one part counted; told in one piece at its end, so that lines of two never mix."""
+
+    def __init__(self, name):
+        self.name, self.start, self.lines = name, time.monotonic(), []
+        self.counts = dict.fromkeys(counts, 0)
+        self.failures = []
+
+    def note(self, kind, name, text="", number=1):
+        self.counts[kind] += number
+        if kind == "failed" and number:
+            self.failures.append(name)
+            self.lines.append(f"FAILED {name}\n{text}")
+
+    def end(self):
+        with one_at_a_time:
+            for kind, number in self.counts.items():
+                counts[kind] += number
+            failures.extend(self.failures)
+            word = "failed" if self.failures else f"{self.counts['passed']} passed"
+            print("\n".join([*self.lines, f"{self.name}: {word} in {time.monotonic() - self.start:.1f} s"]), flush=True)
 
 
 def run(command, timeout, **more):
@@ -34,56 +56,63 @@ def run(command, timeout, **more):
 
 
 def gtest(binary, timeout=300):
+    part = Part(f"{binary.parent.parent.name}/{binary.name}")
     report = ROOT / "build/reports" / f"{binary.name}-{binary.parent.parent.name}.xml"
     report.unlink(missing_ok=True)
     env = dict(os.environ, ASAN_OPTIONS="detect_leaks=1:abort_on_error=0", UBSAN_OPTIONS="print_stacktrace=1")
-    start = time.monotonic()
     code, out = run([binary, f"--gtest_output=xml:{report}"], timeout, env=env)
-    before = dict(counts)
     if report.exists():
         for case in xml.parse(report).getroot().iter("testcase"):
             name = f"{binary.name}: {case.get('classname')}.{case.get('name')}"
             if case.find("failure") is not None:
-                note("failed", name, "\n".join(f.get("message", "") for f in case.findall("failure")))
+                part.note("failed", name, "\n".join(f.get("message", "") for f in case.findall("failure")))
             elif case.find("skipped") is not None or case.get("result") == "skipped":
-                note("skipped", name)
+                part.note("skipped", name)
             else:
-                note("passed", name)
-    if code != 0 and counts["failed"] == before["failed"]:
-        note("failed", binary.name, out[-6000:])
-    print(f"{binary.parent.parent.name}/{binary.name}: {counts['passed'] - before['passed']} passed in {time.monotonic() - start:.1f} s", flush=True)
+                part.note("passed", name)
+    if code != 0 and not part.failures:
+        part.note("failed", binary.name, out[-6000:])
+    part.end()
 
 
 def script(name, command, timeout):
     """A program that ends with 'N passed, N failed', or whose exit code is its only word."""
-    start = time.monotonic()
+    part = Part(name)
     code, out = run(command, timeout)
     found = re.findall(r"(?m)^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?", out)
     if found:
         passed, failed, skipped = (int(x or 0) for x in found[-1])
-        counts["passed"] += passed
-        counts["skipped"] += skipped
+        part.note("passed", name, number=passed)
+        part.note("skipped", name, number=skipped)
         if failed or code:
-            counts["failed"] += max(failed, 1)
-            failures.append(name)
-            print(f"FAILED {name}\n{out[-8000:]}", flush=True)
+            part.note("failed", name, out[-8000:], max(failed, 1))
     else:
-        note("passed" if code == 0 else "failed", name, out[-6000:])
-    print(f"{name}: {'ok' if code == 0 else 'failed'} in {time.monotonic() - start:.1f} s", flush=True)
+        part.note("passed" if code == 0 else "failed", name, out[-6000:])
+    part.end()
 
 
 def pytest(name, path, timeout):
-    start = time.monotonic()
-    code, out = run([PYTHON, "-m", "pytest", "-q", "-x" if os.environ.get("HEAL_FAIL_FAST") else "-q", "--tb=short", "-p", "no:cacheprovider", path], timeout)
+    part = Part(name)
+    parallel = ["-n", str(WORKERS)] if has_xdist() else []
+    code, out = run([PYTHON, "-m", "pytest", "-q", "-x" if os.environ.get("HEAL_FAIL_FAST") else "-q", "--tb=short", "-p", "no:cacheprovider",
+                     *parallel, path], timeout)
     for word, kind in (("passed", "passed"), ("failed", "failed"), ("error", "failed"), ("skipped", "skipped")):
         found = re.findall(rf"(\d+) {word}", out)
-        counts[kind] += int(found[-1]) if found else 0
-    if code not in (0, 5):
-        failures.append(name)
-        if not re.search(r"\d+ (failed|error)", out):
-            counts["failed"] += 1
-        print(f"FAILED {name}\n{out[-12000:]}", flush=True)
-    print(f"{name}: {'ok' if code in (0, 5) else 'failed'} in {time.monotonic() - start:.1f} s", flush=True)
+        part.note(kind, name, out[-12000:], int(found[-1]) if found else 0)
+    if code not in (0, 5) and not part.failures:
+        part.note("failed", name, out[-12000:])
+    part.end()
+
+
+def has_xdist():
+    return subprocess.run([PYTHON, "-c", "import xdist"], capture_output=True).returncode == 0
+
+
+def side_by_side(jobs):
+    """Each job is (function, arguments…)."""
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        for future in [pool.submit(*job) for job in jobs]:
+            future.result()
 
 
 def main():
@@ -94,6 +123,7 @@ def main():
     wanted = lambda name: only in name
     if wanted("layers"):
         script("layers", [PYTHON, "tests/architecture_test.py"], 60)
+    units = []
     for preset in ("dev", "release"):
         if not wanted("unit"):
             break
@@ -101,16 +131,21 @@ def main():
         for name in re.findall(r"Test\s+#\d+: (\w+)", listed):
             binary = ROOT / "build" / preset / "bin" / name
             if binary.exists():
-                gtest(binary)
+                units.append((gtest, binary))
             elif name.endswith("_test") and (ROOT / "tests" / name[:-5] / "run.py").exists():
                 continue  # a suite: run below
             elif name != "architecture_test" and preset == "release":
-                script(name, ["ctest", "--test-dir", "build/release", "-R", f"^{name}$", "--output-on-failure"], 600)
+                units.append((script, name, ["ctest", "--test-dir", "build/release", "-R", f"^{name}$", "--output-on-failure"], 600))
+    side_by_side(units)
     if wanted("integration"):
         pytest("integration", "tests/integration", 1200)
-    for suite in sorted((ROOT / "tests").glob("*/run.py")):
-        if wanted(suite.parent.name):
-            script(f"{suite.parent.name} --quick", [PYTHON, str(suite), "--quick"], 600)
+    suites = [s for s in sorted((ROOT / "tests").glob("*/run.py")) if wanted(s.parent.name)]
+    job = lambda s: (script, f"{s.parent.name} --quick", [PYTHON, str(s), "--quick"], 600)
+    side_by_side([job(s) for s in suites if s.parent.name not in ALONE])
+    for suite in suites:
+        if suite.parent.name in ALONE:
+            call, *words = job(suite)
+            call(*words)
     for name in failures:
         print(f"failed: {name}")
     skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
