@@ -11,8 +11,10 @@ set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
 
 find_program(CCACHE ccache)
 if(CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
-  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE})
+  # Without these words ccache leaves out every file with a precompiled header.
+  set(heal_ccache ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${heal_ccache})
+  set(CMAKE_C_COMPILER_LAUNCHER ${heal_ccache})
 endif()
 find_program(MOLD mold)
 if(MOLD)
@@ -25,13 +27,17 @@ add_compile_options(
   $<$<COMPILE_LANGUAGE:CXX>:-Wold-style-cast>
   -fvisibility=hidden -ffunction-sections -fdata-sections)
 add_link_options(-Wl,--gc-sections)
+# For all, since some libraries ask for it: it defines a macro, and a precompiled header without that is not used.
+add_compile_options(-pthread)
 # The same source gives the same object on every machine: no build path in it.
 add_compile_options(-ffile-prefix-map=${CMAKE_SOURCE_DIR}/=)
 if(HEAL_WERROR)
   add_compile_options(-Werror)
 endif()
 if(HEAL_SANITIZE)
-  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  # The instrumented code confuses the warning about uninitialised variables.
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   add_link_options(-fsanitize=address,undefined)
 endif()
 if(HEAL_TSAN)
@@ -56,11 +62,33 @@ find_package(fmt REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(PkgConfig REQUIRED)
 
-# heal_library(<folder> SOURCES ... LINK ...): the library heal::<folder> of one layer folder.
+# One that doesn't fit is slower, not wrong.
+set(CMAKE_PCH_WARN_INVALID OFF)
+# Precompiled headers, one for each kind of target: half of a clean build is reading the same headers again and again.
+function(heal_precompile name header)
+  file(WRITE ${CMAKE_BINARY_DIR}/pch/${name}.cpp.in "// Nothing: the target exists for its precompiled header.\n")
+  configure_file(${CMAKE_BINARY_DIR}/pch/${name}.cpp.in ${CMAKE_BINARY_DIR}/pch/${name}.cpp COPYONLY)
+  add_library(${name} OBJECT ${CMAKE_BINARY_DIR}/pch/${name}.cpp)
+  target_link_libraries(${name} PRIVATE Boost::headers Boost::json fmt::fmt spdlog::spdlog Threads::Threads ${ARGN})
+  target_precompile_headers(${name} PRIVATE ${CMAKE_SOURCE_DIR}/cmake/pch/${header})
+  target_compile_options(${name} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+endfunction()
+heal_precompile(heal_pch base.hpp)
+heal_precompile(heal_pch_asio asio.hpp)
+
+# heal_library(<folder> [ASIO] SOURCES ... LINK ...): the library heal::<folder> of one layer folder.
 function(heal_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;LINK;PRIVATE_LINK" ${ARGN})
+  cmake_parse_arguments(ARG "ASIO" "" "SOURCES;LINK;PRIVATE_LINK" ${ARGN})
   add_library(heal_${name} STATIC ${ARG_SOURCES})
   add_library(heal::${name} ALIAS heal_${name})
   target_include_directories(heal_${name} PUBLIC ${CMAKE_SOURCE_DIR}/engine)
   target_link_libraries(heal_${name} PUBLIC ${ARG_LINK} PRIVATE ${ARG_PRIVATE_LINK})
+  target_compile_options(heal_${name} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+  if(ARG_ASIO)
+    target_precompile_headers(heal_${name} REUSE_FROM heal_pch_asio)
+    # g++ 12 takes the coroutine frames of Asio for mismatched (GCC bug 109224).
+    target_compile_options(heal_${name} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-mismatched-new-delete>)
+  else()
+    target_precompile_headers(heal_${name} REUSE_FROM heal_pch)
+  endif()
 endfunction()

@@ -166,7 +166,7 @@ std::string_view first_match(const Globs& globs, std::string_view path) {
     return {};
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
     std::string out{trim(text).substr(0, 120)};
     for (char& c : out)
         if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
@@ -193,31 +193,31 @@ bool changed(const FileChange& c) { return c.before != c.after || c.mode_before 
 std::string path_fault(std::string_view path) {
     if (path.empty()) return "a path is empty";
     if (path.size() > 1024) return "a path is longer than 1024 bytes";
-    if (path.front() == '/') return fmt::format("{} is an absolute path", quoted(path));
+    if (path.front() == '/') return fmt::format("{} is an absolute path", in_quotes(path));
     for (const char c : path)
         if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
-            return fmt::format("{} holds a control character", quoted(path));
-    if (path.find('\\') != std::string_view::npos) return fmt::format("{} holds a backslash", quoted(path));
-    if (path.find(':') != std::string_view::npos) return fmt::format("{} holds a colon", quoted(path));
-    if (to_valid_utf8(path) != path) return fmt::format("{} is not UTF-8", quoted(path));
+            return fmt::format("{} holds a control character", in_quotes(path));
+    if (path.find('\\') != std::string_view::npos) return fmt::format("{} holds a backslash", in_quotes(path));
+    if (path.find(':') != std::string_view::npos) return fmt::format("{} holds a colon", in_quotes(path));
+    if (to_valid_utf8(path) != path) return fmt::format("{} is not UTF-8", in_quotes(path));
     for (auto rest = path;;) {
         const auto slash = rest.find('/');
         const auto part = rest.substr(0, slash);
         if (part.empty() || part == "." || part == "..")
-            return fmt::format("{} leaves the repository", quoted(path));
+            return fmt::format("{} leaves the repository", in_quotes(path));
         if (part.back() == '.' || part.back() == ' ' || part.front() == ' ')
-            return fmt::format("{} has a part that ends with a dot or blank", quoted(path));
+            return fmt::format("{} has a part that ends with a dot or blank", in_quotes(path));
         const std::string folded = lower(part);
         // git itself refuses these (and their short and hidden forms) in a tree, but not everything that
         // unpacks one does.
         if (folded == ".git" || folded == "git~1" || folded.starts_with(".git\xe2\x80\x8c") ||
             folded.starts_with(".git::"))
-            return fmt::format("{} is git's own folder", quoted(path));
+            return fmt::format("{} is git's own folder", in_quotes(path));
         // Zero-width characters make another name look like one that is forbidden or known.
         for (const std::string_view hidden :
              {"\xe2\x80\x8b", "\xe2\x80\x8c", "\xe2\x80\x8d", "\xe2\x80\xae", "\xef\xbb\xbf"})
             if (part.find(hidden) != std::string_view::npos)
-                return fmt::format("{} holds an invisible character", quoted(path));
+                return fmt::format("{} holds an invisible character", in_quotes(path));
         if (slash == std::string_view::npos) return {};
         rest.remove_prefix(slash + 1);
     }
@@ -228,9 +228,9 @@ std::string check_paths(const Changes& changes, const GateRules& rules) {
     for (const FileChange& c : changes) {
         if (auto fault = path_fault(c.path); !fault.empty()) return fault;
         if (auto [it, fresh] = folded.emplace(lower(c.path), c.path); !fresh)
-            return fmt::format("{} and {} differ in case alone", quoted(it->second), quoted(c.path));
+            return fmt::format("{} and {} differ in case alone", in_quotes(it->second), in_quotes(c.path));
         if (!rules.allowed.empty() && first_match(rules.allowed, c.path).empty())
-            return fmt::format("{} is not among the allowed paths", quoted(c.path));
+            return fmt::format("{} is not among the allowed paths", in_quotes(c.path));
     }
     return {};
 }
@@ -240,21 +240,21 @@ std::string check_links(const Changes& changes) {
         if (!changed(c)) continue;
         for (const unsigned mode : {c.mode_before, c.mode_after}) {
             if ((mode & 0170000U) == symbolic_link)
-                return fmt::format("{} is a symbolic link", quoted(c.path));
-            if ((mode & 0170000U) == submodule) return fmt::format("{} is a submodule", quoted(c.path));
+                return fmt::format("{} is a symbolic link", in_quotes(c.path));
+            if ((mode & 0170000U) == submodule) return fmt::format("{} is a submodule", in_quotes(c.path));
         }
         if ((c.mode_after & 07000U) != 0)
-            return fmt::format("{} would be setuid, setgid or sticky", quoted(c.path));
+            return fmt::format("{} would be setuid, setgid or sticky", in_quotes(c.path));
         if (c.mode_before != 0 && c.mode_after != 0 && c.mode_before != c.mode_after)
             return fmt::format(
-                "{} changes its mode from {:o} to {:o}", quoted(c.path), c.mode_before, c.mode_after
+                "{} changes its mode from {:o} to {:o}", in_quotes(c.path), c.mode_before, c.mode_after
             );
         if (c.mode_before == 0 && (c.mode_after & 0111U) != 0)
-            return fmt::format("{} is new and executable", quoted(c.path));
+            return fmt::format("{} is new and executable", in_quotes(c.path));
         // A file under what is a link in this very patch would be written through it.
         for (const FileChange& other : changes)
             if ((other.mode_after & 0170000U) == symbolic_link && c.path.starts_with(other.path + "/"))
-                return fmt::format("{} lies below the symbolic link {}", quoted(c.path), quoted(other.path));
+                return fmt::format("{} lies below the symbolic link {}", in_quotes(c.path), in_quotes(other.path));
     }
     return {};
 }
@@ -283,9 +283,9 @@ std::string check_protected(const Changes& changes, const GateRules& rules) {
     for (const FileChange& c : changes) {
         if (!changed(c)) continue;
         if (const auto glob = first_match(built_in_forbidden, lower(c.path)); !glob.empty())
-            return fmt::format("{} is protected ({})", quoted(c.path), glob);
+            return fmt::format("{} is protected ({})", in_quotes(c.path), glob);
         if (const auto glob = first_match(rules.forbidden, c.path); !glob.empty())
-            return fmt::format("{} is forbidden by the configuration ({})", quoted(c.path), glob);
+            return fmt::format("{} is forbidden by the configuration ({})", in_quotes(c.path), glob);
     }
     return {};
 }
@@ -387,30 +387,30 @@ std::string check_tests(const Changes& changes, const GateRules& rules) {
         if (!changed(c)) continue;
         const bool test = is_test_path(rules, c.path),
                    set_up = !first_match(test_set_up, lower(c.path)).empty();
-        if (set_up) return fmt::format("{} says which tests run", quoted(c.path));
+        if (set_up) return fmt::format("{} says which tests run", in_quotes(c.path));
         if (test && c.before && !c.after)
-            return fmt::format("the test file {} is deleted or renamed", quoted(c.path));
+            return fmt::format("the test file {} is deleted or renamed", in_quotes(c.path));
         const auto lines = changed_lines(c);
         const std::string_view after = c.after ? std::string_view{*c.after} : std::string_view{};
         if (test && c.before) {
             for (const auto& [n, text] : lines.removed)
                 if (!trim(text).empty())
                     return fmt::format(
-                        "the test {}, line {}, is changed or removed: {}", quoted(c.path), n, quoted(text)
+                        "the test {}, line {}, is changed or removed: {}", in_quotes(c.path), n, in_quotes(text)
                     );
             const auto whole = lines_of(after);
             for (const auto& [n, text] : lines.added) {
                 for (const auto mark : skip_marks)
                     if (text.find(mark) != std::string_view::npos)
                         return fmt::format(
-                            "the test {} is skipped at line {}: {}", quoted(c.path), n, quoted(text)
+                            "the test {} is skipped at line {}: {}", in_quotes(c.path), n, in_quotes(text)
                         );
                 const auto t = trim(text);
                 for (const std::string_view word :
                      {"#if", "#ifdef", "#ifndef", "#else", "#endif", "=begin", "__END__"})
                     if (t.starts_with(word))
                         return fmt::format(
-                            "the test {}, line {}, may be left out by {}", quoted(c.path), n, quoted(text)
+                            "the test {}, line {}, may be left out by {}", in_quotes(c.path), n, in_quotes(text)
                         );
                 // Within a test that was there, what comes before an assertion can keep it from being
                 // reached.
@@ -427,15 +427,15 @@ std::string check_tests(const Changes& changes, const GateRules& rules) {
                     if (t.starts_with(word))
                         return fmt::format(
                             "the test {}, line {}, gets what may keep assertions from being reached: {}",
-                            quoted(c.path),
+                            in_quotes(c.path),
                             n,
-                            quoted(text)
+                            in_quotes(text)
                         );
             }
             auto old = assertions(c.path, *c.before), now = assertions(c.path, after);
             for (const auto& [line, times] : old)
                 if (now[line] < times)
-                    return fmt::format("the test {} no longer asserts {}", quoted(c.path), quoted(line));
+                    return fmt::format("the test {} no longer asserts {}", in_quotes(c.path), in_quotes(line));
         }
         if (!test && c.before) {
             const auto own = test_lines(c.path, *c.before);
@@ -443,9 +443,9 @@ std::string check_tests(const Changes& changes, const GateRules& rules) {
                 if (n - 1 < own.size() && own[n - 1] && !trim(text).empty())
                     return fmt::format(
                         "the test within {}, line {}, is changed or removed: {}",
-                        quoted(c.path),
+                        in_quotes(c.path),
                         n,
-                        quoted(text)
+                        in_quotes(text)
                     );
             const auto then = test_lines(c.path, std::string{after});
             bool had = std::find(own.begin(), own.end(), true) != own.end();
@@ -454,9 +454,9 @@ std::string check_tests(const Changes& changes, const GateRules& rules) {
                     assertions(c.path, text).empty())
                     return fmt::format(
                         "the test within {}, line {}, gets other lines than assertions: {}",
-                        quoted(c.path),
+                        in_quotes(c.path),
                         n,
-                        quoted(text)
+                        in_quotes(text)
                     );
             for (const auto& [n, text] : lines.removed)
                 for (const std::string_view word :
@@ -464,7 +464,7 @@ std::string check_tests(const Changes& changes, const GateRules& rules) {
                     if (text.find(word) != std::string_view::npos &&
                         after.find(trim(text)) == std::string_view::npos)
                         return fmt::format(
-                            "{}, line {}, no longer registers a test: {}", quoted(c.path), n, quoted(text)
+                            "{}, line {}, no longer registers a test: {}", in_quotes(c.path), n, in_quotes(text)
                         );
         }
         const std::string_view before = c.before ? std::string_view{*c.before} : std::string_view{};
@@ -474,10 +474,10 @@ std::string check_tests(const Changes& changes, const GateRules& rules) {
                     before.find(trim(text)) == std::string_view::npos)
                     return fmt::format(
                         "{}, line {}, could make tests pass without passing ({}): {}",
-                        quoted(c.path),
+                        in_quotes(c.path),
                         n,
                         cheat,
-                        quoted(text)
+                        in_quotes(text)
                     );
     }
     return {};
@@ -530,14 +530,14 @@ std::string check_licence(const Changes& changes) {
             lower(c.path.substr(c.path.rfind('/') == std::string::npos ? 0 : c.path.rfind('/') + 1));
         for (const char* file : {"license", "licence", "copying", "notice", "copyright", "patents"})
             if (name == file || name.starts_with(std::string{file} + "."))
-                return fmt::format("{} is a licence text", quoted(c.path));
+                return fmt::format("{} is a licence text", in_quotes(c.path));
         const auto before = licence_of(*c.before);
         if (before.empty() || !c.after) continue;
         const auto after = licence_of(*c.after);
         for (std::size_t i = 0; i < before.size(); ++i)
             if (i >= after.size() || before[i] != after[i])
                 return fmt::format(
-                    "the licence header of {} is changed at {}", quoted(c.path), quoted(before[i])
+                    "the licence header of {} is changed at {}", in_quotes(c.path), in_quotes(before[i])
                 );
     }
     return {};
@@ -598,21 +598,21 @@ std::string check_content(const Changes& changes) {
     for (const FileChange& c : changes) {
         if (c.before == c.after || !c.after) continue;
         if (c.after->find('\0') != std::string::npos)
-            return fmt::format("{} holds a NUL byte, so it is no text", quoted(c.path));
+            return fmt::format("{} holds a NUL byte, so it is no text", in_quotes(c.path));
         if (to_valid_utf8(*c.after) != *c.after && (!c.before || to_valid_utf8(*c.before) == *c.before))
-            return fmt::format("{} is no longer UTF-8", quoted(c.path));
+            return fmt::format("{} is no longer UTF-8", in_quotes(c.path));
         for (const auto& [n, text] : changed_lines(c).added) {
             if (text.starts_with("<<<<<<< ") || text.starts_with(">>>>>>> ") || text.starts_with("||||||| "))
-                return fmt::format("{}, line {}, is a conflict marker", quoted(c.path), n);
+                return fmt::format("{}, line {}, is a conflict marker", in_quotes(c.path), n);
             if (const auto hidden = hidden_character(text); !hidden.empty())
                 return fmt::format(
-                    "{}, line {}, holds the invisible character {}", quoted(c.path), n, hidden
+                    "{}, line {}, holds the invisible character {}", in_quotes(c.path), n, hidden
                 );
             for (const char ch : text)
                 if ((static_cast<unsigned char>(ch) < 0x20 && ch != '\t' && ch != '\f') || ch == 0x7f)
-                    return fmt::format("{}, line {}, holds a control character", quoted(c.path), n);
+                    return fmt::format("{}, line {}, holds a control character", in_quotes(c.path), n);
             if (pipes_to_shell(text))
-                return fmt::format("{}, line {}, runs what it fetches: {}", quoted(c.path), n, quoted(text));
+                return fmt::format("{}, line {}, runs what it fetches: {}", in_quotes(c.path), n, in_quotes(text));
         }
     }
     return {};

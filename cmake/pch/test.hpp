@@ -1,0 +1,4 @@
+// Precompiled for the unit tests.
+#include "base.hpp"
+
+#include <gtest/gtest.h>
