@@ -35,14 +35,16 @@ std::vector<std::string> processes() {
         const std::string pid = entry->d_name;
         if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
         std::ifstream in("/proc/" + pid + "/status");
-        std::string line, name, parent, uid;
+        std::string line, name, parent, uid, state;
         while (std::getline(in, line)) {
             if (line.compare(0, 5, "Name:") == 0) name = line.substr(6);
+            if (line.compare(0, 6, "State:") == 0) state = line.substr(7, 1);
             if (line.compare(0, 5, "PPid:") == 0) parent = line.substr(6);
             if (line.compare(0, 4, "Uid:") == 0) uid = line.substr(5, line.find('\t', 5) - 5);
         }
+        // A zombie whose parent is init is dead; when init reaps it is its own business.
         if (parent == std::to_string(::getpid()) ||
-            (uid.size() == 10 && uid.compare(0, 3, "214") == 0 && parent == "1"))
+            (state != "Z" && uid.size() == 10 && uid.compare(0, 3, "214") == 0 && parent == "1"))
             out.push_back(pid + " " + name);
     }
     ::closedir(proc);
