@@ -78,12 +78,14 @@ struct ControlSettings {
     Severity from = Severity::p3_trivial;    ///< this severity and lower ones
 };
 
-/// How long what is kept. What is exact stays for ever: kinds of errors, bugs, counts per day, the audit log.
+/// How long what is kept. What is exact stays for ever: kinds of errors, bugs, counts per day, what was
+/// landed, the audit log.
 struct RetentionSettings {
     std::chrono::milliseconds log_entries = std::chrono::hours{30 * 24};  ///< samples
     std::uint64_t log_rows = 1'000'000;                                   ///< samples in all; 0: no limit
     std::uint64_t bytes = 0;  ///< of the store; beyond it the oldest samples go; 0: no limit
-    std::chrono::milliseconds healing = std::chrono::hours{90 * 24};  ///< ended incidents
+    std::chrono::milliseconds healing =
+        std::chrono::hours{90 * 24};  ///< ended incidents, patch runs, questions to models
     std::chrono::milliseconds minute_counts = std::chrono::hours{48};
     std::chrono::milliseconds hour_counts = std::chrono::hours{90 * 24};
     std::chrono::milliseconds records =

@@ -52,7 +52,7 @@ std::vector<Work> cleanup(const RetentionSettings& keep, Time now) {
     steps.emplace_back([=](Database& db) -> result<sql::Piece> {
         auto gone = sql::cleanup_old_healing_data(db, now - keep.healing, 100);
         if (!gone) return gone.error();
-        return sql::Piece{gone->events + gone->results + gone->actions, gone->events == 100};
+        return sql::Piece{gone->rows(), gone->more};
     });
     steps.emplace_back([=](Database& db) {
         return sql::delete_old_counts(db, now - keep.minute_counts, now - keep.hour_counts);

@@ -165,6 +165,39 @@ result<CleanedUp> cleanup_old_healing_data(Database& db, Time before, int64_t li
             *count += *n;
         }
     }
+    gone.more = gone.events == limit;
+    constexpr Statement patch_runs{
+        "delete patch_runs",
+        "DELETE FROM patch_runs WHERE id IN (SELECT id FROM patch_runs WHERE ended_at < $1 ORDER BY ended_at "
+        "LIMIT $2)"};
+    constexpr Statement suggestions{
+        "delete ai_fix_suggestions",
+        "DELETE FROM ai_fix_suggestions WHERE id IN (SELECT s.id FROM ai_fix_suggestions s WHERE "
+        "s.created_at < $1 AND s.status "
+        "IN ('rejected', 'superseded') AND NOT EXISTS (SELECT 1 FROM patch_runs r WHERE r.bug_id = s.bug_id "
+        "AND r.suggestion_id "
+        "= s.id) AND NOT EXISTS (SELECT 1 FROM auto_fix_history h WHERE h.bug_id = s.bug_id AND "
+        "h.suggestion_id = s.id) ORDER "
+        "BY s.created_at LIMIT $2)"};
+    constexpr Statement analyses{
+        "delete bug_analyses",
+        "DELETE FROM bug_analyses WHERE id IN (SELECT a.id FROM bug_analyses a WHERE a.at < $1 AND EXISTS "
+        "(SELECT 1 FROM "
+        "bug_analyses n WHERE n.bug_id = a.bug_id AND (n.at > a.at OR (n.at = a.at AND n.id > a.id))) ORDER "
+        "BY a.at LIMIT $2)"};
+    constexpr Statement calls{
+        "delete ai_calls",
+        "DELETE FROM ai_calls WHERE id IN (SELECT id FROM ai_calls WHERE at < $1 ORDER BY at LIMIT $2)"};
+    for (const auto& [statement, count] :
+         {std::pair{&patch_runs, &gone.patch_runs},
+          {&suggestions, &gone.suggestions},
+          {&analyses, &gone.analyses},
+          {&calls, &gone.ai_calls}}) {
+        auto n = db.run(*statement, {before.us, limit});
+        if (!n) return n.error();
+        *count = *n;
+        gone.more = gone.more || *n == limit;
+    }
     return gone;
 }
 

@@ -44,10 +44,16 @@ result<std::int64_t> count_samples(Database& db);
 
 struct CleanedUp {
     std::int64_t events = 0, results = 0, actions = 0;
+    std::int64_t patch_runs = 0, suggestions = 0, analyses = 0, ai_calls = 0;
+    bool more = false;
+    std::int64_t rows() const {
+        return events + results + actions + patch_runs + suggestions + analyses + ai_calls;
+    }
 };
-/// Incidents that ended before `before`, with their attempts and effects; up to `limit` of them. The audit
-/// log is never shortened. PostgreSQL has the same as a function for people:
-/// cleanup_old_healing_data(interval).
+/// Incidents that ended before `before`, with their attempts and effects; patch runs that ended; suggestions
+/// that were rejected or superseded; analyses, but the newest of a bug; questions to models. Up to `limit` of
+/// each. What was landed (auto_fix_history), patterns and the audit log are never shortened. PostgreSQL has
+/// the same as a function for people: cleanup_old_healing_data(interval).
 result<CleanedUp> cleanup_old_healing_data(Database& db, Time before, std::int64_t limit);
 
 /// Counts per minute and per hour that are older than so; days stay for ever (one row per kind and day).

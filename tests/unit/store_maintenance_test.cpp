@@ -135,6 +135,106 @@ TEST_P(MaintenanceTest, OldIncidentsGoWithTheirAttemptsAndEffectsAndOpenOnesStay
     EXPECT_EQ(number("SELECT COUNT(*) FROM healing_actions"), 1);
 }
 
+TEST_P(MaintenanceTest, OldRunsQuestionsAndAnalysesGoAndWhatStandsStays) {
+    const auto r = record("patched");
+    const auto log = add("patched");
+    const auto opened =
+        sql::open_or_count_bug(*db, clock, r, Severity::p1_major, "fatal", 1, clock.wall(), log);
+    ASSERT_TRUE(opened);
+    std::string bug;
+    static constexpr Statement one_bug{"test bug", "SELECT id FROM system_bugs"};
+    ASSERT_TRUE(db->query(one_bug, {}, [&](const Row& row) { bug = row.text(0); }));
+    const auto post = [&](const char* sql, std::initializer_list<Value> values) {
+        ASSERT_TRUE(db->post(Statement{"test insert", sql}, values)) << sql;
+    };
+    const auto run = [&](const char* id, bool ended) {
+        post(
+            "INSERT INTO patch_runs (id, bug_id, suggestion_id, fingerprint, service_name, environment, "
+            "repository, revision, step, "
+            "outcome, reason, patch, patch_hash, branch, commit_id, request_url, data, engine_us, "
+            "requested_by, node, created_at, "
+            "updated_at, ended_at) VALUES ($1, $2, $1, '', '', '', '', '', 'finish', '', '', '', '', '', '', "
+            "'', '{}', 0, '', '', $3, "
+            "$3, $4)",
+            {std::string_view{id},
+             std::string_view{bug},
+             clock.wall().us,
+             ended ? Value{clock.wall().us} : Value{nullptr}}
+        );
+    };
+    const auto suggestion = [&](const char* id, const char* status) {
+        post(
+            "INSERT INTO ai_fix_suggestions (id, bug_id, rank, provider, model, root_cause, "
+            "root_cause_hypothesis, "
+            "bug_classification, estimated_impact, fix_title, fix_description, fix_approach, code_diff, "
+            "files_affected, "
+            "confidence_score, reasoning, breaking_changes, potential_side_effects, test_cases, "
+            "prevention_tips, status, decided_by, "
+            "created_at) VALUES ($1, $2, 0, '', '', '', '', '', '', '', '', '', '', '[]', 0, '', '[]', '[]', "
+            "'[]', '[]', $3, '', $4)",
+            {std::string_view{id}, std::string_view{bug}, std::string_view{status}, clock.wall().us}
+        );
+    };
+    const auto analysis = [&](const char* id) {
+        post(
+            "INSERT INTO bug_analyses (id, bug_id, at, source, provider, model, revision, root_cause, "
+            "root_cause_hypothesis, "
+            "bug_classification, estimated_impact, prevention_tips, comparison, context) VALUES ($1, $2, $3, "
+            "'rules', '', '', '', "
+            "'', '', '', '', '[]', '{}', '{}')",
+            {std::string_view{id}, std::string_view{bug}, clock.wall().us}
+        );
+    };
+    const auto call = [&](const char* id) {
+        post(
+            "INSERT INTO ai_calls (id, at, day, purpose, provider, model, bug_id, outcome, input_tokens, "
+            "cached_tokens, "
+            "output_tokens, cost_micros, took_us, tries, redactions, error) VALUES ($1, $2, '', '', '', '', "
+            "'', 'answered', 0, 0, 0, "
+            "0, 0, 1, '{}', '')",
+            {std::string_view{id}, clock.wall().us}
+        );
+    };
+    run("ended", true), run("open", false);
+    for (const auto& [id, status] :
+         {std::pair{"no", "rejected"},
+          {"old", "superseded"},
+          {"open", "rejected"},
+          {"landed", "rejected"},
+          {"good", "applied"}})
+        suggestion(id, status);
+    post(
+        "INSERT INTO auto_fix_history (id, bug_id, suggestion_id, status, branch, commit_id, "
+        "pull_request_url, test_output, error, "
+        "performed_by, started_at) VALUES ('f', $1, 'landed', 'rolled_back', '', '', '', '', '', '', 0)",
+        {std::string_view{bug}}
+    );
+    analysis("a1"), analysis("a2"), call("c1"), call("c2"), call("c3");
+    EXPECT_EQ(sql::cleanup_old_healing_data(*db, clock.wall() - 1h, 100).value().rows(), 0);
+    clock.advance(2h);
+    call("c4");
+    const auto first = sql::cleanup_old_healing_data(*db, clock.wall() - 1h, 2).value();
+    EXPECT_EQ(first.patch_runs, 1) << "a run that is under way stays";
+    EXPECT_EQ(first.suggestions, 2) << "tried, landed and standing ones stay";
+    EXPECT_EQ(first.analyses, 1) << "the newest of a bug stays";
+    EXPECT_EQ(first.ai_calls, 2);
+    EXPECT_TRUE(first.more);
+    const auto rest = sql::cleanup_old_healing_data(*db, clock.wall() - 1h, 2).value();
+    EXPECT_EQ(rest.rows(), 1);
+    EXPECT_FALSE(rest.more);
+    EXPECT_EQ(number("SELECT COUNT(*) FROM auto_fix_history"), 1);
+    if (GetParam() != Dialect::postgres) return;
+    // The function of people does the same, by the server's own clock: all is older than in a thousand years.
+    EXPECT_EQ(
+        number("SELECT deleted_ai_calls + deleted_analyses + deleted_suggestions + deleted_patch_runs FROM "
+               "cleanup_old_healing_data(INTERVAL '-1000 years')"),
+        1
+    );
+    EXPECT_EQ(number("SELECT COUNT(*) FROM patch_runs"), 1);
+    EXPECT_EQ(number("SELECT COUNT(*) FROM bug_analyses"), 1);
+    EXPECT_EQ(number("SELECT COUNT(*) FROM ai_fix_suggestions"), 3);
+}
+
 TEST_P(MaintenanceTest, MinutesAndHoursGoAndDaysStay) {
     add("a", 5);
     clock.advance(100 * 24h);
