@@ -345,6 +345,8 @@ public:
     }
 
     void approval_changed(const Approval& approval) override {
+        // One that is pending is no news: the run's own question, or the first of two answers.
+        if (approval.state == ApprovalState::pending) return;
         if (const auto it = runs_.find(approval.subject); it != runs_.end()) nudge(*it->second);
     }
 
