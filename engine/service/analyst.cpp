@@ -311,7 +311,7 @@ public:
 
     void before_models(std::function<asio::awaitable<result<bool>>(std::string bug)> ask) override { before_ = std::move(ask); }
 
-    void on_suggested(std::function<void(const std::string& bug)> told) override { suggested_ = std::move(told); }
+    void on_suggested(std::function<asio::awaitable<result<void>>(std::string bug)> told) override { suggested_ = std::move(told); }
 
     asio::awaitable<result<json::object>> figures() override {
         const auto settings = s_.settings;
@@ -1014,7 +1014,11 @@ private:
         s_.feed.publish(
             "bug", {{"bug", work->code}, {"action", "analyze"}, {"status", *status}, {"source", row->source}}
         );
-        if (!suggestions->empty() && suggested_) suggested_(work->bug);
+        if (!suggestions->empty() && suggested_) {
+            std::string bug = work->bug;
+            auto told = co_await suggested_(std::move(bug));
+            if (!told) log::warn("the suggestions for {} are not tried: {}", work->code, told.error().text);
+        }
         co_return json::object{
             {"bug_id", work->bug},
             {"bug_code", work->code},
@@ -1078,7 +1082,7 @@ private:
     asio::steady_timer free_;
     std::shared_ptr<const ai::Redactor> redactor_;
     std::shared_ptr<const Settings> redactor_for_;
-    std::function<void(const std::string&)> suggested_;
+    std::function<asio::awaitable<result<void>>(std::string bug)> suggested_;
     std::function<asio::awaitable<result<bool>>(std::string bug)> before_;
     asio::thread_pool pool_;
 };

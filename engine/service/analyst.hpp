@@ -54,8 +54,9 @@ public:
     /// analysis is then {"source": "pattern"} and costs nothing.
     virtual void before_models(std::function<boost::asio::awaitable<result<bool>>(std::string bug)> ask) = 0;
 
-    /// Told of each bug whose analysis brought suggestions, after it is stored.
-    virtual void on_suggested(std::function<void(const std::string& bug)> told) = 0;
+    /// Told of each bug whose analysis brought suggestions, after it is stored and before analyze() answers: who asked finds what is
+    /// being tried.
+    virtual void on_suggested(std::function<boost::asio::awaitable<result<void>>(std::string bug)> told) = 0;
 
     /// Tokens, cost, refusals, breakers by provider today; for GET /api/v1/ai.
     virtual boost::asio::awaitable<result<json::object>> figures() = 0;

@@ -123,7 +123,7 @@ public:
         analyst_->before_models([this](std::string bug) { return fixer_->try_patterns(std::move(bug)); });
         approvals_->set_binder("patch", [this](const Approval& a) { return fixer_->binding(a); });
         approvals_->on_change("patch", [this](const Approval& a) { fixer_->approval_changed(a); });
-        analyst_->on_suggested([this](const std::string& bug) { try_suggestions(bug); });
+        analyst_->on_suggested([this](std::string bug) { return fixer_->suggested(std::move(bug), "heald"); });
         shared_->on_heard = [this](const std::string& f, const std::string& e, const std::string& r, Time at) {
             fixer_->heard(f, e, r, at);
         };
@@ -778,20 +778,6 @@ private:
         co_await offload(workers_, write);
         if (!outcome) co_return outcome.error();
         co_return std::count((*texts)[2].begin(), (*texts)[2].end(), '\n');
-    }
-
-    void try_suggestions(const std::string& bug) {
-        std::string id = bug, actor = "heald";
-        asio::co_spawn(
-            io_,
-            fixer_->suggested(std::move(id), std::move(actor)),
-            [bug](const std::exception_ptr& error, const result<void>& outcome) {
-                if (error)
-                    log::error("trying the suggestions for bug {} ended by a defect", bug);
-                else if (!outcome)
-                    log::warn("the suggestions for bug {} are not tried: {}", bug, outcome.error().text);
-            }
-        );
     }
 
     ClusterEvents cluster_events() {

@@ -85,7 +85,8 @@ private:
     static heal::http_response post(const heal::request& rq, heal::call& call, const std::string& path, const heal::json& body) {
         auto headers = ticket(rq);
         headers.emplace_back("Content-Type", "application/json");
-        const auto left = std::max<std::chrono::milliseconds>(call.remaining() - 1s, 1s);
+        // An effect may take ten minutes at most (engine/host/effects_net.cpp).
+        const auto left = std::clamp<std::chrono::milliseconds>(call.remaining() - 1s, 1s, 10min);
         return call.http(
             {.method = "POST",
              .url = rq.target()["code"]["url"].string_or("") + path,

@@ -80,6 +80,7 @@ TEST(LlmPatch, ShowsItsTicketAndNothingElse) {
     for (const auto& e : host.effects()) {
         if (e.kind == "http") {
             EXPECT_EQ(e.parameters["headers"]["Authorization"].string_or(""), "Bearer attempt:1:aa");
+            EXPECT_LE(e.parameters["timeout_ms"].int_or(0), 600'000) << "the host refuses longer ones";
         }
     }
 }

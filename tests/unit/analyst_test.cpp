@@ -230,7 +230,10 @@ protected:
 
 TEST_F(AnalystTest, AsksForEditsWithTheCodeAndWithoutTheLog) {
     std::vector<std::string> told;
-    analyst->on_suggested([&](const std::string& id) { told.push_back(id); });
+    analyst->on_suggested([&](std::string id) -> asio::awaitable<result<void>> {
+        told.push_back(std::move(id));
+        co_return result<void>{};
+    });
     const auto id = bug();
     const auto found = analyze(id).value();
     EXPECT_EQ(string_at(found, "source"), "model");
