@@ -639,7 +639,7 @@ PatchResult PatchWork::revert() {
         );
         if (!commit) return commit.error();
         facts_.revert = *commit;
-        HEAL_TRY(away([&] { return r.push(settings_.branch, *commit, *head); }));
+        if (*commit != *head) HEAL_TRY(away([&] { return r.push(settings_.branch, *commit, *head); }));
         return *commit;
     });
     if (!taken) return around(taken.error());

@@ -419,8 +419,7 @@ public:
         auto tree =
             merged(*here, *back, fmt::format("{} cannot be taken back by itself", commit.substr(0, 12)));
         if (!tree) return tree;
-        if (*tree == *now)
-            return fail(errc::conflict, fmt::format("{} is undone already", commit.substr(0, 12)));
+        if (*tree == *now) return onto;
         return commit_tree(*tree, {onto}, message, author, at);
     }
 

@@ -60,7 +60,8 @@ public:
     virtual result<std::string> diff(const std::string& from, const std::string& to) = 0;
     /// Commits all of the worktree; the commit's id. Not on any branch yet. errc::conflict: nothing has changed.
     virtual result<std::string> commit(const Commit& what) = 0;
-    /// A commit on top of `onto` that undoes `commit`; errc::conflict when that does not go without a person.
+    /// A commit on top of `onto` that undoes `commit`; `onto` when it is undone there already. errc::conflict when that does not go
+    /// without a person.
     virtual result<std::string> revert(
         const std::string& commit, const std::string& onto, const std::string& message, const std::string& author, Time at
     ) = 0;
