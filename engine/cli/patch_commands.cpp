@@ -118,13 +118,14 @@ private:
         if (json_wanted(c_, run)) return;
         const auto outcome = string_at(run, "outcome");
         fmt::print(
-            "run {}\nbug {}\nrepository {} at {}\n{}{}\npatch {}\nbranch {}\ncommit {}\nrequest {}\n",
+            "run {}\nbug {}\nrepository {} at {}\n{}{}{}\npatch {}\nbranch {}\ncommit {}\nrequest {}\n",
             string_at(run, "id"),
             string_at(object_at(run, "facts"), "bug_code"),
             plain(string_at(run, "repository")),
             string_at(run, "revision"),
             outcome.empty() ? fmt::format("at step {}", string_at(run, "step")) : std::string{outcome},
             string_at(run, "reason").empty() ? "" : ": " + plain(string_at(run, "reason")),
+            string_at(run, "held").empty() ? "" : "; waits: " + plain(string_at(run, "held")),
             string_at(run, "patch_hash"),
             string_at(run, "branch"),
             string_at(run, "commit_id"),

@@ -111,7 +111,10 @@ void PatchMachine::begin(Time now) {
     next_at_ = now;
 }
 
-bool PatchMachine::resume(const PatchPlan& plan, Time now) {
+bool PatchMachine::resume(const PatchPlan& plan, Time now, bool elsewhere) {
+    if (elsewhere && step_ < review) go(prepare, now);
+    if (elsewhere && step_ == push) go(commit, now);
+    if (step_ == review) next_at_ = now;  // what people said meanwhile counts at once
     if (!begun_) return true;
     begun_ = false;
     if (plan.deploy_idempotent || (step_ != deploy && step_ != redeploy)) return true;

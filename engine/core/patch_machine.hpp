@@ -119,8 +119,9 @@ public:
     /// Takes the result of step(). After it step() is what to do next, at next_at().
     void take(const PatchResult& result, const PatchPlan& plan, Time now);
     /// The step was begun before a crash; its intent stands, its result does not. True: it is begun again; false: what it did is
-    /// unknown and watch decides (a deployment that may not run twice).
-    bool resume(const PatchPlan& plan, Time now);
+    /// unknown and watch decides (a deployment that may not run twice). `elsewhere`: on another machine, whose worktrees and commits
+    /// that were not pushed are not here; they are made again.
+    bool resume(const PatchPlan& plan, Time now, bool elsewhere = false);
     /// The intent of step() is about to be stored.
     void begin(Time now);
     /// People or a newer suggestion end it; a landed one is not ended by this (errc::conflict).

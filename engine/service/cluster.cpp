@@ -126,6 +126,7 @@ asio::awaitable<void> Cluster::tick(const ClusterEvents& events) {
         bool alive = false;
         std::vector<std::string> lost;
         std::vector<sql::TakenOver> taken;
+        std::vector<sql::PatchRun> patches;
         std::vector<sql::EventRequest> requests;
         std::vector<sql::ClaimedCount> counts;
         std::string shared;
@@ -137,6 +138,7 @@ asio::awaitable<void> Cluster::tick(const ClusterEvents& events) {
                       fence = fence_,
                       foreign = foreign_,
                       take = events.may_take_over(),
+                      repositories = events.repositories(),
                       health = events.health(),
                       open_events = events.open_events()](Database& db) -> result<void> {
         *seen = Seen{};
@@ -151,6 +153,9 @@ asio::awaitable<void> Cluster::tick(const ClusterEvents& events) {
             auto taken = sql::take_over(db, node, fence, take_over_at_once, foreign);
             if (!taken) return taken.error();
             seen->taken = std::move(*taken);
+            auto patches = sql::take_over_patch_runs(db, node, &repositories);
+            if (!patches) return patches.error();
+            seen->patches = std::move(*patches);
         }
         auto requests = sql::take_requests(db, node);
         if (!requests) return requests.error();
@@ -177,6 +182,7 @@ asio::awaitable<void> Cluster::tick(const ClusterEvents& events) {
         woken_ = woken_ || static_cast<std::int64_t>(seen->taken.size()) == take_over_at_once;
         events.take_up(std::move(seen->taken));
     }
+    if (!seen->patches.empty()) events.take_up_patches(std::move(seen->patches));
     for (const auto& count : seen->counts) events.catch_up(count);
     for (const auto& request : seen->requests) events.request(request);
     if (shared_seen_ != seen->shared) {
@@ -190,7 +196,9 @@ asio::awaitable<void> Cluster::tick(const ClusterEvents& events) {
 /// again.
 asio::awaitable<void> Cluster::lost(const ClusterEvents& events) {
     log::warn(
-        "node '{}' was taken for lost (fence {}); it lets go of its incidents and joins again", node_, fence_
+        "node '{}' was taken for lost (fence {}); it lets go of its incidents and patch runs and joins again",
+        node_,
+        fence_
     );
     ++times_lost_;
     fence_ = 0;

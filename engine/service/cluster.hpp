@@ -1,10 +1,12 @@
 // One node among many on one PostgreSQL (docs/adr/0021-cluster.md): its membership with lease and fence,
-// which incidents it heals, and what it takes over from a node that is lost. On SQLite there is none of this.
+// which incidents it heals, and what it takes over from a node that is lost: incidents and patch runs. On
+// SQLite there is none of this.
 //
 // Threads: the event loop's.
 #pragma once
 
 #include "store/cluster_store.hpp"
+#include "store/fix_store.hpp"
 #include "store/store.hpp"
 
 #include <boost/asio/awaitable.hpp>
@@ -50,7 +52,10 @@ private:
 /// What the cluster asks of the engine.
 struct ClusterEvents {
     std::function<void(std::vector<sql::TakenOver>)> take_up;
-    std::function<boost::asio::awaitable<void>()> abandon;  ///< end every incident here without a word
+    std::function<std::vector<std::string>()> repositories;  ///< whose patch runs this node can go on with
+    std::function<void(std::vector<sql::PatchRun>)> take_up_patches;
+    std::function<boost::asio::awaitable<void>()>
+        abandon;  ///< end every incident and patch run here without a word
     std::function<void(const sql::ClaimedCount&)> catch_up;
     std::function<void(const sql::EventRequest&)> request;
     std::function<void()> shared_state_changed;

@@ -783,7 +783,9 @@ private:
     ClusterEvents cluster_events() {
         ClusterEvents events;
         events.take_up = [this](std::vector<sql::TakenOver> taken) { healer_->take_up(std::move(taken)); };
-        events.abandon = [this] { return healer_->abandon(); };
+        events.repositories = [this] { return fixer_->repositories(); };
+        events.take_up_patches = [this](std::vector<sql::PatchRun> runs) { fixer_->take_up(std::move(runs)); };
+        events.abandon = [this] { return let_go(); };
         events.catch_up = [this](const sql::ClaimedCount& count) { healer_->catch_up(count); };
         events.request = [this](const sql::EventRequest& r) {
             auto parsed = parse_json(r.argument, "argument");
@@ -809,6 +811,17 @@ private:
         events.health = [this] { return not_ready().empty() ? std::string{"ready"} : not_ready(); };
         events.open_events = [this] { return static_cast<std::int64_t>(healer_->open_count()); };
         return events;
+    }
+
+    /// Others go on with what was under way here. What nobody took is taken up again once this node is a member.
+    asio::awaitable<void> let_go() {
+        co_await healer_->abandon();
+        co_await fixer_->abandon();
+        cluster_->when_member([this] {
+            asio::co_spawn(io_, fixer_->recover(), [](const std::exception_ptr& error, const result<void>& outcome) {
+                if (error || !outcome) log::error("patch runs of before could not be taken up; the next start does it");
+            });
+        });
     }
 
     /// People changed something through another node.

@@ -101,15 +101,32 @@ public:
     }
 
     asio::awaitable<result<void>> recover() override {
-        auto rows = std::make_shared<std::vector<sql::PatchRun>>();
-        Store::Job job = [rows, node = node()](Database& db) -> result<void> {
-            auto found = sql::take_patch_runs(db, node);
-            if (!found) return found.error();
-            *rows = std::move(*found);
+        struct Found {
+            std::vector<sql::PatchRun> mine, left;
+        };
+        auto found = std::make_shared<Found>();
+        // One of many leaves to the others what it has no repository for; alone there is nobody else.
+        Store::Job job = [found, node = node(), known = repositories(), many = s_.cluster != nullptr](Database& db) -> result<void> {
+            auto mine = sql::load_open_patch_runs(db, node);
+            if (!mine) return mine.error();
+            auto left = sql::take_over_patch_runs(db, node, many ? &known : nullptr);
+            if (!left) return left.error();
+            *found = {std::move(*mine), std::move(*left)};
             return {};
         };
         HEAL_CO_TRY(co_await s_.store.write(std::move(job)));
-        for (auto& row : *rows) {
+        take_up(std::move(found->mine));
+        take_up(std::move(found->left));
+        // Worktrees of runs that nobody goes on with.
+        if (runs_.empty()) {
+            std::error_code ignored;
+            std::filesystem::remove_all(folder_, ignored);
+        }
+        co_return result<void>{};
+    }
+
+    void take_up(std::vector<sql::PatchRun> rows) override {
+        for (auto& row : rows) {
             if (runs_.contains(row.id)) continue;
             auto machine = PatchMachine::load(object_at(row.data, "machine"));
             if (!machine) {
@@ -120,18 +137,35 @@ public:
             run->machine = std::move(*machine);
             run->facts = PatchFacts::load(object_at(row.data, "facts"));
             run->facts.patch = row.patch;
+            run->facts.from_elsewhere = row.node != node();
             run->pattern = string_at(row.data, "pattern");
+            if (run->facts.from_elsewhere) {
+                log::info("patch run {} is taken over from node '{}' at {}", row.id, row.node, row.step);
+                s_.metrics.add("heald_patch_runs_taken_over_total");
+            }
             run->row = std::move(row);
+            run->row.node = node();
             if (const auto* settings = find_settings(run->row.repository))
-                run->machine.resume(plan(*settings), s_.clock.wall());
+                run->machine.resume(plan(*settings), s_.clock.wall(), run->facts.from_elsewhere);
             launch(run);
         }
-        // Worktrees of runs that nobody goes on with.
-        if (rows->empty()) {
-            std::error_code ignored;
-            std::filesystem::remove_all(folder_, ignored);
+    }
+
+    std::vector<std::string> repositories() const override {
+        std::vector<std::string> names;
+        for (const auto& r : s_.settings->repositories) names.push_back(r.name);
+        return names;
+    }
+
+    asio::awaitable<void> abandon() override {
+        abandoning_ = true;
+        asio::steady_timer pause{s_.io};
+        while (!runs_.empty()) {
+            end_steps();
+            pause.expires_after(20ms);
+            co_await pause.async_wait(asio::use_awaitable);
         }
-        co_return result<void>{};
+        abandoning_ = false;
     }
 
     asio::awaitable<result<bool>> try_patterns(std::string bug) override {
@@ -391,11 +425,7 @@ public:
 
     asio::awaitable<void> stop() override {
         stopping_ = true;
-        for (auto& [id, run] : runs_) {
-            run->give_up.store(true);
-            run->wake.cancel();
-        }
-        for (auto* waiter : slots_waiting_) waiter->cancel();
+        end_steps();
         asio::steady_timer pause{s_.io};
         for (int i = 0; active_ > 0 && i < 500; ++i) {
             pause.expires_after(10ms);
@@ -405,6 +435,15 @@ public:
 
 private:
     std::string node() const { return s_.settings->node; }
+    bool ending() const { return stopping_ || abandoning_; }
+
+    void end_steps() {
+        for (auto& [id, run] : runs_) {
+            run->give_up.store(true);
+            run->wake.cancel();
+        }
+        for (auto* waiter : slots_waiting_) waiter->cancel();
+    }
 
     const RepositorySettings* find_settings(const std::string& name) const {
         for (const auto& r : s_.settings->repositories) {
@@ -523,7 +562,8 @@ private:
     }
 
     void launch(const RunPtr& run) {
-        runs_[run->row.id] = run;
+        // One that was stored a moment ago may have been taken up by recover() already.
+        if (!runs_.try_emplace(run->row.id, run).second) return;
         follow(*run);
         ++active_;
         s_.metrics.set("heald_patch_runs_open", {}, static_cast<double>(runs_.size()));
@@ -579,7 +619,7 @@ private:
             };
             auto stored = co_await s_.store.write(std::move(job));
             if (stored) co_return true;
-            if (stored.error().code == errc::conflict || stored.error().code == errc::denied || stopping_) co_return false;
+            if (stored.error().code == errc::conflict || stored.error().code == errc::denied || ending()) co_return false;
             log::warn("patch run {} could not be stored: {}", run->row.id, stored.error().text);
             run->wake.expires_after(pause);
             boost::system::error_code ignored;
@@ -588,7 +628,7 @@ private:
     }
 
     asio::awaitable<void> until_due(RunPtr run) {
-        while (!stopping_ && !run->woken) {
+        while (!ending() && !run->woken) {
             const auto left = run->machine.next_at() - s_.clock.wall();
             if (left.count() <= 0) break;
             run->wake.expires_after(std::min<Duration>(left, 1h));
@@ -601,6 +641,7 @@ private:
     /// Why nothing may act on this service now; "" when it may.
     std::string held(const Run& run) const {
         if (!paused_.empty()) return "the kill switch is on";
+        if (s_.cluster && !s_.cluster->holds()) return "this node's lease ran out";
         if (!s_.holds) return "the holds could not be read";
         const Time now = s_.clock.wall();
         for (const auto& hold : *s_.holds) {
@@ -616,7 +657,7 @@ private:
     /// While a step acts: gives it up as soon as it is not allowed any more.
     asio::awaitable<void> mind(RunPtr run) {
         asio::steady_timer pause{s_.io};
-        while (run->working && !stopping_) {
+        while (run->working && !ending()) {
             if (!held(*run).empty()) run->give_up.store(true);
             pause.expires_after(200ms);
             boost::system::error_code ignored;
@@ -626,7 +667,7 @@ private:
 
     /// One of the places for work that keeps a processor busy.
     asio::awaitable<bool> take_slot(RunPtr run) {
-        while (!stopping_ && busy_ >= std::max(1U, s_.settings->patches_at_once)) {
+        while (!ending() && busy_ >= std::max(1U, s_.settings->patches_at_once)) {
             asio::steady_timer turn{s_.io};
             turn.expires_after(1h);
             slots_waiting_.push_back(&turn);
@@ -634,7 +675,7 @@ private:
             co_await turn.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
             std::erase(slots_waiting_, &turn);
         }
-        if (stopping_ || run->outcome() != PatchOutcome::none) co_return false;
+        if (ending() || run->outcome() != PatchOutcome::none) co_return false;
         ++busy_;
         co_return true;
     }
@@ -644,9 +685,9 @@ private:
     }
 
     asio::awaitable<void> drive(RunPtr run) {
-        while (!stopping_ && !run->machine.ended()) {
+        while (!ending() && !run->machine.ended()) {
             co_await until_due(run);
-            if (stopping_) co_return;
+            if (ending()) co_return;
             const auto* known = find_settings(run->row.repository);
             if (!known) {
                 // Its repository is gone from the configuration: nothing can be done, and nothing is.
@@ -667,16 +708,22 @@ private:
                     if (run->row.data["held"] != json::value(why)) {
                         log::info("patch run {} waits: {}", run->row.id, why);
                         run->row.data["held"] = why;
+                        if (!co_await save(run)) co_return;
+                        publish(*run);
                     }
                     run->wake.expires_after(500ms);
                     boost::system::error_code ignored;
                     co_await run->wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
                     continue;
                 }
-                run->row.data.erase("held");
             }
+            run->row.data.erase("held");
             const bool slot = is_heavy(step) && run->outcome() == PatchOutcome::none;
             if (slot && !co_await take_slot(run)) continue;
+            if (slot && acts(step) && !held(*run).empty()) {  // it waited for its turn meanwhile
+                give_slot();
+                continue;
+            }
             run->machine.begin(s_.clock.wall());
             std::function<result<void>(Database&)> intent = entering(*run, step);
             const bool stored = co_await save(run, std::move(intent));
@@ -694,12 +741,14 @@ private:
             auto outcome = co_await work(run, settings, step);
             run->working = false;
             if (slot) give_slot();
-            if (stopping_ && outcome.kind != Kind::done) co_return;  // given up in its middle; resume() knows
+            if (ending() && outcome.kind != Kind::done) co_return;  // given up in its middle; resume() knows
             if (run->machine.step() != step) {
                 // Cancelled meanwhile: what was found out does not matter any more.
                 if (!co_await save(run)) co_return;
                 continue;
             }
+            // Held in its middle: it begins again once it may act, and that is no try that failed.
+            if (outcome.kind == Kind::again && run->give_up.load()) continue;
             if (outcome.kind == Kind::mend) outcome = co_await mend(run, std::move(outcome), settings);
             const bool was_stable = run->machine.stable();
             run->machine.take(outcome, plan(settings), s_.clock.wall());
@@ -720,13 +769,13 @@ private:
     asio::awaitable<PatchResult> work(RunPtr run, RepositorySettings settings, PatchStep step) {
         const auto started = s_.clock.steady();
         PatchResult outcome;
+        run->give_up.store(ending());
         if (step == PatchStep::review) {
             outcome = co_await review(run, settings);
         } else if (step == PatchStep::watch) {
             outcome = co_await watch(run, settings);
         } else {
             if (step == PatchStep::request) run->facts.request_body = request_body(*run);
-            run->give_up.store(stopping_);
             auto tools = make_tools(settings, *run);
             if (!tools) co_return PatchResult{Kind::broken, tools.error().text, {}};
             PatchWork worker{settings, **tools, run->row.id, run->facts};
@@ -1189,7 +1238,7 @@ private:
     std::deque<asio::steady_timer*> slots_waiting_;
     std::string paused_;  ///< why the kill switch is on
     unsigned busy_ = 0, active_ = 0;
-    bool stopping_ = false;
+    bool stopping_ = false, abandoning_ = false;
     json::object scan_;
     asio::thread_pool pool_;
 };

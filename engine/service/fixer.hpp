@@ -8,12 +8,14 @@
 #include "base/error.hpp"
 #include "base/json.hpp"
 #include "core/approval.hpp"
+#include "store/fix_store.hpp"
 
 #include <boost/asio/awaitable.hpp>
 
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace heal {
 
@@ -28,8 +30,15 @@ class Fixer {
 public:
     virtual ~Fixer() = default;
 
-    /// Takes up every run of this node that has not ended, and those of nodes that are gone.
+    /// Takes up every run of this node that has not ended, and those of nodes that are gone. At the start, and once this node is a
+    /// member of its cluster again.
     virtual boost::asio::awaitable<result<void>> recover() = 0;
+    /// Goes on with runs that another node has left; they are this node's already (sql::take_over_patch_runs).
+    virtual void take_up(std::vector<sql::PatchRun> runs) = 0;
+    /// Names of the repositories whose runs this node can go on with.
+    virtual std::vector<std::string> repositories() const = 0;
+    /// Lets go of every run without a word: another node has them. Steps under way are given up.
+    virtual boost::asio::awaitable<void> abandon() = 0;
 
     /// Patterns that fixed this kind of error before, tried before any model is asked. True: one of them is being tried.
     virtual boost::asio::awaitable<result<bool>> try_patterns(std::string bug) = 0;

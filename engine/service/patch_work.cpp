@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -181,6 +182,11 @@ auto PatchWork::away(F&& f) {
     return answer;
 }
 
+template <class F>
+auto PatchWork::with(F&& f) {
+    return tools_.repositories.with(settings_, std::forward<F>(f), &tools_.cancel);
+}
+
 std::string PatchWork::place(const char* what) const { return fmt::format("{}/{}/{}", tools_.folder, run_, what); }
 
 result<std::map<std::string, std::string>> PatchWork::new_files(vcs::Repository& repository) const {
@@ -198,6 +204,10 @@ result<void> PatchWork::write_into(const std::string& tree, const std::map<std::
 PatchResult PatchWork::perform(PatchStep step) {
     outside_ = Duration{0};
     env_ = settings_.env;
+    if (std::exchange(facts_.from_elsewhere, false)) {
+        // The mirror here may not know yet what the other node saw. If that does not go, the step says what it lacks.
+        (void)with([&](vcs::Repository& r) { return away([&] { return r.fetch(); }); });
+    }
     switch (step) {
         case PatchStep::prepare:
             return prepare();
@@ -236,7 +246,7 @@ PatchResult PatchWork::perform(PatchStep step) {
 
 PatchResult PatchWork::prepare() {
     std::string from;
-    auto made = tools_.repositories.with(settings_, [&](vcs::Repository& r) -> result<void> {
+    auto made = with([&](vcs::Repository& r) -> result<void> {
         auto fresh = away([&] { return r.fetch(); });
         const auto find = [&]() -> result<std::string> {
             if (!facts_.revision.empty()) return r.resolve(facts_.revision);
@@ -275,7 +285,7 @@ PatchResult PatchWork::gate() {
     rules.tests = settings_.test_files;
     rules.max_files = settings_.max_files;
     rules.max_lines = settings_.max_lines;
-    auto looked = tools_.repositories.with(settings_, [&](vcs::Repository& r) -> result<Looked> {
+    auto looked = with([&](vcs::Repository& r) -> result<Looked> {
         Looked out;
         auto files = new_files(r);
         if (!files) return files.error();
@@ -335,7 +345,7 @@ PatchResult PatchWork::gate() {
         }
     }
     // A model that mended its edits begins with clean trees.
-    auto written = tools_.repositories.with(settings_, [&](vcs::Repository& r) -> result<std::string> {
+    auto written = with([&](vcs::Repository& r) -> result<std::string> {
         if (!facts_.fresh_trees) {
             for (const char* tree : {"plain", "tree"}) HEAL_TRY(r.add_worktree(place(tree), facts_.revision));
         }
@@ -408,7 +418,7 @@ PatchResult PatchWork::reproduce(bool again) {
             {}};
     if (again) {
         // What the first run and the tests with the patch left behind must not matter.
-        auto fresh = tools_.repositories.with(settings_, [&](vcs::Repository& r) -> result<void> {
+        auto fresh = with([&](vcs::Repository& r) -> result<void> {
             auto files = new_files(r);
             if (!files) return files.error();
             std::map<std::string, std::string> tests;
@@ -478,7 +488,7 @@ std::string PatchWork::message() const {
 }
 
 PatchResult PatchWork::commit() {
-    auto made = tools_.repositories.with(settings_, [&](vcs::Repository& r) -> result<std::string> {
+    auto made = with([&](vcs::Repository& r) -> result<std::string> {
         auto files = new_files(r);
         if (!files) return files.error();
         HEAL_TRY(r.add_worktree(place("commit"), facts_.revision));
@@ -496,7 +506,7 @@ PatchResult PatchWork::commit() {
 }
 
 PatchResult PatchWork::push() {
-    auto pushed = tools_.repositories.with(settings_, [&](vcs::Repository& r) -> result<bool> {
+    auto pushed = with([&](vcs::Repository& r) -> result<bool> {
         auto there = away([&] { return r.remote_head(facts_.branch); });
         if (!there) return there.error();
         if (*there == facts_.commit) return true;
@@ -531,7 +541,7 @@ PatchResult PatchWork::request() {
     if (!found) return around(found.error());
     if (found->state == "closed") return {Kind::closed, "the request was closed without a merge", {{"url", found->url}}};
     if (found->state != "merged") return {Kind::waiting, "waits to be merged", {}};
-    auto head = tools_.repositories.with(settings_, [&](vcs::Repository& r) -> result<std::string> {
+    auto head = with([&](vcs::Repository& r) -> result<std::string> {
         HEAL_TRY(away([&] { return r.fetch(); }));
         return r.resolve(settings_.branch);
     });
@@ -545,7 +555,7 @@ PatchResult PatchWork::merge() {
         std::string base, head;
         bool moved = false;
     };
-    auto merged = tools_.repositories.with(settings_, [&](vcs::Repository& r) -> result<Merged> {
+    auto merged = with([&](vcs::Repository& r) -> result<Merged> {
         Merged out;
         HEAL_TRY(away([&] { return r.fetch(); }));
         auto base = away([&] { return r.remote_head(settings_.branch); });
@@ -585,7 +595,7 @@ PatchResult PatchWork::merge() {
     if (merged->head != merged->base) {
         facts_.base = merged->base;
         facts_.merged = merged->head;
-        auto pushed = tools_.repositories.with(settings_, [&](vcs::Repository& r) -> result<void> {
+        auto pushed = with([&](vcs::Repository& r) -> result<void> {
             return away([&] { return r.push(settings_.branch, merged->head, merged->base); });
         });
         if (!pushed) {
@@ -599,7 +609,7 @@ PatchResult PatchWork::merge() {
 }
 
 PatchResult PatchWork::deploy(const std::vector<CommandSettings>& commands, const std::string& commit) {
-    auto ready = tools_.repositories.with(settings_, [&](vcs::Repository& r) -> result<void> {
+    auto ready = with([&](vcs::Repository& r) -> result<void> {
         return r.add_worktree(place("deploy"), commit);
     });
     if (!ready) return around(ready.error());
@@ -609,14 +619,17 @@ PatchResult PatchWork::deploy(const std::vector<CommandSettings>& commands, cons
     env_["HEAL_BUG"] = facts_.bug_code;
     env_["HEAL_RUN"] = run_;
     auto ran = run(commands, place("deploy"), tools_.plain);
-    if (!ran) return {Kind::broken, ran.error().text, {}};
+    if (!ran) {
+        const bool harmless = std::all_of(commands.begin(), commands.end(), [](const auto& c) { return c.idempotent; });
+        return {harmless && ran.error().code == errc::cancelled ? Kind::again : Kind::broken, ran.error().text, {}};
+    }
     json::object evidence{{"commands", std::move(ran->evidence)}, {"commit", commit}};
     if (!ran->all_ok) return {Kind::broken, ran->first_bad, std::move(evidence)};
     return done("deployed " + commit.substr(0, 12), std::move(evidence));
 }
 
 PatchResult PatchWork::revert() {
-    auto taken = tools_.repositories.with(settings_, [&](vcs::Repository& r) -> result<std::string> {
+    auto taken = with([&](vcs::Repository& r) -> result<std::string> {
         HEAL_TRY(away([&] { return r.fetch(); }));
         auto head = away([&] { return r.remote_head(settings_.branch); });
         if (!head) return head.error();
@@ -647,7 +660,7 @@ PatchResult PatchWork::revert() {
 }
 
 PatchResult PatchWork::finish() {
-    auto cleared = tools_.repositories.with(settings_, [&](vcs::Repository& r) -> result<void> {
+    auto cleared = with([&](vcs::Repository& r) -> result<void> {
         for (const char* tree : {"plain", "tree", "commit", "merged", "deploy"}) HEAL_TRY(r.remove_worktree(place(tree)));
         // Of what is merged, and of what nobody will merge any more, no branch stays behind.
         if (!facts_.commit.empty() && !facts_.keep_branch)

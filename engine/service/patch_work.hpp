@@ -34,6 +34,7 @@ struct PatchFacts {
     bool unattended = false;       ///< full autonomy: nobody was asked
     bool fresh_trees = false;      ///< the worktrees hold nothing but the revision
     bool keep_branch = false;      ///< the pushed branch is the result
+    bool from_elsewhere = false;   ///< taken over from another node a moment ago
     json::object save() const;
     static PatchFacts load(const json::object& saved);
 };
@@ -45,7 +46,7 @@ struct PatchTools {
     vcs::Sandbox& plain;    ///< for deployments: not confined, the operator's own commands
     net::HttpClient& http;
     std::string folder;  ///< of the worktrees
-    const std::atomic<bool>& cancel;
+    const std::atomic<bool>& cancel;  ///< set: commands and git end
 };
 
 class PatchWork {
@@ -85,6 +86,9 @@ private:
     std::string message() const;
     template <class F>
     auto away(F&& f);
+    /// With the repository, until the run is given up.
+    template <class F>
+    auto with(F&& f);
 
     const RepositorySettings& settings_;
     PatchTools& tools_;

@@ -22,14 +22,21 @@ public:
     RepositoryDesk(const RepositoryDesk&) = delete;
     RepositoryDesk& operator=(const RepositoryDesk&) = delete;
 
-    /// Opens it (clones at first) and calls `work` with it, alone; a result<T>. Errors as of vcs::open_repository.
+    /// Opens it (clones at first) and calls `work` with it, alone; a result<T>. Errors as of vcs::open_repository; errc::cancelled once
+    /// `give_up` is set, also in the middle of what git does.
     template <class Work>
-    auto with(const RepositorySettings& settings, Work&& work) -> decltype(work(std::declval<vcs::Repository&>())) {
+    auto with(const RepositorySettings& settings, Work&& work, const std::atomic<bool>* give_up = nullptr)
+        -> decltype(work(std::declval<vcs::Repository&>())) {
         auto& place = place_of(settings.name);
         const std::lock_guard alone{place.mutex};
         auto opened = open(place, settings);
         if (!opened) return opened.error();
-        return work(**opened);
+        struct Lent {
+            vcs::Repository& repository;
+            ~Lent() { repository.give_up_with(nullptr); }
+        } lent{**opened};
+        lent.repository.give_up_with(give_up);
+        return work(lent.repository);
     }
     /// The same, looking at the remote first unless somebody did within the last minute. A remote that is away is no fault: what is here
     /// already is better than nothing.

@@ -33,10 +33,11 @@ constexpr Statement select_of_bug{
     "patch_runs of a bug",
     "SELECT " HEAL_RUN_COLUMNS " FROM patch_runs WHERE bug_id = $1 ORDER BY created_at DESC, id DESC LIMIT 100"};
 // A run whose machine has ended but whose clearing away was cut short is still open: ended_at is written last.
-constexpr Statement claim_runs{
-    "take patch_runs",
-    "UPDATE patch_runs SET node = $1 WHERE ended_at IS NULL AND node <> $1 AND node NOT IN (SELECT node FROM "
-    "cluster_nodes WHERE state = 'alive')"};
+constexpr Statement select_left{
+    "patch_runs of nodes that are gone",
+    "SELECT id, repository FROM patch_runs WHERE ended_at IS NULL AND node <> $1 AND node NOT IN (SELECT node FROM "
+    "cluster_nodes WHERE state = 'alive') ORDER BY created_at, id"};
+constexpr Statement claim_run{"take patch_runs", "UPDATE patch_runs SET node = $2 WHERE id = $1 AND node = $3"};
 constexpr Statement select_mine{
     "open patch_runs",
     "SELECT " HEAL_RUN_COLUMNS " FROM patch_runs WHERE ended_at IS NULL AND node = $1 ORDER BY created_at, id"};
@@ -239,10 +240,29 @@ result<std::optional<PatchRun>> load_patch_run(Database& db, const std::string& 
     return found;
 }
 
-result<std::vector<PatchRun>> take_patch_runs(Database& db, const std::string& node) {
+result<std::vector<PatchRun>> load_open_patch_runs(Database& db, const std::string& node) {
     std::vector<PatchRun> runs;
-    HEAL_TRY(db.run(claim_runs, {string_view{node}}));
     HEAL_TRY(db.query(select_mine, {string_view{node}}, [&](const Row& r) { runs.push_back(run_of(r)); }));
+    return runs;
+}
+
+result<std::vector<PatchRun>> take_over_patch_runs(
+    Database& db, const std::string& node, const std::vector<std::string>* repositories
+) {
+    std::vector<std::string> ids;
+    HEAL_TRY(db.query(select_left, {string_view{node}}, [&](const Row& r) {
+        if (!repositories || std::find(repositories->begin(), repositories->end(), r.text(1)) != repositories->end())
+            ids.push_back(r.text(0));
+    }));
+    std::vector<PatchRun> runs;
+    for (const auto& id : ids) {
+        auto run = load_patch_run(db, id);
+        if (!run) return run.error();
+        if (!*run) continue;
+        auto claimed = db.run(claim_run, {string_view{id}, string_view{node}, string_view{(*run)->node}});
+        if (!claimed) return claimed.error();
+        if (*claimed == 1) runs.push_back(std::move(**run));
+    }
     return runs;
 }
 

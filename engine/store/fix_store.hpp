@@ -31,9 +31,13 @@ result<void> insert_patch_run(Database& db, const PatchRun& run);
 /// All that changes while it runs. errc::conflict: another node has taken it over.
 result<void> update_patch_run(Database& db, const PatchRun& run);
 result<std::optional<PatchRun>> load_patch_run(Database& db, const std::string& id);
-/// Those without an outcome, of this node or of a node that is no member of the cluster any more; they are this node's
-/// afterwards.
-result<std::vector<PatchRun>> take_patch_runs(Database& db, const std::string& node);
+/// Those of this node that have not ended.
+result<std::vector<PatchRun>> load_open_patch_runs(Database& db, const std::string& node);
+/// Those of nodes that are no members of the cluster any more, that have not ended and whose repository is among `repositories`
+/// (nullptr: any); they are this node's afterwards. `node` in the answer is whose they were.
+result<std::vector<PatchRun>> take_over_patch_runs(
+    Database& db, const std::string& node, const std::vector<std::string>* repositories
+);
 /// Of one bug, newest first.
 result<std::vector<PatchRun>> load_patch_runs(Database& db, const std::string& bug);
 

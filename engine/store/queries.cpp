@@ -336,6 +336,7 @@ result<json::object> show_patch_run(Database& db, const std::string& id) {
         if (!data || !data->is_object()) return;
         (*run)["evidence"] = object_at(object_at(data->get_object(), "machine"), "evidence");
         (*run)["facts"] = object_at(data->get_object(), "facts");
+        (*run)["held"] = string_at(data->get_object(), "held");
     }));
     return std::move(*run);
 }

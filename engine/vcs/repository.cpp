@@ -479,6 +479,8 @@ public:
         return done->exit_code == 0;
     }
 
+    void give_up_with(const std::atomic<bool>* flag) override { give_up_ = flag; }
+
 private:
     struct Where {
         std::string git_dir, work_tree;
@@ -615,11 +617,17 @@ private:
             );
         }
         what.env.insert(what.env.end(), more_env.begin(), more_env.end());
+        if (give_up_ != nullptr) {
+            if (give_up_->load()) return fail(errc::cancelled, fmt::format("git {} was given up", name));
+            what.watch = [flag = give_up_](pid_t) {
+                return flag->load() ? std::string{"given up"} : std::string{};
+            };
+        }
         auto end = run_program(what, cancel_);
         if (!end) return end;
-        if (end->timed_out || end->cancelled) {
+        if (end->timed_out || end->cancelled || !end->stopped.empty()) {
             mend();
-            if (end->cancelled) return fail(errc::cancelled, fmt::format("git {} was cancelled", name));
+            if (!end->timed_out) return fail(errc::cancelled, fmt::format("git {} was cancelled", name));
             return fail(
                 errc::timeout,
                 fmt::format(
@@ -865,6 +873,7 @@ private:
     std::string folder_, mirror_, git_, config_;
     std::chrono::milliseconds deadline_;
     const std::atomic<bool>& cancel_;
+    const std::atomic<bool>* give_up_ = nullptr;
 };
 
 }  // namespace

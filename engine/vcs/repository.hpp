@@ -78,6 +78,9 @@ public:
     virtual result<void> remove_branch(const std::string& branch, const std::string& expected) = 0;
     /// True when `commit` is in the history of `of`.
     virtual result<bool> contains(const std::string& of, const std::string& commit) = 0;
+
+    /// From now on each command also ends when this is set; it outlives them. nullptr: none.
+    virtual void give_up_with(const std::atomic<bool>* flag) = 0;
 };
 
 /// Clones the mirror into `folder`/NAME.git when it is missing. errc::unavailable, errc::denied, errc::not_found git itself.

@@ -222,6 +222,33 @@ TEST(PatchMachine, ACrashRepeatsEveryStepButADeploymentThatMayNotRunTwice) {
     }
 }
 
+TEST(PatchMachine, AfterACrashItLooksAtOnceWhatPeopleSaidMeanwhile) {
+    Time now = start;
+    auto m = at_review(plan(), now);
+    m.begin(now);
+    m.take({Kind::waiting, "", {}}, plan(), now);
+    ASSERT_GT(m.next_at(), now + 10s);
+    EXPECT_TRUE(m.resume(plan(), now + 1s));
+    EXPECT_EQ(m.next_at().us, (now + 1s).us);
+}
+
+TEST(PatchMachine, OnAnotherMachineWhatLiesOnTheFirstAloneIsMadeAgain) {
+    for (const auto step : {prepare, gate, reproduce, build, test, counter, review, commit, push, merge, deploy, watch}) {
+        for (const bool begun : {true, false}) {
+            PatchMachine m;
+            Time now = start;
+            while (m.step() != step) m.take({m.step() == review ? Kind::approved : Kind::done, "", {}}, plan(), now);
+            if (begun) m.begin(now);
+            m.resume(plan(), now + 1s, true);
+            const auto wanted = step < review                ? prepare
+                                : step == push               ? commit
+                                : step == deploy && begun    ? watch
+                                                             : step;
+            EXPECT_EQ(m.step(), wanted) << to_string(step);
+        }
+    }
+}
+
 TEST(PatchMachine, AMergedOneIsNotCancelled) {
     Time now = start;
     auto m = at_watch(plan(), now);
