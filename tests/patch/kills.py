@@ -37,6 +37,8 @@ class Scene:
         hook = self.bare / "hooks/post-receive"
         hook.parent.mkdir(exist_ok=True)
         hook.write_text(f"#!/bin/sh\ncat >> {self.pushes}\n")
+        # heald's git knows no hooks but those that the remote's own configuration names.
+        git(self.bare, "config", "core.hooksPath", str(hook.parent))
         hook.chmod(0o755)
         self.model = ModelServer(lambda q: analysis() if q.wants_json else block("src/solution.hpp", "    return a - b;", "    return a + b;"))
         self.model.__enter__()
@@ -58,6 +60,7 @@ class Scene:
         commits = git(self.bare, "rev-list", f"{self.first}..main").split()
         note(f"{name}: one commit on main", None if len(commits) == 1 else f"{commits}")
         pushed = self.pushes.read_text().split("\n")[:-1] if self.pushes.exists() else []
+        note(f"{name}: pushes are seen", None if pushed else "the hook of the remote did not run")
         twice = [p for p in pushed if pushed.count(p) > 1]
         note(f"{name}: nothing pushed twice", f"{twice}" if twice else None)
         rolled = self.deployed.read_text().split() if self.deployed.exists() else []
