@@ -527,6 +527,13 @@ private:
             auto found = sql::load_suggestion(db, suggestion_id);
             if (!found) return found.error();
             if (!*found) return fail(errc::not_found, "there is no such suggestion");
+            // An analysis that is asked for again brings the same edits as another suggestion.
+            auto others = sql::load_patch_runs(db, run->row.bug);
+            if (!others) return others.error();
+            for (const auto& other : *others) {
+                if (other.outcome.empty() && string_at(object_at(other.data, "facts"), "edits") == (*found)->edits)
+                    return fail(errc::conflict, fmt::format("these edits are being tried already, by run {}", other.id));
+            }
             run->facts.title = (*found)->title;
             run->facts.description = (*found)->description;
             run->facts.edits = (*found)->edits;

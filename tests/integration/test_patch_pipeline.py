@@ -305,6 +305,19 @@ def test_llm_patch_comes_last_and_asks_with_its_ticket(shop, tmp_path):
         assert ask(ticket) == 403, "its attempt is over"
 
 
+def test_a_bug_that_is_analysed_again_has_the_same_edits_tried_once(shop):
+    shop.repository["tests"][0]["run"] = ["/bin/sh", "-c", "sleep 0.7; exec python3 -B tests/test_rate.py"]
+    with ModelServer(shop.fix) as model, heald_of(shop, model) as h:
+        bug = shop.breaks(h)
+        shop.run(h, bug, "reproduce")
+        for _ in range(3):
+            assert h.call("POST", "/api/v1/ai/fix", {"bug_id": bug}).status == 200
+        assert len(runs_of(h, bug)) == 1
+        refused = h.call("POST", f"/api/v1/system/bugs/{bug}/apply", {})
+        assert refused.status == 409 and "being tried already" in refused.json["detail"]
+        assert shop.run(h, bug)["outcome"] == "held" and len(runs_of(h, bug)) == 1
+
+
 # --- patterns
 
 def test_a_fix_that_held_is_tried_on_the_next_bug_of_its_kind_before_any_model(shop, tmp_path):
