@@ -37,7 +37,9 @@ asio::awaitable<void> life(asio::io_context& io, Engine& engine, int& ret_code) 
     // What strategies of this machine reach it by, whatever it listens on.
     const auto& listen = engine.settings().http_listen;
     const auto host = listen.substr(0, listen.rfind(':'));
-    engine.set_address(fmt::format("{}:{}", host == "0.0.0.0" || host == "[::]" ? "127.0.0.1" : host, (*server)->port()));
+    engine.set_address(
+        fmt::format("{}:{}", host == "0.0.0.0" || host == "[::]" ? "127.0.0.1" : host, (*server)->port())
+    );
     if (auto started = co_await engine.start(); !started) {
         log::error("cannot start: {}", started.error().text);
         (*server)->stop();

@@ -145,7 +145,8 @@ private:
         review->callback([this] {
             if (change_review_()) return;
             if (id_.empty() || kind_.empty())
-                throw RequestFailed{fail(errc::invalid_input, "review: give an event and a verdict, or --base REV")};
+                throw RequestFailed{
+                    fail(errc::invalid_input, "review: give an event and a verdict, or --base REV")};
             const json::object body{{"verdict", kind_}, {"reason", reason_}};
             const auto answer = ask("POST", "/api/v1/healing/events/" + escape(id_) + "/review", &body);
             if (!json_wanted(answer)) fmt::print("noted\n");

@@ -16,7 +16,8 @@ std::string plain_lines(std::string_view text) {
     for (std::size_t at = 0; at <= text.size();) {
         const auto end = std::min(text.find('\n', at), text.size());
         std::string line;
-        for (const char c : text.substr(at, end - at)) line += c == '\t' ? std::string(4, ' ') : std::string(1, c);
+        for (const char c : text.substr(at, end - at))
+            line += c == '\t' ? std::string(4, ' ') : std::string(1, c);
         out += plain(line);
         if (end < text.size()) out += '\n';
         at = end + 1;
@@ -27,7 +28,8 @@ std::string plain_lines(std::string_view text) {
 class Commands {
 public:
     Commands(CLI::App& app, CLI::App& bug, const CommandContext& context) : c_(context) {
-        auto* patch = app.add_subcommand("patch", "fixes on their way: tried, shown, approved, landed, watched");
+        auto* patch =
+            app.add_subcommand("patch", "fixes on their way: tried, shown, approved, landed, watched");
         patch->require_subcommand(1);
         auto* list = patch->add_subcommand("list", "newest first");
         list->add_option("--service", service_, "only this service");
@@ -79,12 +81,15 @@ public:
         apply->callback([this] {
             json::object body;
             if (!suggestion_.empty()) body["suggestion"] = suggestion_;
-            const auto answer = ask(c_, "POST", fmt::format("/api/v1/system/bugs/{}/apply", escape(id_)), &body);
+            const auto answer =
+                ask(c_, "POST", fmt::format("/api/v1/system/bugs/{}/apply", escape(id_)), &body);
             if (!json_wanted(c_, answer)) fmt::print("run {}\n", string_at(answer, "id"));
         });
         auto* approve_bug = bug.add_subcommand("approve", "yes to the patch that waits for this bug");
         approve_bug->add_option("id", id_, "bug or bug code")->required();
-        approve_bug->add_option("--digest", digest_, "what you were shown; refused when it is another one now");
+        approve_bug->add_option(
+            "--digest", digest_, "what you were shown; refused when it is another one now"
+        );
         approve_bug->add_option("--reason", reason_);
         approve_bug->add_flag("--break-glass", glass_, "alone and at once; needs --reason, and is audited");
         approve_bug->callback([this] { vote("approve"); });
@@ -143,7 +148,12 @@ private:
             );
             for (const auto& command : array_at(e, "commands")) {
                 const auto& c = command.as_object();
-                fmt::print("    {}: {} ({} ms)\n", plain(string_at(c, "name")), string_at(c, "outcome"), int_at(c, "took_ms"));
+                fmt::print(
+                    "    {}: {} ({} ms)\n",
+                    plain(string_at(c, "name")),
+                    string_at(c, "outcome"),
+                    int_at(c, "took_ms")
+                );
             }
         }
     }

@@ -21,8 +21,8 @@ json::object decision_input(
 );
 
 /// [{rank, strategy, confidence, note}], best first: those that are out come last, those that failed last on
-/// this error before them; then higher priority, then what is explored, then confidence, then name. Unreadable input gives an empty
-/// list.
+/// this error before them; then higher priority, then what is explored, then confidence, then name.
+/// Unreadable input gives an empty list.
 /// @thread any; pure.  Reasons: docs/adr/0005-ranking.md
 json::array decide(const json::object& input);
 

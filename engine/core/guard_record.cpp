@@ -9,9 +9,7 @@ using namespace std::chrono_literals;
 
 constexpr std::size_t max_facts = 1000;
 
-json::value time_value(const std::optional<Time>& t) {
-    return t ? json::value(t->us) : json::value(nullptr);
-}
+json::value time_value(const std::optional<Time>& t) { return t ? json::value(t->us) : json::value(nullptr); }
 std::optional<Time> time_of(const json::value& v) {
     return v.is_int64() ? std::optional<Time>{Time{v.get_int64()}} : std::nullopt;
 }
@@ -217,9 +215,7 @@ json::value guard_record(const GuardInput& in) {
             if (const auto other = open_until(w, incident.target, in.now); other && other > until)
                 until = other;
             if (until)
-                windows.push_back(
-                    json::array{static_cast<std::int64_t>(w.kind), until->us, text(w.reason)}
-                );
+                windows.push_back(json::array{static_cast<std::int64_t>(w.kind), until->us, text(w.reason)});
         }
         out["windows"] = std::move(windows);
     }

@@ -1,13 +1,13 @@
-// What the guards saw and said, as text that is kept with the event, so that whoever doubts a verdict computes
-// it again and gets the same bytes (healctl why). Numbers are integers, times microseconds.
+// What the guards saw and said, as text that is kept with the event, so that whoever doubts a verdict
+// computes it again and gets the same bytes (healctl why). Numbers are integers, times microseconds.
 #pragma once
 
 #include "core/guards.hpp"
 
 namespace heal {
 
-/// All that the verdicts follow from, reduced to what concerns this decision. Null when it is too much to keep
-/// (more than 1000 attempts concern it): such a decision cannot be computed again.
+/// All that the verdicts follow from, reduced to what concerns this decision. Null when it is too much to
+/// keep (more than 1000 attempts concern it): such a decision cannot be computed again.
 json::value guard_record(const GuardInput& input);
 
 /// {strategy, at, allowed, approved, asked, decided_by, stopped: [{guard, reason, …}], overridden}: for

@@ -70,11 +70,11 @@ struct GuardInput {
     const std::vector<Hold>* holds = nullptr;          ///< null: could not be read
     const std::vector<WindowRule>* windows = nullptr;  ///< of the configuration; null: could not be read
     const StormWatch::State* storm_state = nullptr;    ///< instead of storm, when it is computed again
-    /// Points that attempts which are not in `history` took from the budget, and when the oldest of them began:
-    /// a decision that is computed again keeps only the attempts that concern it.
+    /// Points that attempts which are not in `history` took from the budget, and when the oldest of them
+    /// began: a decision that is computed again keeps only the attempts that concern it.
     std::uint64_t spent_elsewhere = 0;
     std::optional<Time> spent_since;
-    std::optional<bool> paused;                        ///< kill switch for all; nullopt: could not be read
+    std::optional<bool> paused;  ///< kill switch for all; nullopt: could not be read
     std::string pause_reason;
     std::optional<TargetHealth> health;                         ///< nullopt: not looked at
     std::optional<std::vector<GroupHealth>> groups;             ///< it belongs to; nullopt: not looked at

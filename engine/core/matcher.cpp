@@ -217,8 +217,7 @@ public:
         one.Compile(&atoms);
         if (atoms.empty()) return false;
         for (const auto& atom : atoms) {
-            const bool ascii =
-                std::all_of(atom.begin(), atom.end(), [](char c) { return (c & 0x80) == 0; });
+            const bool ascii = std::all_of(atom.begin(), atom.end(), [](char c) { return (c & 0x80) == 0; });
             if (!ascii || atom.size() < shortest_literal) return false;
         }
         one.AllPotentials({}, &passed);
@@ -318,8 +317,8 @@ void MatcherIndex::build(const std::vector<const Matcher*>& matchers) {
             return true;
         };
         if (by_exact(0) || by_literal(rule.message, state->message) ||
-            by_literal(rule.pattern, state->pattern) || by_literal(rule.stack, state->stack) ||
-            by_exact(1) || by_exact(2) || by_exact(3))
+            by_literal(rule.pattern, state->pattern) || by_literal(rule.stack, state->stack) || by_exact(1) ||
+            by_exact(2) || by_exact(3))
             return;
         state->always.push_back(id);
     };

@@ -20,10 +20,10 @@ struct Threshold {
 class Matcher {
 public:
     /// `matches`: objects, any of which must fit; within one, all keys must. Keys: service, environment,
-    /// component, source, error_type, host, release, fingerprint (glob with * and ?), level (minimum; default warn),
-    /// message, pattern, stack (RE2, unanchored), http_status (number or [min, max]), context or labels
-    /// (object of exact values), target (names of facts the target must have), trigger {count, window_s}.
-    /// errc::invalid_input names the place and what is allowed.
+    /// component, source, error_type, host, release, fingerprint (glob with * and ?), level (minimum; default
+    /// warn), message, pattern, stack (RE2, unanchored), http_status (number or [min, max]), context or
+    /// labels (object of exact values), target (names of facts the target must have), trigger {count,
+    /// window_s}. errc::invalid_input names the place and what is allowed.
     static result<Matcher> compile(const json::array& matches, std::string_view path);
 
     /// The threshold of the first rule that fits; nullopt when none does. `target`: facts of the inventory.
@@ -36,9 +36,9 @@ private:
     std::vector<std::shared_ptr<const Rule>> rules_;
 };
 
-/// Which of many matchers may fit an incident, without asking each: every rule is found by the most telling of
-/// what it demands (its fingerprint, a literal that its message, pattern or stack must hold, the exact error
-/// type, service or component); only rules that demand none of these are always asked.
+/// Which of many matchers may fit an incident, without asking each: every rule is found by the most telling
+/// of what it demands (its fingerprint, a literal that its message, pattern or stack must hold, the exact
+/// error type, service or component); only rules that demand none of these are always asked.
 class MatcherIndex {
 public:
     MatcherIndex();

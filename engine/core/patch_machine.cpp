@@ -50,7 +50,9 @@ bool parse(const std::array<const char*, n>& names, std::string_view word, T& re
 
 const char* to_string(PatchStep step) noexcept { return step_names[static_cast<std::size_t>(step)]; }
 bool parse_patch_step(std::string_view word, PatchStep& ret) noexcept { return parse(step_names, word, ret); }
-const char* to_string(PatchOutcome outcome) noexcept { return outcome_names[static_cast<std::size_t>(outcome)]; }
+const char* to_string(PatchOutcome outcome) noexcept {
+    return outcome_names[static_cast<std::size_t>(outcome)];
+}
 bool parse_patch_outcome(std::string_view word, PatchOutcome& ret) noexcept {
     return parse(outcome_names, word, ret);
 }
@@ -120,9 +122,12 @@ bool PatchMachine::resume(const PatchPlan& plan, Time now, bool elsewhere) {
     if (plan.deploy_idempotent || (step_ != deploy && step_ != redeploy)) return true;
     const bool again = step_ == redeploy;
     evidence_[to_string(step_)] = json::object{
-        {"ok", nullptr}, {"text", "whether it ended is unknown: heald was stopped in its middle, and it may not run twice"}};
+        {"ok", nullptr},
+        {"text", "whether it ended is unknown: heald was stopped in its middle, and it may not run twice"}};
     if (again) {
-        end(PatchOutcome::did_not_hold, reason_ + "; whether the version before is deployed again is unknown", now);
+        end(PatchOutcome::did_not_hold,
+            reason_ + "; whether the version before is deployed again is unknown",
+            now);
         return false;
     }
     deployed_at_ = now;
@@ -132,8 +137,7 @@ bool PatchMachine::resume(const PatchPlan& plan, Time now, bool elsewhere) {
 
 result<void> PatchMachine::cancel(const std::string& why, Time now) {
     if (outcome_ != PatchOutcome::none) return fail(errc::conflict, "the run has ended already");
-    if (landed_)
-        return fail(errc::conflict, "the patch is merged already; only a revert takes it back");
+    if (landed_) return fail(errc::conflict, "the patch is merged already; only a revert takes it back");
     end(PatchOutcome::cancelled, why, now);
     return {};
 }
@@ -175,7 +179,8 @@ void PatchMachine::take(const PatchResult& result, const PatchPlan& plan, Time n
     }
     if (result.kind != Kind::waiting) {
         json::object kept = result.evidence;
-        kept["ok"] = result.kind == Kind::done || result.kind == Kind::approved || result.kind == Kind::merged;
+        kept["ok"] =
+            result.kind == Kind::done || result.kind == Kind::approved || result.kind == Kind::merged;
         kept["text"] = result.text;
         kept["at"] = to_rfc3339(now);
         evidence_[to_string(at)] = std::move(kept);
@@ -194,7 +199,9 @@ void PatchMachine::take(const PatchResult& result, const PatchPlan& plan, Time n
             if (at == deploy) return take_back("the deployment failed: " + result.text, now);
             if (at == revert)
                 return end(
-                    PatchOutcome::failed, reason_ + "; taking it back failed, a person is needed: " + result.text, now
+                    PatchOutcome::failed,
+                    reason_ + "; taking it back failed, a person is needed: " + result.text,
+                    now
                 );
             if (at == redeploy)
                 return end(

@@ -1,9 +1,10 @@
 // The road of one suggestion from text to a fix that held (docs/patches.md): which step comes next, what a
-// result means, what is taken back. Pure: step(result, now) → order. Everything it knows goes to and comes from JSON, so that a
-// run is taken up after a crash where its intent stood.
+// result means, what is taken back. Pure: step(result, now) → order. Everything it knows goes to and comes
+// from JSON, so that a run is taken up after a crash where its intent stood.
 //
-//   prepare ▸ gate ▸ reproduce (red) ▸ build ▸ test (green) ▸ counter (red again without it) ▸ review ▸ commit ▸ push ▸ request or
-//   merge ▸ deploy ▸ watch: at once, stabilized, hold ▸ held   ·   the error is back or health falls: revert ▸ redeploy ▸ did_not_hold
+//   prepare ▸ gate ▸ reproduce (red) ▸ build ▸ test (green) ▸ counter (red again without it) ▸ review ▸
+//   commit ▸ push ▸ request or merge ▸ deploy ▸ watch: at once, stabilized, hold ▸ held   ·   the error is
+//   back or health falls: revert ▸ redeploy ▸ did_not_hold
 #pragma once
 
 #include "base/clock.hpp"
@@ -19,22 +20,22 @@ namespace heal {
 
 /// What a run does now, or waits for.
 enum class PatchStep : std::uint8_t {
-    prepare,     ///< worktree at the failing revision
-    gate,        ///< take the edits as search and replace; look at every gate; nothing runs yet
-    reproduce,   ///< build and test without the patch: must be red
-    build,       ///< with the patch
-    test,        ///< must be green
-    counter,     ///< red again without the patch, so that green means something
-    review,      ///< the best of the tried waits for people; in full autonomy it goes on
-    commit,      ///< one commit, the same however often it is made
-    push,        ///< the branch
-    request,     ///< pull or merge request; waits there until it is merged
-    merge,       ///< heald's own: full autonomy, or no forge is configured and people approved
-    deploy,      ///< configured commands
-    watch,       ///< three horizons
-    revert,      ///< a commit that takes it back, pushed to the deployed branch
-    redeploy,    ///< the commands again
-    finish       ///< worktrees and branches go; the outcome is final
+    prepare,    ///< worktree at the failing revision
+    gate,       ///< take the edits as search and replace; look at every gate; nothing runs yet
+    reproduce,  ///< build and test without the patch: must be red
+    build,      ///< with the patch
+    test,       ///< must be green
+    counter,    ///< red again without the patch, so that green means something
+    review,     ///< the best of the tried waits for people; in full autonomy it goes on
+    commit,     ///< one commit, the same however often it is made
+    push,       ///< the branch
+    request,    ///< pull or merge request; waits there until it is merged
+    merge,      ///< heald's own: full autonomy, or no forge is configured and people approved
+    deploy,     ///< configured commands
+    watch,      ///< three horizons
+    revert,     ///< a commit that takes it back, pushed to the deployed branch
+    redeploy,   ///< the commands again
+    finish      ///< worktrees and branches go; the outcome is final
 };
 const char* to_string(PatchStep step) noexcept;
 bool parse_patch_step(std::string_view word, PatchStep& ret) noexcept;
@@ -54,9 +55,10 @@ bool parse_patch_outcome(std::string_view word, PatchOutcome& ret) noexcept;
 
 /// After the deployment: looks at once (until `settle` has passed), after `stabilize`, and until `hold` ends.
 struct PatchHorizons {
-    Duration settle = std::chrono::seconds{30};     ///< how long probes may take to become healthy
-    Duration stabilize = std::chrono::seconds{60};  ///< healthy and without the error for so long: the bug is fixed
-    Duration hold = std::chrono::hours{24};         ///< a recurrence until then takes it back
+    Duration settle = std::chrono::seconds{30};  ///< how long probes may take to become healthy
+    Duration stabilize =
+        std::chrono::seconds{60};            ///< healthy and without the error for so long: the bug is fixed
+    Duration hold = std::chrono::hours{24};  ///< a recurrence until then takes it back
     Duration look_every = std::chrono::seconds{5};  ///< between two looks
 };
 
@@ -77,16 +79,18 @@ struct PatchPlan {
 /// What became of a step.
 struct PatchResult {
     enum class Kind : std::uint8_t {
-        done,      ///< as the step wants it: reproduce and counter red, build and test green, a probe healthy
-        refused,   ///< the patch is at fault; the run ends
-        mend,      ///< the edits did not match; the model may try again with `text`
-        broken,    ///< the world around is at fault (git, forge, deployment); not the patch
-        again,     ///< not now: try later (a forge's rate limit, an unreachable remote)
-        waiting,   ///< nothing new: approval or merge still to come
-        approved, rejected,  ///< of review
-        merged, closed,      ///< of request: what people did at the forge
-        unhealthy,           ///< of watch
-        recurred             ///< of watch: the error was heard from the deployed release
+        done,     ///< as the step wants it: reproduce and counter red, build and test green, a probe healthy
+        refused,  ///< the patch is at fault; the run ends
+        mend,     ///< the edits did not match; the model may try again with `text`
+        broken,   ///< the world around is at fault (git, forge, deployment); not the patch
+        again,    ///< not now: try later (a forge's rate limit, an unreachable remote)
+        waiting,  ///< nothing new: approval or merge still to come
+        approved,
+        rejected,  ///< of review
+        merged,
+        closed,     ///< of request: what people did at the forge
+        unhealthy,  ///< of watch
+        recurred    ///< of watch: the error was heard from the deployed release
     };
     Kind kind = Kind::done;
     std::string text;       ///< one sentence; evidence for people
@@ -118,9 +122,9 @@ public:
 
     /// Takes the result of step(). After it step() is what to do next, at next_at().
     void take(const PatchResult& result, const PatchPlan& plan, Time now);
-    /// The step was begun before a crash; its intent stands, its result does not. True: it is begun again; false: what it did is
-    /// unknown and watch decides (a deployment that may not run twice). `elsewhere`: on another machine, whose worktrees and commits
-    /// that were not pushed are not here; they are made again.
+    /// The step was begun before a crash; its intent stands, its result does not. True: it is begun again;
+    /// false: what it did is unknown and watch decides (a deployment that may not run twice). `elsewhere`: on
+    /// another machine, whose worktrees and commits that were not pushed are not here; they are made again.
     bool resume(const PatchPlan& plan, Time now, bool elsewhere = false);
     /// The intent of step() is about to be stored.
     void begin(Time now);

@@ -28,7 +28,8 @@ const TargetEntry* TargetResolver::called(std::string_view alias, const std::str
     if (alias.starts_with('/')) alias.remove_prefix(1);  // Docker's own way to write names
     if (alias.empty()) return nullptr;
     const auto it = std::find_if(entries_.begin(), entries_.end(), [&](const TargetEntry& e) {
-        return lives_in(e, environment) && std::any_of(e.aliases.begin(), e.aliases.end(), [&](const auto& a) {
+        return lives_in(e, environment) &&
+               std::any_of(e.aliases.begin(), e.aliases.end(), [&](const auto& a) {
                    return a == alias || (a.ends_with(".service") && a.substr(0, a.size() - 8) == alias);
                });
     });
@@ -52,7 +53,8 @@ ResolvedTarget TargetResolver::resolve(const Incident& incident) const {
 ResolvedTarget TargetResolver::by_itself(const Incident& incident) const {
     const auto& service = incident.service_name;
     if (const auto* entry = named(service, incident.environment)) return {entry->name, "service"};
-    if (const auto* entry = called(service, incident.environment)) return {entry->name, "service is its unit"};
+    if (const auto* entry = called(service, incident.environment))
+        return {entry->name, "service is its unit"};
     if (!incident.record.context.empty()) {
         const auto parsed = parse_json(incident.record.context, "context");
         if (parsed && parsed->is_object()) {

@@ -179,10 +179,12 @@ std::optional<TrustStep> TrustBook::note(
     const Autonomy used = std::min(from, ceiling);
     if (evidence == TrustEvidence::harmed && policy.harms > 0 && e.harms + 0.5 >= policy.harms &&
         used > Autonomy::shadow)
-        return step(below(used), true, fmt::format("it did harm ({:.0f} times since its last step)", e.harms));
+        return step(
+            below(used), true, fmt::format("it did harm ({:.0f} times since its last step)", e.harms)
+        );
     const bool bad_news = evidence == TrustEvidence::failed || evidence == TrustEvidence::harmed;
-    if (bad_news && policy.demote_below > 0 && e.good + e.bad + 0.5 >= enough_to_fall && used > Autonomy::shadow &&
-        wilson_upper(e.good, e.bad) < policy.demote_below)
+    if (bad_news && policy.demote_below > 0 && e.good + e.bad + 0.5 >= enough_to_fall &&
+        used > Autonomy::shadow && wilson_upper(e.good, e.bad) < policy.demote_below)
         return step(
             below(used),
             true,
@@ -198,8 +200,7 @@ std::optional<TrustStep> TrustBook::note(
     if (!good_news || e.by_hand || from >= ceiling || from == Autonomy::off || from == Autonomy::automatic)
         return std::nullopt;
     const Level level = evidence_for(strategy, error_class, e, at, policy);
-    if (!enough(level.good + level.bad, policy.samples) ||
-        wilson_lower(level.good, level.bad) < policy.bound)
+    if (!enough(level.good + level.bad, policy.samples) || wilson_lower(level.good, level.bad) < policy.bound)
         return std::nullopt;
     return step(
         static_cast<Autonomy>(static_cast<int>(from) + 1),

@@ -19,8 +19,8 @@ struct TrustPolicy {
     unsigned samples = 20;  ///< and it has at least so many outcomes, decayed; 1 … 10'000
     double demote_below =
         0;  ///< falls when the upper bound of its success is below this, with 4 outcomes or more; 0: never
-    /// Falls after so many harms since its last step, decayed; 0: never. Two, since an error that is new after
-    /// an action may be a coincidence once.
+    /// Falls after so many harms since its last step, decayed; 0: never. Two, since an error that is new
+    /// after an action may be a coincidence once.
     unsigned harms = 2;
     Duration half_life = std::chrono::hours{30 * 24};
 };

@@ -15,7 +15,9 @@ using boost::asio::awaitable;
 
 Response starting() { return problem(fail(errc::unavailable, "heald is starting; try again")); }
 
-result<json::object> body_object(const Request& request, std::initializer_list<std::string_view> texts, bool flag = false) {
+result<json::object> body_object(
+    const Request& request, std::initializer_list<std::string_view> texts, bool flag = false
+) {
     auto parsed = parse_json(request.body.empty() ? "{}" : request.body, "body");
     if (!parsed) return parsed.error();
     if (!parsed->is_object()) return fail(errc::invalid_input, "body: must be a JSON object");
@@ -29,7 +31,10 @@ result<json::object> body_object(const Request& request, std::initializer_list<s
         return fail(
             errc::invalid_input,
             fmt::format(
-                "body.{}: not understood; known are {} (texts){}", to_valid_utf8(name), known, flag ? ", break_glass (true, false)" : ""
+                "body.{}: not understood; known are {} (texts){}",
+                to_valid_utf8(name),
+                known,
+                flag ? ", break_glass (true, false)" : ""
             )
         );
     }
@@ -42,7 +47,8 @@ awaitable<Response> listing(Engine& engine, Request request, std::vector<std::st
     for (const auto& [key, value] : request.query) {
         if (key == "limit") {
             const auto [end, ec] = std::from_chars(value.data(), value.data() + value.size(), query.limit);
-            if (ec != std::errc{} || end != value.data() + value.size() || query.limit < 1 || query.limit > 1000)
+            if (ec != std::errc{} || end != value.data() + value.size() || query.limit < 1 ||
+                query.limit > 1000)
                 co_return problem(fail(errc::invalid_input, "limit: must be an integer from 1 to 1000"));
         } else if (key == "before") {
             query.before = value;
@@ -52,22 +58,29 @@ awaitable<Response> listing(Engine& engine, Request request, std::vector<std::st
             std::string known = "limit, before";
             for (const auto& f : filters) known += ", " + std::string{f};
             co_return problem(fail(
-                errc::invalid_input, fmt::format("{}: unknown parameter; known are {}", to_valid_utf8(key), known)
+                errc::invalid_input,
+                fmt::format("{}: unknown parameter; known are {}", to_valid_utf8(key), known)
             ));
         }
     }
-    std::function<result<json::object>(Database&)> job = [query](Database& db) { return list_rows(db, query); };
+    std::function<result<json::object>(Database&)> job = [query](Database& db) {
+        return list_rows(db, query);
+    };
     auto answer = co_await engine.query(std::move(job));
     co_return answer ? json_response(std::move(*answer)) : problem(answer.error());
 }
 
 awaitable<Response> list_runs(Engine& e, Request r) {
     return listing<sql::list_patch_runs>(
-        e, std::move(r), {"bug_id", "suggestion_id", "repository", "service_name", "step", "outcome", "fingerprint"}
+        e,
+        std::move(r),
+        {"bug_id", "suggestion_id", "repository", "service_name", "step", "outcome", "fingerprint"}
     );
 }
 awaitable<Response> list_patterns(Engine& e, Request r) {
-    return listing<sql::list_patterns>(e, std::move(r), {"fingerprint", "service_name", "error_type", "suffix"});
+    return listing<sql::list_patterns>(
+        e, std::move(r), {"fingerprint", "service_name", "error_type", "suffix"}
+    );
 }
 awaitable<Response> list_fixes(Engine& e, Request r) {
     return listing<sql::list_fixes>(e, std::move(r), {"bug_id", "status", "verdict"});
@@ -88,8 +101,7 @@ awaitable<Response> vote(Engine& engine, Request request, bool yes) {
     if (!body) co_return problem(body.error());
     if (!yes && string_at(*body, "reason").empty())
         co_return problem(fail(errc::invalid_input, "body.reason: must say why not"));
-    auto answer =
-        co_await fixer->vote(request.arguments[0], yes, std::move(*body), std::move(request.actor));
+    auto answer = co_await fixer->vote(request.arguments[0], yes, std::move(*body), std::move(request.actor));
     co_return answer ? json_response(std::move(*answer)) : problem(answer.error());
 }
 awaitable<Response> approve(Engine& e, Request r) { return vote(e, std::move(r), true); }
@@ -102,16 +114,20 @@ awaitable<Response> cancel(Engine& engine, Request request) {
     if (!body) co_return problem(body.error());
     std::string reason{string_at(*body, "reason")};
     auto outcome = co_await fixer->cancel(request.arguments[0], std::move(reason), std::move(request.actor));
-    co_return outcome ? json_response(json::object{{"cancelled", request.arguments[0]}}) : problem(outcome.error());
+    co_return outcome ? json_response(json::object{{"cancelled", request.arguments[0]}})
+                      : problem(outcome.error());
 }
 
 awaitable<Response> figures(Engine& engine, Request request) {
     std::pair<Time, Time> span{engine.clock().wall() - std::chrono::hours{24 * 30}, engine.clock().wall()};
     for (const auto& [key, value] : request.query) {
         if (key != "from" && key != "to")
-            co_return problem(fail(errc::invalid_input, to_valid_utf8(key) + ": unknown parameter; known are from, to"));
+            co_return problem(
+                fail(errc::invalid_input, to_valid_utf8(key) + ": unknown parameter; known are from, to")
+            );
         if (!parse_rfc3339(value, key == "from" ? span.first : span.second))
-            co_return problem(fail(errc::invalid_input, key + ": must be a time such as 2026-11-21T10:00:00Z"));
+            co_return problem(fail(errc::invalid_input, key + ": must be a time such as 2026-11-21T10:00:00Z")
+            );
     }
     std::function<result<json::object>(Database&)> job = [span](Database& db) {
         return sql::fix_figures(db, span.first, span.second);
@@ -135,7 +151,8 @@ awaitable<Response> act_on_bug(Engine& engine, Request request) {
     auto body = body_object(request, {"suggestion"});
     if (!body) co_return problem(body.error());
     std::string suggestion{string_at(*body, "suggestion")};
-    auto answer = co_await fixer->apply(request.arguments[0], std::move(suggestion), std::move(request.actor));
+    auto answer =
+        co_await fixer->apply(request.arguments[0], std::move(suggestion), std::move(request.actor));
     co_return answer ? json_response(std::move(*answer), 202) : problem(answer.error());
 }
 
@@ -144,10 +161,22 @@ std::vector<Route> patch_routes() {
         {"GET", "/api/v1/patches", "Runs of the patch pipeline, newest first", false, list_runs},
         {"GET", "/api/v1/patches/figures", "Funnel and held rate (from, to)", false, figures},
         {"GET", "/api/v1/patches/history", "What was landed and what became of it", false, list_fixes},
-        {"GET", "/api/v1/patches/{id}", "One run: patch, evidence of each step, what was done outside", false, show_run},
-        {"POST", "/api/v1/patches/{id}/approve", "Yes to exactly this patch (body: {digest, reason, break_glass})", true, approve},
+        {"GET",
+         "/api/v1/patches/{id}",
+         "One run: patch, evidence of each step, what was done outside",
+         false,
+         show_run},
+        {"POST",
+         "/api/v1/patches/{id}/approve",
+         "Yes to exactly this patch (body: {digest, reason, break_glass})",
+         true,
+         approve},
         {"POST", "/api/v1/patches/{id}/reject", "No (body: {reason})", true, reject},
-        {"POST", "/api/v1/patches/{id}/cancel", "Stop one that is not merged yet (body: {reason})", true, cancel},
+        {"POST",
+         "/api/v1/patches/{id}/cancel",
+         "Stop one that is not merged yet (body: {reason})",
+         true,
+         cancel},
         {"GET", "/api/v1/patterns", "What fixed kinds of bugs before", false, list_patterns},
         {"GET", "/api/v1/scan", "Places of known patterns that the newest code_scan found", false, scan},
     };

@@ -1,5 +1,5 @@
-// Routes of the patch pipeline: runs, what they are bound to, votes; patterns and what a scan found. Kept apart from routes.cpp,
-// which joins them.
+// Routes of the patch pipeline: runs, what they are bound to, votes; patterns and what a scan found. Kept
+// apart from routes.cpp, which joins them.
 #pragma once
 
 #include "http/routes.hpp"

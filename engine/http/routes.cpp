@@ -2,8 +2,8 @@
 
 #include "http/approval_routes.hpp"
 #include "http/brain_routes.hpp"
-#include "http/patch_routes.hpp"
 #include "http/fix_routes.hpp"
+#include "http/patch_routes.hpp"
 #include "service/fingerprints.hpp"
 #include "store/cluster_store.hpp"
 #include "store/healing_store.hpp"

@@ -85,9 +85,10 @@ std::optional<http::Response> refuse(
     const std::string_view shown = view(request[bhttp::field::authorization]);
     if (shown.starts_with("Bearer attempt:")) {
         // A strategy that asks about its own incident, while its attempt is under way; nothing else.
-        const bool may = (request.method() == bhttp::verb::post && path == "/api/v1/ai/fix") ||
-                         (request.method() == bhttp::verb::get &&
-                          (path.starts_with("/api/v1/patches") || path.starts_with("/api/v1/healing/events/")));
+        const bool may =
+            (request.method() == bhttp::verb::post && path == "/api/v1/ai/fix") ||
+            (request.method() == bhttp::verb::get &&
+             (path.starts_with("/api/v1/patches") || path.starts_with("/api/v1/healing/events/")));
         if (!may || state.engine.ticket_actor(shown.substr(7)).empty())
             return http::problem(403, "denied", "this ticket is not, or no longer, good for this");
         return std::nullopt;
@@ -272,9 +273,11 @@ private:
         r.content_encoding = view(request[bhttp::field::content_encoding]);
         r.idempotency_key = std::string{view(request["Idempotency-Key"]).substr(0, 200)};
         r.actor = actor_of(request, peer_);
-            if (const std::string_view shown = view(request[bhttp::field::authorization]); shown.starts_with("Bearer attempt:")) {
-                if (auto strategy = state_->engine.ticket_actor(shown.substr(7)); !strategy.empty()) r.actor = std::move(strategy);
-            }
+        if (const std::string_view shown = view(request[bhttp::field::authorization]);
+            shown.starts_with("Bearer attempt:")) {
+            if (auto strategy = state_->engine.ticket_actor(shown.substr(7)); !strategy.empty())
+                r.actor = std::move(strategy);
+        }
         r.body = std::move(request.body());
         try {
             co_return co_await found.route->handle(s_.engine, std::move(r));

@@ -1,6 +1,6 @@
-// Outbound HTTP: one request, one answer, blocking, by libcurl. The network seam of D11: tests put a scripted one in its
-// place. Deliberately no retries (who calls knows what may be repeated) and no redirects (an answer that sends us
-// elsewhere is an answer).
+// Outbound HTTP: one request, one answer, blocking, by libcurl. The network seam of D11: tests put a scripted
+// one in its place. Deliberately no retries (who calls knows what may be repeated) and no redirects (an
+// answer that sends us elsewhere is an answer).
 #pragma once
 
 #include "base/error.hpp"
@@ -37,8 +37,8 @@ struct HttpAnswer {
 class HttpClient {
 public:
     virtual ~HttpClient() = default;
-    /// Any status is an answer. errc::invalid_input the url or too large an answer; errc::unavailable nobody answers;
-    /// errc::timeout; errc::cancelled; errc::protocol.
+    /// Any status is an answer. errc::invalid_input the url or too large an answer; errc::unavailable nobody
+    /// answers; errc::timeout; errc::cancelled; errc::protocol.
     virtual result<HttpAnswer> send(const HttpRequest& request) = 0;
 };
 

@@ -309,9 +309,13 @@ public:
         });
     }
 
-    void before_models(std::function<asio::awaitable<result<bool>>(std::string bug)> ask) override { before_ = std::move(ask); }
+    void before_models(std::function<asio::awaitable<result<bool>>(std::string bug)> ask) override {
+        before_ = std::move(ask);
+    }
 
-    void on_suggested(std::function<asio::awaitable<result<void>>(std::string bug)> told) override { suggested_ = std::move(told); }
+    void on_suggested(std::function<asio::awaitable<result<void>>(std::string bug)> told) override {
+        suggested_ = std::move(told);
+    }
 
     asio::awaitable<result<json::object>> figures() override {
         const auto settings = s_.settings;
@@ -1089,7 +1093,9 @@ private:
 
 }  // namespace
 
-std::unique_ptr<Analyst> create_analyst(Shared& shared, std::unique_ptr<CodeReader> code, net::HttpClient& http) {
+std::unique_ptr<Analyst> create_analyst(
+    Shared& shared, std::unique_ptr<CodeReader> code, net::HttpClient& http
+) {
     return std::make_unique<AnalystImpl>(shared, std::move(code), http);
 }
 

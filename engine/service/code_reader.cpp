@@ -29,10 +29,16 @@ public:
             auto found = vcs::excerpts(repository, *commit, vcs::places_of(stack_trace), max_bytes);
             if (!found) return found.error();
             for (auto& e : *found) {
-                ai::CodeExcerpt excerpt{std::move(e.file), e.first_line, e.line, std::move(e.function), std::move(e.text), {}};
+                ai::CodeExcerpt excerpt{
+                    std::move(e.file), e.first_line, e.line, std::move(e.function), std::move(e.text), {}};
                 for (const auto& h : e.history) {
                     excerpt.history.push_back(fmt::format(
-                        "{} {} lines {}-{}: {}", h.commit.substr(0, 10), to_rfc3339(h.at).substr(0, 10), h.first_line, h.last_line, h.summary
+                        "{} {} lines {}-{}: {}",
+                        h.commit.substr(0, 10),
+                        to_rfc3339(h.at).substr(0, 10),
+                        h.first_line,
+                        h.last_line,
+                        h.summary
                     ));
                 }
                 code.excerpts.push_back(std::move(excerpt));
@@ -47,6 +53,8 @@ private:
 
 }  // namespace
 
-std::unique_ptr<CodeReader> create_code_reader(RepositoryDesk& desk) { return std::make_unique<DeskCodeReader>(desk); }
+std::unique_ptr<CodeReader> create_code_reader(RepositoryDesk& desk) {
+    return std::make_unique<DeskCodeReader>(desk);
+}
 
 }  // namespace heal

@@ -18,8 +18,8 @@
 #include "service/healer.hpp"
 #include "service/hearing.hpp"
 #include "service/ingest_journal.hpp"
-#include "service/repository_desk.hpp"
 #include "service/local_healing.hpp"
+#include "service/repository_desk.hpp"
 #include "service/store_jobs.hpp"
 #include "service/trigger_watch.hpp"
 #include "service/trust.hpp"
@@ -123,14 +123,17 @@ public:
         analyst_->before_models([this](std::string bug) { return fixer_->try_patterns(std::move(bug)); });
         approvals_->set_binder("patch", [this](const Approval& a) { return fixer_->binding(a); });
         approvals_->on_change("patch", [this](const Approval& a) { fixer_->approval_changed(a); });
-        analyst_->on_suggested([this](std::string bug) { return fixer_->suggested(std::move(bug), "heald"); });
-        shared_->on_heard = [this](const std::string& f, const std::string& e, const std::string& r, Time at) {
-            fixer_->heard(f, e, r, at);
-        };
+        analyst_->on_suggested([this](std::string bug) { return fixer_->suggested(std::move(bug), "heald"); }
+        );
+        shared_->on_heard = [this](
+                                const std::string& f, const std::string& e, const std::string& r, Time at
+                            ) { fixer_->heard(f, e, r, at); };
         approvals_->on_change("heal", [this](const Approval& a) { healer_->approval_changed(a); });
         triggers_ = std::make_unique<TriggerWatch>(*shared_, *healer_);
         hearing_ = std::make_unique<Hearing>(*shared_, *healer_, *triggers_);
-        hearing_->on_bug_opened([this](const std::string& bug, Severity severity) { analyst_->opened(bug, severity); });
+        hearing_->on_bug_opened([this](const std::string& bug, Severity severity) {
+            analyst_->opened(bug, severity);
+        });
 
         std::vector<sql::OffsetRow> offsets;
         std::optional<std::string> pause;
@@ -208,12 +211,18 @@ public:
         jobs_->add("ai_fix_check", "Bugs without analysis are analysed", Schedule::every(30min), [this] {
             return analyst_->look_for_work();
         });
-        jobs_->add("code_scan", "Looks for places of patterns that caused bugs before", Schedule::every(std::chrono::hours{7 * 24}), [this] {
-            return fixer_->scan_code();
-        });
-        jobs_->add("bug_backup", "All bugs as CSV, JSON and NDJSON into data/bugs/", Schedule::daily(130min), [this] {
-            return back_up_bugs();
-        });
+        jobs_->add(
+            "code_scan",
+            "Looks for places of patterns that caused bugs before",
+            Schedule::every(std::chrono::hours{7 * 24}),
+            [this] { return fixer_->scan_code(); }
+        );
+        jobs_->add(
+            "bug_backup",
+            "All bugs as CSV, JSON and NDJSON into data/bugs/",
+            Schedule::daily(130min),
+            [this] { return back_up_bugs(); }
+        );
         asio::co_spawn(io_, jobs_->run(), [](const std::exception_ptr& error) {
             if (error) log::error("the jobs ended by a defect");
         });
@@ -750,8 +759,11 @@ private:
     asio::awaitable<result<std::int64_t>> back_up_bugs() {
         constexpr std::size_t days = 14;
         static constexpr std::pair<sql::ExportFormat, const char*> forms[] = {
-            {sql::ExportFormat::csv, "csv"}, {sql::ExportFormat::json, "json"}, {sql::ExportFormat::ndjson, "ndjson"}};
-        std::function<result<std::vector<std::string>>(Database&)> read = [](Database& db) -> result<std::vector<std::string>> {
+            {sql::ExportFormat::csv, "csv"},
+            {sql::ExportFormat::json, "json"},
+            {sql::ExportFormat::ndjson, "ndjson"}};
+        std::function<result<std::vector<std::string>>(Database&)> read =
+            [](Database& db) -> result<std::vector<std::string>> {
             std::vector<std::string> texts;
             for (const auto& [form, name] : forms) {
                 auto text = sql::export_bugs(db, form, 1'000'000);
@@ -769,11 +781,14 @@ private:
         const auto write = [&] {
             outcome = files_.make_folder(folder);
             for (std::size_t i = 0; outcome && i < texts->size(); ++i)
-                outcome = files_.write_atomic(fmt::format("{}/bugs-{}.{}", folder, day, forms[i].second), (*texts)[i], 0600);
+                outcome = files_.write_atomic(
+                    fmt::format("{}/bugs-{}.{}", folder, day, forms[i].second), (*texts)[i], 0600
+                );
             auto names = files_.list(folder);
             if (!outcome || !names) return;
             std::erase_if(*names, [](const std::string& n) { return !n.starts_with("bugs-"); });
-            for (std::size_t i = 0; i + days * std::size(forms) < names->size(); ++i) (void)files_.remove(folder + "/" + (*names)[i]);
+            for (std::size_t i = 0; i + days * std::size(forms) < names->size(); ++i)
+                (void)files_.remove(folder + "/" + (*names)[i]);
         };
         co_await offload(workers_, write);
         if (!outcome) co_return outcome.error();
@@ -784,7 +799,9 @@ private:
         ClusterEvents events;
         events.take_up = [this](std::vector<sql::TakenOver> taken) { healer_->take_up(std::move(taken)); };
         events.repositories = [this] { return fixer_->repositories(); };
-        events.take_up_patches = [this](std::vector<sql::PatchRun> runs) { fixer_->take_up(std::move(runs)); };
+        events.take_up_patches = [this](std::vector<sql::PatchRun> runs) {
+            fixer_->take_up(std::move(runs));
+        };
         events.abandon = [this] { return let_go(); };
         events.catch_up = [this](const sql::ClaimedCount& count) { healer_->catch_up(count); };
         events.request = [this](const sql::EventRequest& r) {
@@ -813,14 +830,20 @@ private:
         return events;
     }
 
-    /// Others go on with what was under way here. What nobody took is taken up again once this node is a member.
+    /// Others go on with what was under way here. What nobody took is taken up again once this node is a
+    /// member.
     asio::awaitable<void> let_go() {
         co_await healer_->abandon();
         co_await fixer_->abandon();
         cluster_->when_member([this] {
-            asio::co_spawn(io_, fixer_->recover(), [](const std::exception_ptr& error, const result<void>& outcome) {
-                if (error || !outcome) log::error("patch runs of before could not be taken up; the next start does it");
-            });
+            asio::co_spawn(
+                io_,
+                fixer_->recover(),
+                [](const std::exception_ptr& error, const result<void>& outcome) {
+                    if (error || !outcome)
+                        log::error("patch runs of before could not be taken up; the next start does it");
+                }
+            );
         });
     }
 
@@ -865,9 +888,8 @@ private:
     asio::awaitable<result<void>> start_local(const RunnerSettings& runner) {
         plugins_ = create_plugins(io_, runner, clock_);
         // Its own store stands in the place of the engine's, which is not open yet.
-        auto opened = LocalHealing::open(
-            io_, clock_, plugins_->runner(), *prober_, feed_, metrics_, settings_
-        );
+        auto opened =
+            LocalHealing::open(io_, clock_, plugins_->runner(), *prober_, feed_, metrics_, settings_);
         if (!opened) co_return opened.error();
         local_ = std::move(*opened);
         co_await plugins_->start();

@@ -145,7 +145,8 @@ json::object explain(const json::object& e) {
     if (replayed > 0)
         say(differ == 0
                 ? fmt::format(
-                      "  {} verdicts of the guards computed again from what was stored: the same, byte by byte",
+                      "  {} verdicts of the guards computed again from what was stored: the same, byte by "
+                      "byte",
                       replayed
                   )
                 : fmt::format(

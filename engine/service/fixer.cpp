@@ -44,7 +44,8 @@ using Kind = PatchResult::Kind;
 /// Steps before people are asked; they run builds and tests, so only so many at a time.
 bool is_trial(PatchStep step) { return step < PatchStep::review; }
 bool is_heavy(PatchStep step) {
-    return is_trial(step) || step == PatchStep::merge || step == PatchStep::deploy || step == PatchStep::redeploy;
+    return is_trial(step) || step == PatchStep::merge || step == PatchStep::deploy ||
+           step == PatchStep::redeploy;
 }
 
 /// Steps that change something outside of heald.
@@ -52,8 +53,8 @@ bool acts(PatchStep step) {
     return step >= PatchStep::push && step != PatchStep::watch && step != PatchStep::finish;
 }
 
-/// What was shown here, not what a model believes of itself: reproduced, red to green, red again without it; then the smaller
-/// patch, then the one without new files.
+/// What was shown here, not what a model believes of itself: reproduced, red to green, red again without it;
+/// then the smaller patch, then the one without new files.
 std::int64_t score_of(const PatchMachine& machine, const PatchFacts& facts) {
     const auto ok = [&](const char* step) { return bool_at(object_at(machine.evidence(), step), "ok"); };
     std::int64_t score = 0;
@@ -63,7 +64,9 @@ std::int64_t score_of(const PatchMachine& machine, const PatchFacts& facts) {
     if (ok("counter")) score += 200;
     if (score == 0) return 0;
     score -= std::min<std::int64_t>(facts.lines, 60);
-    score -= 10 * std::min<std::int64_t>(static_cast<std::int64_t>(facts.files.size() - facts.added_tests.size()), 4);
+    score -=
+        10 *
+        std::min<std::int64_t>(static_cast<std::int64_t>(facts.files.size() - facts.added_tests.size()), 4);
     score += facts.added_tests.empty() ? 0 : 5;
     return std::max<std::int64_t>(score, 0);
 }
@@ -75,9 +78,9 @@ struct Run {
     asio::steady_timer wake;
     std::atomic<bool> give_up{false};  ///< ends the command that it runs
     bool woken = false;                ///< somebody has news for it
-    bool recurred = false;  ///< heard again since it was deployed
+    bool recurred = false;             ///< heard again since it was deployed
     bool working = false;
-    std::string pattern;    ///< id, when its suggestion came from one
+    std::string pattern;  ///< id, when its suggestion came from one
     std::string recurrence;
 
     explicit Run(asio::io_context& io) : wake(io) {}
@@ -87,7 +90,9 @@ using RunPtr = std::shared_ptr<Run>;
 
 class FixerImpl final : public Fixer {
 public:
-    FixerImpl(Shared& shared, Analyst& analyst, RepositoryDesk& desk, net::HttpClient& http, std::string folder)
+    FixerImpl(
+        Shared& shared, Analyst& analyst, RepositoryDesk& desk, net::HttpClient& http, std::string folder
+    )
         : s_(shared),
           analyst_(analyst),
           desk_(desk),
@@ -106,7 +111,9 @@ public:
         };
         auto found = std::make_shared<Found>();
         // One of many leaves to the others what it has no repository for; alone there is nobody else.
-        Store::Job job = [found, node = node(), known = repositories(), many = s_.cluster != nullptr](Database& db) -> result<void> {
+        Store::Job job = [found, node = node(), known = repositories(), many = s_.cluster != nullptr](
+                             Database& db
+                         ) -> result<void> {
             auto mine = sql::load_open_patch_runs(db, node);
             if (!mine) return mine.error();
             auto left = sql::take_over_patch_runs(db, node, many ? &known : nullptr);
@@ -175,7 +182,8 @@ public:
         if (!settings || settings->autonomy < FixAutonomy::trial) co_return false;
         auto found = std::make_shared<std::vector<sql::StoredPattern>>();
         auto under_way = std::make_shared<bool>(false);
-        Store::Job job = [found, under_way,
+        Store::Job job = [found,
+                          under_way,
                           id = std::string{string_at(*about, "id")},
                           fingerprint = std::string{string_at(*about, "fingerprint")},
                           type = std::string{string_at(*about, "error_type")}](Database& db) -> result<void> {
@@ -237,17 +245,24 @@ public:
         co_await offload(pool_, look);
         if (!fit) co_return false;
         const std::string edits = fmt::format(
-            "{}\n<<<<<<< SEARCH\n{}\n=======\n{}\n>>>>>>> REPLACE\n", fit->edit.file, fit->edit.search, fit->edit.replace
+            "{}\n<<<<<<< SEARCH\n{}\n=======\n{}\n>>>>>>> REPLACE\n",
+            fit->edit.file,
+            fit->edit.search,
+            fit->edit.replace
         );
         auto suggestion = std::make_shared<std::string>();
-        Store::Job insert = [=, this, pattern = fit->pattern, file = fit->edit.file, revision = fit->revision,
+        Store::Job insert = [=,
+                             this,
+                             pattern = fit->pattern,
+                             file = fit->edit.file,
+                             revision = fit->revision,
                              id = std::string{string_at(*about, "id")}](Database& db) -> result<void> {
             auto made = sql::insert_pattern_suggestion(db, s_.clock, id, pattern, edits, file, revision);
             if (!made) return made.error();
             *suggestion = *made;
-            ignore_conflict(
-                sql::move_bug(db, s_.clock, id, BugStatus::fix_suggested, "heald", "a pattern that fixed its kind before")
-            );
+            ignore_conflict(sql::move_bug(
+                db, s_.clock, id, BugStatus::fix_suggested, "heald", "a pattern that fixed its kind before"
+            ));
             return {};
         };
         HEAL_CO_TRY(co_await s_.store.write(std::move(insert)));
@@ -270,12 +285,17 @@ public:
             std::string none, by = actor, id = suggestion.id;
             auto started = co_await start(std::move(copy), std::move(id), std::move(by), std::move(none));
             if (!started && started.error().code != errc::conflict)
-                log::warn("a suggestion for {} is not tried: {}", string_at(*about, "bug_code"), started.error().text);
+                log::warn(
+                    "a suggestion for {} is not tried: {}",
+                    string_at(*about, "bug_code"),
+                    started.error().text
+                );
         }
         co_return result<void>{};
     }
 
-    asio::awaitable<result<json::object>> apply(std::string bug, std::string suggestion, std::string actor) override {
+    asio::awaitable<result<json::object>> apply(std::string bug, std::string suggestion, std::string actor)
+        override {
         auto about = co_await load_bug(std::move(bug));
         if (!about) co_return about.error();
         std::string chosen = suggestion;
@@ -293,25 +313,33 @@ public:
             co_return fail(
                 suggestion.empty() ? errc::conflict : errc::not_found,
                 suggestion.empty()
-                    ? fmt::format("{} has no suggestion with code; healctl bug analyze makes some", string_at(*about, "bug_code"))
+                    ? fmt::format(
+                          "{} has no suggestion with code; healctl bug analyze makes some",
+                          string_at(*about, "bug_code")
+                      )
                     : std::string{"there is no such suggestion for this bug, or it has no code"}
             );
         std::string none;
-        auto started = co_await start(std::move(*about), std::move(chosen), std::move(actor), std::move(none));
+        auto started =
+            co_await start(std::move(*about), std::move(chosen), std::move(actor), std::move(none));
         if (!started) co_return started.error();
         co_return std::move(*started);
     }
 
-    asio::awaitable<result<json::object>> vote(std::string bug_or_run, bool yes, json::object body, std::string actor)
-        override {
+    asio::awaitable<result<json::object>> vote(
+        std::string bug_or_run, bool yes, json::object body, std::string actor
+    ) override {
         RunPtr waiting;
         asio::steady_timer pause{s_.io};
         // One that came to its review a moment ago is about to be asked for.
         for (int i = 0; i < 100 && !waiting; ++i) {
             bool soon = false;
             for (const auto& [id, run] : runs_) {
-                const bool meant = id == bug_or_run || run->row.bug == bug_or_run || run->facts.bug_code == bug_or_run;
-                if (!meant || run->machine.step() != PatchStep::review || run->outcome() != PatchOutcome::none) continue;
+                const bool meant =
+                    id == bug_or_run || run->row.bug == bug_or_run || run->facts.bug_code == bug_or_run;
+                if (!meant || run->machine.step() != PatchStep::review ||
+                    run->outcome() != PatchOutcome::none)
+                    continue;
                 soon = true;
                 if (!string_at(run->row.data, "approval").empty()) waiting = run;
             }
@@ -322,7 +350,10 @@ public:
         if (!waiting)
             co_return fail(
                 errc::conflict,
-                fmt::format("no patch of '{}' waits for approval; healctl patch list shows all", to_valid_utf8(bug_or_run))
+                fmt::format(
+                    "no patch of '{}' waits for approval; healctl patch list shows all",
+                    to_valid_utf8(bug_or_run)
+                )
             );
         Vote vote;
         vote.actor = std::move(actor);
@@ -343,7 +374,12 @@ public:
         run->give_up.store(true);
         Store::Job audit = [=, this](Database& db) {
             return sql::append_audit(
-                db, s_.clock.wall(), actor, "patch.cancel", id, json::serialize(json::object{{"reason", to_valid_utf8(reason)}})
+                db,
+                s_.clock.wall(),
+                actor,
+                "patch.cancel",
+                id,
+                json::serialize(json::object{{"reason", to_valid_utf8(reason)}})
             );
         };
         HEAL_CO_TRY(co_await s_.store.write(std::move(audit)));
@@ -351,8 +387,9 @@ public:
         co_return result<void>{};
     }
 
-    void heard(const std::string& fingerprint, const std::string& environment, const std::string& release, Time at)
-        override {
+    void heard(
+        const std::string& fingerprint, const std::string& environment, const std::string& release, Time at
+    ) override {
         if (watched_.find(fingerprint) == watched_.end()) return;
         for (auto& [id, run] : runs_) {
             if (run->row.fingerprint != fingerprint || run->machine.step() != PatchStep::watch) continue;
@@ -362,7 +399,9 @@ public:
             if (!release.empty() && release == run->facts.release) continue;
             run->recurred = true;
             run->recurrence = fmt::format(
-                "the error was heard again at {}{}", to_rfc3339(at), release.empty() ? "" : " from release " + release
+                "the error was heard again at {}{}",
+                to_rfc3339(at),
+                release.empty() ? "" : " from release " + release
             );
             nudge(*run);
         }
@@ -399,9 +438,13 @@ public:
         const auto look = [&] {
             for (const auto& repository : settings->repositories) {
                 if (repository.autonomy == FixAutonomy::off) continue;
-                auto found = desk_.with(repository, [&](vcs::Repository& r) { return scan_one(r, repository, *patterns); });
+                auto found = desk_.with(repository, [&](vcs::Repository& r) {
+                    return scan_one(r, repository, *patterns);
+                });
                 if (!found) {
-                    trouble += fmt::format("{}{}: {}", trouble.empty() ? "" : "; ", repository.name, found.error().text);
+                    trouble += fmt::format(
+                        "{}{}: {}", trouble.empty() ? "" : "; ", repository.name, found.error().text
+                    );
                     continue;
                 }
                 for (auto& item : *found) items.push_back(std::move(item));
@@ -456,7 +499,8 @@ private:
         PatchPlan p;
         p.land = r.autonomy == FixAutonomy::merge ? PatchPlan::Land::merge : r.land;
         p.deploy = !r.deploy.empty();
-        p.deploy_idempotent = std::all_of(r.deploy.begin(), r.deploy.end(), [](const auto& c) { return c.idempotent; });
+        p.deploy_idempotent =
+            std::all_of(r.deploy.begin(), r.deploy.end(), [](const auto& c) { return c.idempotent; });
         p.horizons = r.horizons;
         return p;
     }
@@ -496,7 +540,8 @@ private:
         const auto* settings = repository_of(*s_.settings, service);
         if (!settings || settings->autonomy == FixAutonomy::off)
             co_return fail(
-                errc::conflict, fmt::format("no repository of the configuration holds the code of service '{}'", service)
+                errc::conflict,
+                fmt::format("no repository of the configuration holds the code of service '{}'", service)
             );
         if (runs_.size() >= max_runs) co_return fail(errc::overloaded, "too many patches are under way");
         BugStatus status{};
@@ -531,8 +576,12 @@ private:
             auto others = sql::load_patch_runs(db, run->row.bug);
             if (!others) return others.error();
             for (const auto& other : *others) {
-                if (other.outcome.empty() && string_at(object_at(other.data, "facts"), "edits") == (*found)->edits)
-                    return fail(errc::conflict, fmt::format("these edits are being tried already, by run {}", other.id));
+                if (other.outcome.empty() &&
+                    string_at(object_at(other.data, "facts"), "edits") == (*found)->edits)
+                    return fail(
+                        errc::conflict,
+                        fmt::format("these edits are being tried already, by run {}", other.id)
+                    );
             }
             run->facts.title = (*found)->title;
             run->facts.description = (*found)->description;
@@ -548,7 +597,9 @@ private:
                 run->row.id,
                 json::serialize(json::object{{"bug", code}, {"suggestion", suggestion_id}})
             ));
-            return sql::note_bug(db, s_.clock, run->row.bug, actor, "patch", "", "", "is tried as run " + run->row.id);
+            return sql::note_bug(
+                db, s_.clock, run->row.bug, actor, "patch", "", "", "is tried as run " + run->row.id
+            );
         };
         HEAL_CO_TRY(co_await s_.store.write(std::move(job)));
         launch(run);
@@ -615,7 +666,8 @@ private:
         }
     }
 
-    /// Stores it with what it means for others. Waits while the store is away. False: stopping, or another node has it.
+    /// Stores it with what it means for others. Waits while the store is away. False: stopping, or another
+    /// node has it.
     asio::awaitable<bool> save(RunPtr run, std::function<result<void>(Database&)> more = {}) {
         write_row(*run);
         const auto row = std::make_shared<const sql::PatchRun>(run->row);
@@ -626,7 +678,8 @@ private:
             };
             auto stored = co_await s_.store.write(std::move(job));
             if (stored) co_return true;
-            if (stored.error().code == errc::conflict || stored.error().code == errc::denied || ending()) co_return false;
+            if (stored.error().code == errc::conflict || stored.error().code == errc::denied || ending())
+                co_return false;
             log::warn("patch run {} could not be stored: {}", run->row.id, stored.error().text);
             run->wake.expires_after(pause);
             boost::system::error_code ignored;
@@ -656,7 +709,8 @@ private:
                 return fmt::format("{} by {}: {}", to_string(hold.kind), hold.actor, hold.reason);
         }
         for (const auto& window : s_.settings->windows) {
-            if (open_until(window, run.row.service, now)) return fmt::format("{} window: {}", to_string(window.kind), window.reason);
+            if (open_until(window, run.row.service, now))
+                return fmt::format("{} window: {}", to_string(window.kind), window.reason);
         }
         return "";
     }
@@ -699,12 +753,15 @@ private:
             if (!known) {
                 // Its repository is gone from the configuration: nothing can be done, and nothing is.
                 run->machine.take(
-                    {Kind::broken, fmt::format("repository '{}' is no longer configured", run->row.repository), {}},
+                    {Kind::broken,
+                     fmt::format("repository '{}' is no longer configured", run->row.repository),
+                     {}},
                     PatchPlan{},
                     s_.clock.wall()
                 );
                 co_await note(run, run->machine.step(), {});
-                if (run->machine.step() == PatchStep::finish) run->machine.take({}, PatchPlan{}, s_.clock.wall());
+                if (run->machine.step() == PatchStep::finish)
+                    run->machine.take({}, PatchPlan{}, s_.clock.wall());
                 if (!co_await save(run)) co_return;
                 continue;
             }
@@ -769,7 +826,9 @@ private:
             wake_siblings(*run);
             if (!run->machine.ended()) continue;
             learn(*run);
-            if (!run->pattern.empty() && run->outcome() != PatchOutcome::held && run->outcome() != PatchOutcome::proposed) ask_models(*run);
+            if (!run->pattern.empty() && run->outcome() != PatchOutcome::held &&
+                run->outcome() != PatchOutcome::proposed)
+                ask_models(*run);
         }
     }
 
@@ -791,7 +850,9 @@ private:
             const auto own = s_.clock.steady() - started - worker.outside();
             run->row.engine_us += std::max<std::int64_t>(0, own.count());
             s_.metrics.observe(
-                "heald_patch_step_seconds", {{"step", to_string(step)}}, static_cast<double>((s_.clock.steady() - started).count()) / 1e6
+                "heald_patch_step_seconds",
+                {{"step", to_string(step)}},
+                static_cast<double>((s_.clock.steady() - started).count()) / 1e6
             );
         }
         co_return outcome;
@@ -805,14 +866,17 @@ private:
             sandbox = std::move(*made);
         }
         if (!plain_) plain_ = vcs::create_unconfined();
-        return std::make_shared<PatchTools>(PatchTools{desk_, *sandbox, *plain_, http_, folder_, run.give_up});
+        return std::make_shared<PatchTools>(PatchTools{desk_, *sandbox, *plain_, http_, folder_, run.give_up}
+        );
     }
 
     asio::awaitable<PatchResult> mend(RunPtr run, PatchResult what, RepositorySettings settings) {
         if (run->machine.repairs() >= plan(settings).repair_rounds) co_return what;
         std::string suggestion = run->row.suggestion, complaint = what.text;
         auto text = co_await analyst_.mend(std::move(suggestion), std::move(complaint));
-        if (!text) co_return PatchResult{Kind::refused, what.text + "; no other form was to be had: " + text.error().text, {}};
+        if (!text)
+            co_return PatchResult{
+                Kind::refused, what.text + "; no other form was to be had: " + text.error().text, {}};
         run->facts.edits = std::move(*text);
         co_return what;
     }
@@ -828,7 +892,8 @@ private:
         json::array tests;
         for (const char* step : {"reproduce", "test", "counter"}) {
             const auto& found = object_at(run.machine.evidence(), step);
-            tests.push_back(json::object{{"step", step}, {"ok", bool_at(found, "ok")}, {"text", string_at(found, "text")}});
+            tests.push_back(json::object{
+                {"step", step}, {"ok", bool_at(found, "ok")}, {"text", string_at(found, "text")}});
         }
         return {
             {"run", run.row.id},
@@ -850,13 +915,16 @@ private:
         // All suggestions of a bug are tried before one is chosen; the best evidence goes first.
         const auto mine = score_of(run->machine, run->facts);
         for (const auto& [id, other] : runs_) {
-            if (other == run || other->row.bug != run->row.bug || other->outcome() != PatchOutcome::none) continue;
-            if (is_trial(other->machine.step())) co_return PatchResult{Kind::waiting, "others are still being tried", {}};
+            if (other == run || other->row.bug != run->row.bug || other->outcome() != PatchOutcome::none)
+                continue;
+            if (is_trial(other->machine.step()))
+                co_return PatchResult{Kind::waiting, "others are still being tried", {}};
             const auto theirs = score_of(other->machine, other->facts);
             const bool better = other->machine.step() != PatchStep::review || theirs > mine ||
                                 (theirs == mine && other->row.id < run->row.id);
             if (better) {
-                (void)run->machine.cancel("another suggestion with better evidence is chosen", s_.clock.wall());
+                (void
+                )run->machine.cancel("another suggestion with better evidence is chosen", s_.clock.wall());
                 co_return PatchResult{Kind::waiting, "", {}};
             }
         }
@@ -878,14 +946,17 @@ private:
         const auto two = s_.settings->approvals.two_persons;
         ask.needed = two && *two <= Risk::disruptive ? 2 : 1;
         const auto bound = ask.bound;
-        // An answer that was given counts, also if it has run out meanwhile: who is asked again is asked something new.
+        // An answer that was given counts, also if it has run out meanwhile: who is asked again is asked
+        // something new.
         if (const std::string asked{string_at(run->row.data, "approval")}; !asked.empty()) {
             auto known = co_await s_.approvals->show(asked);
             if (known && known->state == ApprovalState::rejected) {
-                co_return PatchResult{Kind::rejected, "rejected: " + known->reason, json::object{{"approval", asked}}};
+                co_return PatchResult{
+                    Kind::rejected, "rejected: " + known->reason, json::object{{"approval", asked}}};
             }
             if (known && known->state == ApprovalState::expired)
-                co_return PatchResult{Kind::rejected, "nobody decided in time", json::object{{"approval", asked}}};
+                co_return PatchResult{
+                    Kind::rejected, "nobody decided in time", json::object{{"approval", asked}}};
         }
         auto request = co_await s_.approvals->ask(std::move(ask));
         if (!request) co_return PatchResult{Kind::again, request.error().text, {}};
@@ -901,13 +972,16 @@ private:
         }
         run->facts.approved_by = who;
         co_return PatchResult{
-            Kind::approved, "approved by " + who, json::object{{"approval", taken->id}, {"digest", taken->digest}}};
+            Kind::approved,
+            "approved by " + who,
+            json::object{{"approval", taken->id}, {"digest", taken->digest}}};
     }
 
     void wake_siblings(const Run& run) {
         if (is_trial(run.machine.step())) return;
         for (auto& [id, other] : runs_) {
-            if (other->row.bug == run.row.bug && other->row.id != run.row.id && other->machine.step() == PatchStep::review)
+            if (other->row.bug == run.row.bug && other->row.id != run.row.id &&
+                other->machine.step() == PatchStep::review)
                 nudge(*other);
         }
     }
@@ -917,14 +991,17 @@ private:
         const auto plain = [](std::string_view text) {
             std::string out;
             for (const char c : to_valid_utf8(text)) {
-                if (c == '<' || c == '>' || c == '[' || c == ']' || c == '!' || c == '@' || c == '#' || c == '`') out += '\\';
+                if (c == '<' || c == '>' || c == '[' || c == ']' || c == '!' || c == '@' || c == '#' ||
+                    c == '`')
+                    out += '\\';
                 out += c;
             }
             return out;
         };
         std::string body = fmt::format("{}\n\n", plain(run.facts.description));
         body += fmt::format(
-            "| | |\n|---|---|\n| Bug | {} |\n| Fingerprint | `{}` |\n| Service | {} |\n| Made for | `{}` |\n| Patch (SHA-256) | `{}` "
+            "| | |\n|---|---|\n| Bug | {} |\n| Fingerprint | `{}` |\n| Service | {} |\n| Made for | `{}` "
+            "|\n| Patch (SHA-256) | `{}` "
             "|\n| Approved by | {} |\n\n### What was shown here\n\n",
             run.facts.bug_code,
             run.row.fingerprint,
@@ -935,7 +1012,8 @@ private:
         );
         for (const char* step : {"gate", "reproduce", "build", "test", "counter"}) {
             const auto& e = object_at(run.machine.evidence(), step);
-            body += fmt::format("- {} {}: {}\n", bool_at(e, "ok") ? "✓" : "✗", step, plain(string_at(e, "text")));
+            body +=
+                fmt::format("- {} {}: {}\n", bool_at(e, "ok") ? "✓" : "✗", step, plain(string_at(e, "text")));
         }
         return body + fmt::format("\nMade by heald as run `{}`.\n", run.row.id);
     }
@@ -955,13 +1033,19 @@ private:
             run->recurred = false;
             co_return PatchResult{Kind::recurred, run->recurrence, {}};
         }
-        json::object kept{{"items", std::move(evidence.items)}, {"positive", evidence.positive}, {"negative", evidence.negative}};
+        json::object kept{
+            {"items", std::move(evidence.items)},
+            {"positive", evidence.positive},
+            {"negative", evidence.negative}};
         if (evidence.negative > 0)
             co_return PatchResult{
-                Kind::unhealthy, fmt::format("{} probes fail after the deployment", evidence.negative), std::move(kept)};
+                Kind::unhealthy,
+                fmt::format("{} probes fail after the deployment", evidence.negative),
+                std::move(kept)};
         co_return PatchResult{
             Kind::done,
-            evidence.positive > 0 ? "healthy, and the error was not heard" : "the error was not heard; no probe is configured",
+            evidence.positive > 0 ? "healthy, and the error was not heard"
+                                  : "the error was not heard; no probe is configured",
             std::move(kept)};
     }
 
@@ -973,12 +1057,14 @@ private:
         if (step == PatchStep::commit) to = BugStatus::applying;
         if (step == PatchStep::deploy) to = BugStatus::testing;
         if (!to) return {};
-        return [this, bug = run.row.bug, id = run.row.id, to = *to, fix = fix_of(run, "applying")](Database& db) -> result<void> {
-            ignore_conflict(sql::move_bug(db, s_.clock, bug, to, "heald", "patch run " + id));
-            auto record = fix;
-            if (to == BugStatus::testing) record.status = "testing";
-            return sql::save_fix(db, record);
-        };
+        return
+            [this, bug = run.row.bug, id = run.row.id, to = *to, fix = fix_of(run, "applying")](Database& db
+            ) -> result<void> {
+                ignore_conflict(sql::move_bug(db, s_.clock, bug, to, "heald", "patch run " + id));
+                auto record = fix;
+                if (to == BugStatus::testing) record.status = "testing";
+                return sql::save_fix(db, record);
+            };
     }
 
     sql::FixRecord fix_of(const Run& run, const char* status) const {
@@ -1010,10 +1096,17 @@ private:
         std::optional<sql::FixRecord> fix;
         if (became_stable) fix = fix_of(run, "succeeded");
         if (ended_now && run.machine.landed()) {
-            fix = fix_of(run, outcome == PatchOutcome::did_not_hold ? "rolled_back" : outcome == PatchOutcome::failed ? "failed" : "succeeded");
+            fix = fix_of(
+                run,
+                outcome == PatchOutcome::did_not_hold ? "rolled_back"
+                : outcome == PatchOutcome::failed     ? "failed"
+                                                      : "succeeded"
+            );
             fix->ended_at = now;
             fix->verdict = to_string(outcome);
-            fix->error = outcome == PatchOutcome::held || outcome == PatchOutcome::proposed ? "" : run.machine.reason();
+            fix->error = outcome == PatchOutcome::held || outcome == PatchOutcome::proposed
+                             ? ""
+                             : run.machine.reason();
             if (outcome == PatchOutcome::held) fix->held_at = now;
             if (outcome == PatchOutcome::did_not_hold) fix->rolled_back_at = now;
         } else if (ended_now && !run.facts.commit.empty()) {
@@ -1029,18 +1122,30 @@ private:
             {"lines", run.facts.lines}};
         for (const char* name : {"gate", "reproduce", "build", "test", "counter"}) {
             const auto& e = object_at(run.machine.evidence(), name);
-            if (!e.empty()) evidence[name] = json::object{{"ok", bool_at(e, "ok")}, {"text", string_at(e, "text")}};
+            if (!e.empty())
+                evidence[name] = json::object{{"ok", bool_at(e, "ok")}, {"text", string_at(e, "text")}};
         }
-        return [=, this, bug = run.row.bug, suggestion = run.row.suggestion, id = run.row.id, score = score_of(run.machine, run.facts),
-                reason = to_valid_utf8(run.machine.reason()), patch = to_valid_utf8(run.facts.patch), who = run.facts.approved_by,
-                merged = run.facts.merged, landed = run.machine.landed(), committed = !run.facts.commit.empty(),
+        return [=,
+                this,
+                bug = run.row.bug,
+                suggestion = run.row.suggestion,
+                id = run.row.id,
+                score = score_of(run.machine, run.facts),
+                reason = to_valid_utf8(run.machine.reason()),
+                patch = to_valid_utf8(run.facts.patch),
+                who = run.facts.approved_by,
+                merged = run.facts.merged,
+                landed = run.machine.landed(),
+                committed = !run.facts.commit.empty(),
                 pattern = run.pattern](Database& db) -> result<void> {
             const auto move = [&](BugStatus to, const std::string& text) {
                 ignore_conflict(sql::move_bug(db, s_.clock, bug, to, "heald", text));
             };
             if (tried || ended_now) HEAL_TRY(sql::set_suggestion_evidence(db, suggestion, evidence, score));
             if (approved) {
-                HEAL_TRY(sql::decide_suggestion(db, suggestion, "approved", patch, who.empty() ? "heald" : who, now));
+                HEAL_TRY(sql::decide_suggestion(
+                    db, suggestion, "approved", patch, who.empty() ? "heald" : who, now
+                ));
                 move(BugStatus::fix_suggested, "patch run " + id);
                 move(BugStatus::approved, who.empty() ? "autonomy: merge" : "approved by " + who);
             }
@@ -1053,7 +1158,9 @@ private:
                 fixed.release = merged;
                 auto changed = sql::change_bug(db, s_.clock, bug, fixed);
                 if (!changed && changed.error().code != errc::conflict) return changed.error();
-                HEAL_TRY(sql::decide_suggestion(db, suggestion, "applied", "", who.empty() ? "heald" : who, now));
+                HEAL_TRY(
+                    sql::decide_suggestion(db, suggestion, "applied", "", who.empty() ? "heald" : who, now)
+                );
             }
             if (!ended_now) return {};
             switch (outcome) {
@@ -1063,7 +1170,9 @@ private:
                     HEAL_TRY(sql::decide_suggestion(db, suggestion, "rejected", "", "heald", now));
                     break;
                 case PatchOutcome::rejected:
-                    HEAL_TRY(sql::decide_suggestion(db, suggestion, "rejected", "", who.empty() ? "people" : who, now));
+                    HEAL_TRY(sql::decide_suggestion(
+                        db, suggestion, "rejected", "", who.empty() ? "people" : who, now
+                    ));
                     if (committed) move(BugStatus::failed, reason);
                     break;
                 case PatchOutcome::failed:
@@ -1100,9 +1209,18 @@ private:
     /// What people see at once.
     asio::awaitable<void> note(RunPtr run, PatchStep step, PatchResult outcome) {
         if (outcome.kind == Kind::waiting) co_return;
-        const bool good = outcome.kind == Kind::done || outcome.kind == Kind::approved || outcome.kind == Kind::merged;
-        s_.metrics.add("heald_patches_total", {{"stage", to_string(step)}, {"outcome", good ? "done" : "stopped"}});
-        log::info("patch run {} ({}): {}: {}", run->row.id, run->facts.bug_code, to_string(step), to_valid_utf8(outcome.text));
+        const bool good =
+            outcome.kind == Kind::done || outcome.kind == Kind::approved || outcome.kind == Kind::merged;
+        s_.metrics.add(
+            "heald_patches_total", {{"stage", to_string(step)}, {"outcome", good ? "done" : "stopped"}}
+        );
+        log::info(
+            "patch run {} ({}): {}: {}",
+            run->row.id,
+            run->facts.bug_code,
+            to_string(step),
+            to_valid_utf8(outcome.text)
+        );
         if (run->outcome() != PatchOutcome::none && step != PatchStep::finish)
             s_.metrics.add("heald_patch_runs_total", {{"outcome", to_string(run->outcome())}});
         co_return;
@@ -1125,7 +1243,8 @@ private:
         asio::co_spawn(
             s_.io,
             analyst_.analyze(std::move(request)),
-            [code = run.facts.bug_code](const std::exception_ptr& error, const result<json::object>& outcome) {
+            [code =
+                 run.facts.bug_code](const std::exception_ptr& error, const result<json::object>& outcome) {
                 if (error)
                     log::error("the analysis of {} ended by a defect", code);
                 else if (!outcome)
@@ -1150,9 +1269,10 @@ private:
             (void)desk_.with(settings, [&](vcs::Repository& r) -> result<void> {
                 for (const auto& file : facts.files) {
                     const std::string path{view(file.as_string())};
-                    const bool is_test = std::any_of(facts.added_tests.begin(), facts.added_tests.end(), [&](const auto& t) {
-                        return view(t.as_string()) == path;
-                    });
+                    const bool is_test =
+                        std::any_of(facts.added_tests.begin(), facts.added_tests.end(), [&](const auto& t) {
+                            return view(t.as_string()) == path;
+                        });
                     if (is_test) continue;
                     if (pattern) {  // of one file only: a pattern is small
                         pattern.reset();
@@ -1198,7 +1318,9 @@ private:
     }
 
     static result<json::array> scan_one(
-        vcs::Repository& r, const RepositorySettings& repository, const std::vector<sql::StoredPattern>& patterns
+        vcs::Repository& r,
+        const RepositorySettings& repository,
+        const std::vector<sql::StoredPattern>& patterns
     ) {
         (void)r.fetch();
         auto head = r.resolve(repository.branch);
@@ -1207,13 +1329,16 @@ private:
         if (!files) return files.error();
         json::array items;
         for (const auto& file : *files) {
-            const bool wanted = std::any_of(patterns.begin(), patterns.end(), [&](const auto& p) { return file.ends_with(p.suffix); });
+            const bool wanted = std::any_of(patterns.begin(), patterns.end(), [&](const auto& p) {
+                return file.ends_with(p.suffix);
+            });
             if (!wanted) continue;
             auto content = r.show(*head, file);
             if (!content) continue;
             for (const auto& p : patterns) {
                 if (!file.ends_with(p.suffix)) continue;
-                for (const auto& match : vcs::find_pattern({p.search, p.replacement, p.suffix}, file, *content)) {
+                for (const auto& match :
+                     vcs::find_pattern({p.search, p.replacement, p.suffix}, file, *content)) {
                     if (items.size() >= max_findings) return items;
                     items.push_back(json::object{
                         {"repository", repository.name},

@@ -130,12 +130,11 @@ void HealerImpl::holds_changed() {
     const Time now = s_.clock.wall();
     for (const auto& [key, run] : runs_) {
         const auto& holds = s_.alone ? s_.alone->holds() : s_.holds;
-        const bool stopped =
-            !holds || std::any_of(holds->begin(), holds->end(), [&](const Hold& hold) {
-                return hold.kind == HoldKind::pause &&
-                       (concerns(hold, run->incident.service_name, run->call.strategy, now) ||
-                        concerns(hold, run->incident.target, run->call.strategy, now));
-            });
+        const bool stopped = !holds || std::any_of(holds->begin(), holds->end(), [&](const Hold& hold) {
+            return hold.kind == HoldKind::pause &&
+                   (concerns(hold, run->incident.service_name, run->call.strategy, now) ||
+                    concerns(hold, run->incident.target, run->call.strategy, now));
+        });
         if (stopped && run->executing) s_.runner.cancel(run->attempt);
     }
 }
@@ -320,7 +319,9 @@ void HealerImpl::enter(const RunPtr& run) {
 
 void HealerImpl::show_open() const {
     s_.metrics.set(
-        s_.alone ? "heald_local_incidents_open" : "heald_incidents_open", {}, static_cast<double>(runs_.size())
+        s_.alone ? "heald_local_incidents_open" : "heald_incidents_open",
+        {},
+        static_cast<double>(runs_.size())
     );
 }
 

@@ -33,7 +33,8 @@ class Cluster;
 
 /// What the healer of a node that acts alone asks of it (local_healing.hpp).
 struct Alone {
-    /// Attempts known from before and from the other healer of this node; nullopt: nobody knows, which denies.
+    /// Attempts known from before and from the other healer of this node; nullopt: nobody knows, which
+    /// denies.
     std::function<std::optional<std::vector<AttemptFact>>()> attempts;
     std::function<const std::optional<std::vector<Hold>>&()> holds;
     std::function<bool(const std::string& target, const std::string& environment)> owns;
@@ -63,7 +64,8 @@ struct Shared {
     std::function<void(const std::string&, const std::string&, const std::string&, Time)> on_heard{};
     std::string address{};     ///< of heald's own HTTP, "127.0.0.1:7480"; "" until it listens
     std::string ticket_key{};  ///< of tickets, made at each start
-    /// What lets an attempt ask heald itself over HTTP while it is under way: "attempt:ID:HMAC". Never stored.
+    /// What lets an attempt ask heald itself over HTTP while it is under way: "attempt:ID:HMAC". Never
+    /// stored.
     std::string ticket(const std::string& attempt) const;
     /// The entry of the inventory for a service, or null.
     const ServiceSettings* service(const std::string& name, const std::string& environment) const;

@@ -51,7 +51,8 @@ asio::awaitable<void> HealerImpl::resolve_target(Run& run) {
             {"config", s_.strategies.candidate(*entry).config},
             {"dry_run", true}};
         for (const auto& declared : entry->info.capabilities) {
-            for (auto& grant : expand_capability(declared, run.target)) call.grants.push_back(std::move(grant));
+            for (auto& grant : expand_capability(declared, run.target))
+                call.grants.push_back(std::move(grant));
         }
         call.dry_run = true;  // it may look, never change
         call.timeout = std::min(resolve_timeout, entry->info.timeout);
@@ -323,7 +324,12 @@ asio::awaitable<void> HealerImpl::look_for_worse(Run& run) {
         if (bool_at(item, "ok")) continue;
         const auto& c = run.call.strategy;
         harmed(
-            {run.attempt, run.incident.id, c, run.incident.fingerprint, run.incident.service_name, run.incident.target},
+            {run.attempt,
+             run.incident.id,
+             c,
+             run.incident.fingerprint,
+             run.incident.service_name,
+             run.incident.target},
             fmt::format(
                 "'{}', which depends on '{}', was well before it and is not after it: {}",
                 names[i],
@@ -347,8 +353,9 @@ void HealerImpl::open_dependency(const Run& run, const DependencyHealth& depende
     own.environment = run.incident.environment;
     own.trigger = "dependency down";
     own.kind = "dependency down\x1f" + dependency.name;
-    own.message =
-        fmt::format("'{}' is down, seen from '{}': {}", dependency.name, run.incident.target, dependency.text);
+    own.message = fmt::format(
+        "'{}' is down, seen from '{}': {}", dependency.name, run.incident.target, dependency.text
+    );
     own.source = "heald:dependency";
     own.severity = run.incident.severity;
     Incident in = make_incident(own, s_.clock.wall());

@@ -62,7 +62,12 @@ Hearing::Decided Hearing::decide_one(
 
     const Time at = trusted_time(delta.last, batch.received);
     if (s_.on_heard)
-        s_.on_heard(sample.fingerprint.empty() ? fingerprint : sample.fingerprint, delta.environment, sample.release, at);
+        s_.on_heard(
+            sample.fingerprint.empty() ? fingerprint : sample.fingerprint,
+            delta.environment,
+            sample.release,
+            at
+        );
     TriggerWatch::Heard heard;
     if (!triggers_.empty())
         heard = triggers_.heard(delta, fingerprint, d.severity, fresh ? delta.count : 0, batch.received);
@@ -130,7 +135,9 @@ bool Hearing::is_own(const Delta& delta) const {
 }
 
 bool Hearing::concerns_own(const Batch& batch) const {
-    return std::any_of(batch.deltas.begin(), batch.deltas.end(), [this](const Delta& d) { return is_own(d); });
+    return std::any_of(batch.deltas.begin(), batch.deltas.end(), [this](const Delta& d) {
+        return is_own(d);
+    });
 }
 
 void Hearing::decide_alone(Batch& batch, bool again) {

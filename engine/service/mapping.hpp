@@ -1,5 +1,6 @@
-// Reads one YAML mapping with a strict schema: each known key is asked for, everything else is an error that names file, line,
-// key and what is allowed. For the parts of the configuration (settings.cpp and its neighbours); nothing else reads YAML.
+// Reads one YAML mapping with a strict schema: each known key is asked for, everything else is an error that
+// names file, line, key and what is allowed. For the parts of the configuration (settings.cpp and its
+// neighbours); nothing else reads YAML.
 #pragma once
 
 #include "base/json.hpp"

@@ -11,9 +11,15 @@
 namespace heal {
 
 /// One probe; faults are added to the context.
-void read_probe(const YAML::Node& node, const std::string& path, Mapping::Context& context, std::vector<ProbeSettings>& probes);
+void read_probe(
+    const YAML::Node& node,
+    const std::string& path,
+    Mapping::Context& context,
+    std::vector<ProbeSettings>& probes
+);
 
-/// A secret: `key` itself (${NAME} for the environment) or the file that `key`_file names, without its last newline. Both is an error.
+/// A secret: `key` itself (${NAME} for the environment) or the file that `key`_file names, without its last
+/// newline. Both is an error.
 inline bool read_secret(Mapping& in, const std::string& key, std::string& ret) {
     std::string path;
     const bool direct = in.text(key, ret);

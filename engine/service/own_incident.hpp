@@ -9,7 +9,7 @@ namespace heal {
 
 struct OwnIncident {
     std::string service, target, environment, trigger;
-    std::string kind;     ///< what makes it another error than others: part of its fingerprint
+    std::string kind;  ///< what makes it another error than others: part of its fingerprint
     std::string message, source;
     Severity severity = Severity::p2_minor;
 };

@@ -5,18 +5,17 @@
 #include "vcs/forge.hpp"
 #include "vcs/gates.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/openat2.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <utility>
-
-#include <fcntl.h>
-#include <linux/openat2.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 namespace heal {
 namespace {
@@ -60,7 +59,8 @@ result<void> write_beneath(const std::string& tree, const std::string& path, con
     for (auto slash = rest.find('/'); slash != std::string_view::npos; slash = rest.find('/')) {
         const std::string part{rest.substr(0, slash)};
         rest.remove_prefix(slash + 1);
-        if (::mkdirat(folder, part.c_str(), 0755) != 0 && errno != EEXIST) return refuse("cannot make the folder of");
+        if (::mkdirat(folder, part.c_str(), 0755) != 0 && errno != EEXIST)
+            return refuse("cannot make the folder of");
         const int next = ::openat(folder, part.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (next < 0) return refuse("a folder is no folder in the path of");
         ::close(folder);
@@ -187,7 +187,9 @@ auto PatchWork::with(F&& f) {
     return tools_.repositories.with(settings_, std::forward<F>(f), &tools_.cancel);
 }
 
-std::string PatchWork::place(const char* what) const { return fmt::format("{}/{}/{}", tools_.folder, run_, what); }
+std::string PatchWork::place(const char* what) const {
+    return fmt::format("{}/{}/{}", tools_.folder, run_, what);
+}
 
 result<std::map<std::string, std::string>> PatchWork::new_files(vcs::Repository& repository) const {
     auto edits = vcs::parse_edits(facts_.edits, facts_.file);
@@ -196,7 +198,8 @@ result<std::map<std::string, std::string>> PatchWork::new_files(vcs::Repository&
     return vcs::apply_edits(*edits, read);
 }
 
-result<void> PatchWork::write_into(const std::string& tree, const std::map<std::string, std::string>& files) const {
+result<void> PatchWork::write_into(const std::string& tree, const std::map<std::string, std::string>& files)
+    const {
     for (const auto& [path, content] : files) HEAL_TRY(write_beneath(tree, path, content));
     return {};
 }
@@ -205,7 +208,8 @@ PatchResult PatchWork::perform(PatchStep step) {
     outside_ = Duration{0};
     env_ = settings_.env;
     if (std::exchange(facts_.from_elsewhere, false)) {
-        // The mirror here may not know yet what the other node saw. If that does not go, the step says what it lacks.
+        // The mirror here may not know yet what the other node saw. If that does not go, the step says what
+        // it lacks.
         (void)with([&](vcs::Repository& r) { return away([&] { return r.fetch(); }); });
     }
     switch (step) {
@@ -269,7 +273,8 @@ PatchResult PatchWork::prepare() {
     });
     if (!made) return around(made.error());
     return done(
-        fmt::format("worktrees at {}", facts_.revision.substr(0, 12)), {{"revision", facts_.revision}, {"from", from}}
+        fmt::format("worktrees at {}", facts_.revision.substr(0, 12)),
+        {{"revision", facts_.revision}, {"from", from}}
     );
 }
 
@@ -322,7 +327,8 @@ PatchResult PatchWork::gate() {
     });
     if (!looked) {
         const auto code = looked.error().code;
-        if (code == errc::conflict || code == errc::invalid_input) return {Kind::mend, looked.error().text, {}};
+        if (code == errc::conflict || code == errc::invalid_input)
+            return {Kind::mend, looked.error().text, {}};
         return around(looked.error());
     }
     const auto verdicts = vcs::check_gates(looked->changes, rules, looked->tests);
@@ -362,7 +368,10 @@ PatchResult PatchWork::gate() {
     evidence["patch_hash"] = facts_.patch_hash;
     evidence["files"] = facts_.files;
     evidence["lines"] = facts_.lines;
-    return done(fmt::format("{} lines in {} files pass every gate", facts_.lines, facts_.files.size()), std::move(evidence));
+    return done(
+        fmt::format("{} lines in {} files pass every gate", facts_.lines, facts_.files.size()),
+        std::move(evidence)
+    );
 }
 
 result<PatchWork::Ran> PatchWork::run(
@@ -391,7 +400,9 @@ result<PatchWork::Ran> PatchWork::run(
     return ran;
 }
 
-result<PatchWork::Ran> PatchWork::build_and_test(const std::string& folder, bool only_reproduce, bool& ret_built) {
+result<PatchWork::Ran> PatchWork::build_and_test(
+    const std::string& folder, bool only_reproduce, bool& ret_built
+) {
     auto built = run(settings_.build, folder, tools_.sandbox);
     if (!built) return built;
     ret_built = built->all_ok;
@@ -414,7 +425,10 @@ PatchResult PatchWork::reproduce(bool again) {
     if (settings_.reproduce.empty() && settings_.tests.empty())
         return {
             Kind::broken,
-            fmt::format("repositories.{}: has neither `reproduce` nor `tests`; without a test nothing can be proved", settings_.name),
+            fmt::format(
+                "repositories.{}: has neither `reproduce` nor `tests`; without a test nothing can be proved",
+                settings_.name
+            ),
             {}};
     if (again) {
         // What the first run and the tests with the patch left behind must not matter.
@@ -434,15 +448,19 @@ PatchResult PatchWork::reproduce(bool again) {
     bool built = false;
     auto ran = build_and_test(place("plain"), true, built);
     if (!ran) return around(ran.error());
-    json::object evidence{{"commands", std::move(ran->evidence)}, {"confinement", tools_.sandbox.confinement()}};
+    json::object evidence{
+        {"commands", std::move(ran->evidence)}, {"confinement", tools_.sandbox.confinement()}};
     if (!built && facts_.added_tests.empty())
         return {
             Kind::broken,
-            fmt::format("{} does not build without the patch: {}", facts_.revision.substr(0, 12), ran->first_bad),
+            fmt::format(
+                "{} does not build without the patch: {}", facts_.revision.substr(0, 12), ran->first_bad
+            ),
             std::move(evidence)};
     if (!built)
         return refused(
-            "with the tests of the patch alone the code does not build, so they prove nothing: " + ran->first_bad,
+            "with the tests of the patch alone the code does not build, so they prove nothing: " +
+                ran->first_bad,
             std::move(evidence)
         );
     if (ran->all_ok) {
@@ -473,7 +491,8 @@ PatchResult PatchWork::test() {
         ran->all_ok = rest->all_ok;
         ran->first_bad = rest->first_bad;
     }
-    json::object evidence{{"commands", std::move(ran->evidence)}, {"confinement", tools_.sandbox.confinement()}};
+    json::object evidence{
+        {"commands", std::move(ran->evidence)}, {"confinement", tools_.sandbox.confinement()}};
     if (!ran->all_ok) return refused("still red with the patch: " + ran->first_bad, std::move(evidence));
     return done("green with the patch", std::move(evidence));
 }
@@ -481,7 +500,8 @@ PatchResult PatchWork::test() {
 std::string PatchWork::message() const {
     std::string text = one_line("Fix: " + facts_.title, 72) + "\n\n";
     if (!facts_.description.empty()) text += to_valid_utf8(facts_.description) + "\n\n";
-    text += fmt::format("Bug: {}\nFingerprint: {}\nHeald-Run: {}\n", facts_.bug_code, facts_.fingerprint, run_);
+    text +=
+        fmt::format("Bug: {}\nFingerprint: {}\nHeald-Run: {}\n", facts_.bug_code, facts_.fingerprint, run_);
     text += facts_.unattended ? "Approved-by: nobody (autonomy: merge)\n"
                               : fmt::format("Approved-by: {}\n", one_line(facts_.approved_by, 200));
     return text;
@@ -539,7 +559,8 @@ PatchResult PatchWork::request() {
     }
     auto found = away([&] { return (*forge)->find(facts_.request); });
     if (!found) return around(found.error());
-    if (found->state == "closed") return {Kind::closed, "the request was closed without a merge", {{"url", found->url}}};
+    if (found->state == "closed")
+        return {Kind::closed, "the request was closed without a merge", {{"url", found->url}}};
     if (found->state != "merged") return {Kind::waiting, "waits to be merged", {}};
     auto head = with([&](vcs::Repository& r) -> result<std::string> {
         HEAL_TRY(away([&] { return r.fetch(); }));
@@ -560,7 +581,8 @@ PatchResult PatchWork::merge() {
         HEAL_TRY(away([&] { return r.fetch(); }));
         auto base = away([&] { return r.remote_head(settings_.branch); });
         if (!base) return base.error();
-        if (base->empty()) return fail(errc::not_found, fmt::format("the remote has no branch {}", settings_.branch));
+        if (base->empty())
+            return fail(errc::not_found, fmt::format("the remote has no branch {}", settings_.branch));
         out.base = *base;
         auto there = r.contains(*base, facts_.commit);
         if (!there) return there.error();
@@ -569,7 +591,11 @@ PatchResult PatchWork::merge() {
             return out;
         }
         auto head = r.merge(
-            facts_.commit, *base, fmt::format("Merge {}\n\nHeald-Run: {}\n", facts_.branch, run_), settings_.author, facts_.made_at
+            facts_.commit,
+            *base,
+            fmt::format("Merge {}\n\nHeald-Run: {}\n", facts_.branch, run_),
+            settings_.author,
+            facts_.made_at
         );
         if (!head) return head.error();
         out.head = *head;
@@ -584,7 +610,8 @@ PatchResult PatchWork::merge() {
     }
     json::object evidence{{"base", merged->base}, {"head", merged->head}};
     if (merged->moved) {
-        // Others have moved the branch on: what was proved on its own is proved once more together with theirs.
+        // Others have moved the branch on: what was proved on its own is proved once more together with
+        // theirs.
         bool built = false;
         auto ran = build_and_test(place("merged"), false, built);
         if (!ran) return around(ran.error());
@@ -605,13 +632,14 @@ PatchResult PatchWork::merge() {
         }
     } else
         facts_.merged = merged->head;
-    return done(fmt::format("{} is at {}", settings_.branch, facts_.merged.substr(0, 12)), std::move(evidence));
+    return done(
+        fmt::format("{} is at {}", settings_.branch, facts_.merged.substr(0, 12)), std::move(evidence)
+    );
 }
 
 PatchResult PatchWork::deploy(const std::vector<CommandSettings>& commands, const std::string& commit) {
-    auto ready = with([&](vcs::Repository& r) -> result<void> {
-        return r.add_worktree(place("deploy"), commit);
-    });
+    auto ready =
+        with([&](vcs::Repository& r) -> result<void> { return r.add_worktree(place("deploy"), commit); });
     if (!ready) return around(ready.error());
     env_["HEAL_COMMIT"] = commit;
     env_["HEAL_BRANCH"] = settings_.branch;
@@ -620,8 +648,12 @@ PatchResult PatchWork::deploy(const std::vector<CommandSettings>& commands, cons
     env_["HEAL_RUN"] = run_;
     auto ran = run(commands, place("deploy"), tools_.plain);
     if (!ran) {
-        const bool harmless = std::all_of(commands.begin(), commands.end(), [](const auto& c) { return c.idempotent; });
-        return {harmless && ran.error().code == errc::cancelled ? Kind::again : Kind::broken, ran.error().text, {}};
+        const bool harmless =
+            std::all_of(commands.begin(), commands.end(), [](const auto& c) { return c.idempotent; });
+        return {
+            harmless && ran.error().code == errc::cancelled ? Kind::again : Kind::broken,
+            ran.error().text,
+            {}};
     }
     json::object evidence{{"commands", std::move(ran->evidence)}, {"commit", commit}};
     if (!ran->all_ok) return {Kind::broken, ran->first_bad, std::move(evidence)};
@@ -661,7 +693,8 @@ PatchResult PatchWork::revert() {
 
 PatchResult PatchWork::finish() {
     auto cleared = with([&](vcs::Repository& r) -> result<void> {
-        for (const char* tree : {"plain", "tree", "commit", "merged", "deploy"}) HEAL_TRY(r.remove_worktree(place(tree)));
+        for (const char* tree : {"plain", "tree", "commit", "merged", "deploy"})
+            HEAL_TRY(r.remove_worktree(place(tree)));
         // Of what is merged, and of what nobody will merge any more, no branch stays behind.
         if (!facts_.commit.empty() && !facts_.keep_branch)
             HEAL_TRY(away([&] { return r.remove_branch(facts_.branch, facts_.commit); }));

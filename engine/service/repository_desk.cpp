@@ -25,7 +25,8 @@ result<vcs::Repository*> RepositoryDesk::open(Place& place, const RepositorySett
     if (cancel_.load()) return fail(errc::cancelled, "heald is stopping");
     if (!place.repository || place.url != s.url) {
         place.repository.reset();
-        auto opened = vcs::open_repository({s.name, s.url, s.branch, s.token}, folder_, git_deadline, cancel_);
+        auto opened =
+            vcs::open_repository({s.name, s.url, s.branch, s.token}, folder_, git_deadline, cancel_);
         if (!opened) return opened.error();
         place.repository = std::move(*opened);
         place.url = s.url;

@@ -1,4 +1,5 @@
-// The mirrors of all configured repositories, opened once and lent to one caller at a time: the analyst reads code, the fixer changes it.
+// The mirrors of all configured repositories, opened once and lent to one caller at a time: the analyst reads
+// code, the fixer changes it.
 // @thread any
 #pragma once
 
@@ -22,8 +23,8 @@ public:
     RepositoryDesk(const RepositoryDesk&) = delete;
     RepositoryDesk& operator=(const RepositoryDesk&) = delete;
 
-    /// Opens it (clones at first) and calls `work` with it, alone; a result<T>. Errors as of vcs::open_repository; errc::cancelled once
-    /// `give_up` is set, also in the middle of what git does.
+    /// Opens it (clones at first) and calls `work` with it, alone; a result<T>. Errors as of
+    /// vcs::open_repository; errc::cancelled once `give_up` is set, also in the middle of what git does.
     template <class Work>
     auto with(const RepositorySettings& settings, Work&& work, const std::atomic<bool>* give_up = nullptr)
         -> decltype(work(std::declval<vcs::Repository&>())) {
@@ -38,10 +39,11 @@ public:
         lent.repository.give_up_with(give_up);
         return work(lent.repository);
     }
-    /// The same, looking at the remote first unless somebody did within the last minute. A remote that is away is no fault: what is here
-    /// already is better than nothing.
+    /// The same, looking at the remote first unless somebody did within the last minute. A remote that is
+    /// away is no fault: what is here already is better than nothing.
     template <class Work>
-    auto with_fresh(const RepositorySettings& settings, Work&& work) -> decltype(work(std::declval<vcs::Repository&>())) {
+    auto with_fresh(const RepositorySettings& settings, Work&& work)
+        -> decltype(work(std::declval<vcs::Repository&>())) {
         auto& place = place_of(settings.name);
         const std::lock_guard alone{place.mutex};
         auto opened = open(place, settings);

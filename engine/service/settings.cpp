@@ -268,9 +268,9 @@ void read_trigger(
             "combination"
         );
     const bool combines = t.kind == TriggerKind::combination, absent = t.kind == TriggerKind::absence,
-               follows = t.kind == TriggerKind::sequence, windowed = t.kind == TriggerKind::threshold ||
-                                                                     t.kind == TriggerKind::hysteresis ||
-                                                                     t.kind == TriggerKind::rate;
+               follows = t.kind == TriggerKind::sequence,
+               windowed = t.kind == TriggerKind::threshold || t.kind == TriggerKind::hysteresis ||
+                          t.kind == TriggerKind::rate;
     if (combines) {
         if (!in.texts("of", t.of) || t.of.size() < 2)
             in.error(node, path + ".of", "must list at least two names of other triggers");
@@ -284,8 +284,8 @@ void read_trigger(
     if (t.kind == TriggerKind::rate) t.by = {"service"};
     if (in.texts("by", t.by)) {
         for (const auto& by : t.by) {
-            const bool known = by == "fingerprint" || by == "service" || by == "environment" || by == "host" ||
-                               by == "component" || by == "release" || by == "error_type" ||
+            const bool known = by == "fingerprint" || by == "service" || by == "environment" ||
+                               by == "host" || by == "component" || by == "release" || by == "error_type" ||
                                (by.starts_with("label:") && by.size() > 6);
             const bool possible = !combines || by == "service" || by == "environment";
             if (!known)
@@ -315,7 +315,8 @@ void read_trigger(
         if (!in.find("within")) t.within = 1h;
     }
     std::optional<Severity> at_least;
-    if (t.kind == TriggerKind::severity && in.choice("at_least", at_least, severities)) t.at_least = *at_least;
+    if (t.kind == TriggerKind::severity && in.choice("at_least", at_least, severities))
+        t.at_least = *at_least;
     in.choice("severity", t.severity, severities);
     if (absent) {
         in.text("service", t.service);
@@ -331,9 +332,7 @@ void read_target(
     Mapping in{node, path, context};
     in.text("resolver", rule.resolver);
     if (!in.text("target", rule.target) && rule.resolver.empty())
-        in.error(
-            node, path + ".target", "is missing; the name of a service of the inventory, or a resolver"
-        );
+        in.error(node, path + ".target", "is missing; the name of a service of the inventory, or a resolver");
     if (!read_matcher(in, "when", rule.when) && !in.find("when"))
         in.error(node, path + ".when", "is missing; which errors are about it");
     settings.target_rules.push_back(std::move(rule));
@@ -640,7 +639,8 @@ unsigned GroupSettings::minimum() const {
 
 const RepositorySettings* repository_of(const Settings& settings, const std::string& service) {
     for (const auto& repository : settings.repositories) {
-        if (std::find(repository.services.begin(), repository.services.end(), service) != repository.services.end())
+        if (std::find(repository.services.begin(), repository.services.end(), service) !=
+            repository.services.end())
             return &repository;
     }
     return nullptr;
@@ -719,7 +719,8 @@ SettingsResult load_settings(const std::string& path) {
                 settings.services.push_back(std::move(added));
             }
             for (auto& service : settings.services) {
-                if (service.name == name) service.facts["code"] = json::object{{"repository", repository.name}};
+                if (service.name == name)
+                    service.facts["code"] = json::object{{"repository", repository.name}};
             }
         }
     }
@@ -746,9 +747,10 @@ SettingsResult load_settings(const std::string& path) {
         out.errors.push_back(fmt::format("store.service: there is no service '{}'", settings.store_service));
     for (const auto& trigger : settings.triggers) {
         for (const auto& name : trigger.of) {
-            const auto it = std::find_if(
-                settings.triggers.begin(), settings.triggers.end(), [&](const TriggerSpec& t) { return t.name == name; }
-            );
+            const auto it =
+                std::find_if(settings.triggers.begin(), settings.triggers.end(), [&](const TriggerSpec& t) {
+                    return t.name == name;
+                });
             if (it == settings.triggers.end())
                 out.errors.push_back(
                     fmt::format("triggers.{}.of: there is no trigger '{}'", trigger.name, name)

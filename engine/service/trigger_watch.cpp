@@ -46,8 +46,7 @@ Incident make_incident(const OwnIncident& own, Time now) {
     return in;
 }
 
-TriggerWatch::TriggerWatch(Shared& shared, Healer& healer)
-    : s_(shared), healer_(healer), timer_(shared.io) {}
+TriggerWatch::TriggerWatch(Shared& shared, Healer& healer) : s_(shared), healer_(healer), timer_(shared.io) {}
 
 asio::awaitable<result<void>> TriggerWatch::start() {
     Triggers fresh{s_.settings->triggers};
@@ -204,9 +203,9 @@ void TriggerWatch::open(const Fired& fired) {
     if (came_back) in.trigger = "did not hold";
     in.id = new_id(s_.clock);
     const auto* service = s_.service(in.target, in.environment);
-    auto candidates = s_.strategies.fitting(
-        in, service ? service->facts : json::object{}, [](Duration) { return ~std::uint64_t{0}; }
-    );
+    auto candidates = s_.strategies.fitting(in, service ? service->facts : json::object{}, [](Duration) {
+        return ~std::uint64_t{0};
+    });
     healer_.open(std::move(in), std::move(candidates));
 }
 

@@ -33,7 +33,7 @@ public:
     struct Heard {
         bool governed = false;  ///< only a trigger opens an incident for it
         bool opens = false;
-        std::string trigger;    ///< "name: reason"
+        std::string trigger;  ///< "name: reason"
         std::optional<Severity> severity;
     };
     /// @param count  0: counted before

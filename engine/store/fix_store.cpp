@@ -11,96 +11,124 @@ namespace {
 
 using std::string_view;
 
-#define HEAL_RUN_COLUMNS                                                                                     \
-    "id, bug_id, suggestion_id, fingerprint, service_name, environment, repository, revision, step, "        \
-    "outcome, reason, patch, patch_hash, branch, commit_id, request_url, data, engine_us, requested_by, "    \
+#define HEAL_RUN_COLUMNS                                                                                  \
+    "id, bug_id, suggestion_id, fingerprint, service_name, environment, repository, revision, step, "     \
+    "outcome, reason, patch, patch_hash, branch, commit_id, request_url, data, engine_us, requested_by, " \
     "node, created_at, updated_at, next_at, ended_at"
 
 constexpr Statement insert_run{
     "insert patch_runs",
     "INSERT INTO patch_runs (" HEAL_RUN_COLUMNS
-    ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)"};
+    ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, "
+    "$21, $22, $23, $24)"};
 constexpr Statement open_of_suggestion{
     "open patch_runs of a suggestion",
     "SELECT COUNT(*) FROM patch_runs WHERE bug_id = $1 AND suggestion_id = $2 AND outcome = ''"};
 constexpr Statement update_run{
     "update patch_runs",
-    "UPDATE patch_runs SET revision = $3, step = $4, outcome = $5, reason = $6, patch = $7, patch_hash = $8, branch = $9, "
-    "commit_id = $10, request_url = $11, data = $12, engine_us = $13, updated_at = $14, next_at = $15, ended_at = $16 "
+    "UPDATE patch_runs SET revision = $3, step = $4, outcome = $5, reason = $6, patch = $7, patch_hash = $8, "
+    "branch = $9, "
+    "commit_id = $10, request_url = $11, data = $12, engine_us = $13, updated_at = $14, next_at = $15, "
+    "ended_at = $16 "
     "WHERE id = $1 AND node = $2"};
-constexpr Statement select_run{"patch_runs by id", "SELECT " HEAL_RUN_COLUMNS " FROM patch_runs WHERE id = $1"};
+constexpr Statement select_run{
+    "patch_runs by id", "SELECT " HEAL_RUN_COLUMNS " FROM patch_runs WHERE id = $1"};
 constexpr Statement select_of_bug{
     "patch_runs of a bug",
-    "SELECT " HEAL_RUN_COLUMNS " FROM patch_runs WHERE bug_id = $1 ORDER BY created_at DESC, id DESC LIMIT 100"};
-// A run whose machine has ended but whose clearing away was cut short is still open: ended_at is written last.
+    "SELECT " HEAL_RUN_COLUMNS
+    " FROM patch_runs WHERE bug_id = $1 ORDER BY created_at DESC, id DESC LIMIT 100"};
+// A run whose machine has ended but whose clearing away was cut short is still open: ended_at is written
+// last.
 constexpr Statement select_left{
     "patch_runs of nodes that are gone",
-    "SELECT id, repository FROM patch_runs WHERE ended_at IS NULL AND node <> $1 AND node NOT IN (SELECT node FROM "
+    "SELECT id, repository FROM patch_runs WHERE ended_at IS NULL AND node <> $1 AND node NOT IN (SELECT "
+    "node FROM "
     "cluster_nodes WHERE state = 'alive') ORDER BY created_at, id"};
-constexpr Statement claim_run{"take patch_runs", "UPDATE patch_runs SET node = $2 WHERE id = $1 AND node = $3"};
+constexpr Statement claim_run{
+    "take patch_runs", "UPDATE patch_runs SET node = $2 WHERE id = $1 AND node = $3"};
 constexpr Statement select_mine{
     "open patch_runs",
-    "SELECT " HEAL_RUN_COLUMNS " FROM patch_runs WHERE ended_at IS NULL AND node = $1 ORDER BY created_at, id"};
+    "SELECT " HEAL_RUN_COLUMNS
+    " FROM patch_runs WHERE ended_at IS NULL AND node = $1 ORDER BY created_at, id"};
 
-#define HEAL_SUGGESTION_COLUMNS                                                                              \
-    "id, bug_id, source, fix_title, fix_description, fix_approach, edits, revision, status, test_cases, "    \
+#define HEAL_SUGGESTION_COLUMNS                                                                           \
+    "id, bug_id, source, fix_title, fix_description, fix_approach, edits, revision, status, test_cases, " \
     "rank, evidence_score"
 constexpr Statement select_suggestion{
     "ai_fix_suggestions by id", "SELECT " HEAL_SUGGESTION_COLUMNS " FROM ai_fix_suggestions WHERE id = $1"};
 constexpr Statement select_suggestions{
     "standing ai_fix_suggestions",
     "SELECT " HEAL_SUGGESTION_COLUMNS
-    " FROM ai_fix_suggestions WHERE bug_id = $1 AND status IN ('suggested', 'approved') ORDER BY evidence_score DESC, rank, id"};
+    " FROM ai_fix_suggestions WHERE bug_id = $1 AND status IN ('suggested', 'approved') ORDER BY "
+    "evidence_score DESC, rank, id"};
 constexpr Statement decide{
     "decide ai_fix_suggestions",
-    "UPDATE ai_fix_suggestions SET status = $2, code_diff = CASE WHEN $3 = '' THEN code_diff ELSE $3 END, decided_by = $4, "
+    "UPDATE ai_fix_suggestions SET status = $2, code_diff = CASE WHEN $3 = '' THEN code_diff ELSE $3 END, "
+    "decided_by = $4, "
     "decided_at = $5 WHERE id = $1"};
 constexpr Statement insert_suggestion{
     "insert ai_fix_suggestions",
-    "INSERT INTO ai_fix_suggestions (id, bug_id, rank, provider, model, root_cause, root_cause_hypothesis, bug_classification, "
-    "estimated_impact, fix_title, fix_description, fix_approach, code_diff, files_affected, confidence_score, reasoning, "
-    "breaking_changes, potential_side_effects, test_cases, prevention_tips, status, decided_by, created_at, source, edits, "
-    "revision) VALUES ($1, $2, 0, '', '', '', '', '', '', $3, $4, 'what fixed this kind of error before', '', $5, 0, '', '[]', "
+    "INSERT INTO ai_fix_suggestions (id, bug_id, rank, provider, model, root_cause, root_cause_hypothesis, "
+    "bug_classification, "
+    "estimated_impact, fix_title, fix_description, fix_approach, code_diff, files_affected, "
+    "confidence_score, reasoning, "
+    "breaking_changes, potential_side_effects, test_cases, prevention_tips, status, decided_by, created_at, "
+    "source, edits, "
+    "revision) VALUES ($1, $2, 0, '', '', '', '', '', '', $3, $4, 'what fixed this kind of error before', "
+    "'', $5, 0, '', '[]', "
     "'[]', '[]', '[]', 'suggested', '', $6, 'pattern', $7, $8)"};
 
 constexpr Statement update_fix{
     "update auto_fix_history",
-    "UPDATE auto_fix_history SET status = $2, branch = $3, commit_id = $4, pull_request_url = $5, error = $6, deployed_at = $7, "
+    "UPDATE auto_fix_history SET status = $2, branch = $3, commit_id = $4, pull_request_url = $5, error = "
+    "$6, deployed_at = $7, "
     "rolled_back_at = $8, held_at = $9, ended_at = $10, verdict = $11 WHERE run_id = $1"};
 constexpr Statement insert_fix{
     "insert auto_fix_history",
-    "INSERT INTO auto_fix_history (id, bug_id, suggestion_id, status, branch, commit_id, pull_request_url, tests_passed, "
-    "test_output, error, performed_by, started_at, deployed_at, rolled_back_at, ended_at, run_id, held_at, verdict) VALUES ($1, $2, $3, "
+    "INSERT INTO auto_fix_history (id, bug_id, suggestion_id, status, branch, commit_id, pull_request_url, "
+    "tests_passed, "
+    "test_output, error, performed_by, started_at, deployed_at, rolled_back_at, ended_at, run_id, held_at, "
+    "verdict) VALUES ($1, $2, $3, "
     "$4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"};
 constexpr Statement count_fixes{
     "figures of auto_fix_history",
-    "SELECT h.verdict, h.status, b.service_name, h.started_at, h.ended_at, h.deployed_at FROM auto_fix_history h JOIN "
+    "SELECT h.verdict, h.status, b.service_name, h.started_at, h.ended_at, h.deployed_at FROM "
+    "auto_fix_history h JOIN "
     "system_bugs b ON b.id = h.bug_id WHERE h.started_at >= $1 AND h.started_at < $2"};
 constexpr Statement count_trials{
     "outcomes of patch_runs",
     "SELECT outcome, COUNT(*) FROM patch_runs WHERE created_at >= $1 AND created_at < $2 GROUP BY outcome"};
 
-#define HEAL_PATTERN_COLUMNS                                                                                 \
-    "id, fingerprint, service_name, error_type, fix_title, search, replacement, suffix, times_seen, "        \
+#define HEAL_PATTERN_COLUMNS                                                                          \
+    "id, fingerprint, service_name, error_type, fix_title, search, replacement, suffix, times_seen, " \
     "times_fixed, times_failed"
 constexpr Statement select_patterns_for{
     "bug_patterns for an error",
     "SELECT " HEAL_PATTERN_COLUMNS
-    " FROM bug_patterns WHERE search <> '' AND (suffix = $3 OR $3 = '') AND times_fixed > times_failed AND (fingerprint = $1 OR "
-    "(error_type = $2 AND error_type <> '')) ORDER BY CASE WHEN fingerprint = $1 THEN 0 ELSE 1 END, times_fixed DESC, id LIMIT 20"};
+    " FROM bug_patterns WHERE search <> '' AND (suffix = $3 OR $3 = '') AND times_fixed > times_failed AND "
+    "(fingerprint = $1 OR "
+    "(error_type = $2 AND error_type <> '')) ORDER BY CASE WHEN fingerprint = $1 THEN 0 ELSE 1 END, "
+    "times_fixed DESC, id LIMIT 20"};
 constexpr Statement select_all_patterns{
     "bug_patterns",
-    "SELECT " HEAL_PATTERN_COLUMNS " FROM bug_patterns WHERE search <> '' AND times_fixed > times_failed ORDER BY times_fixed DESC, id LIMIT 1000"};
+    "SELECT " HEAL_PATTERN_COLUMNS
+    " FROM bug_patterns WHERE search <> '' AND times_fixed > times_failed ORDER BY times_fixed DESC, id "
+    "LIMIT 1000"};
 constexpr Statement upsert_pattern{
     "learn bug_patterns",
-    "INSERT INTO bug_patterns (id, fingerprint, service_name, error_type, pattern, fix_title, fix_approach, code_diff, "
-    "suggestion_id, times_seen, times_fixed, times_failed, first_seen_at, last_seen_at, search, replacement, suffix, "
-    "prevention_tips) VALUES ($1, $2, $3, $4, $5, $6, 'search and replace', $7, $8, 1, 1, 0, $9, $9, $5, $10, $11, $12) "
-    "ON CONFLICT (fingerprint, fix_title) DO UPDATE SET times_seen = bug_patterns.times_seen + 1, times_fixed = "
+    "INSERT INTO bug_patterns (id, fingerprint, service_name, error_type, pattern, fix_title, fix_approach, "
+    "code_diff, "
+    "suggestion_id, times_seen, times_fixed, times_failed, first_seen_at, last_seen_at, search, replacement, "
+    "suffix, "
+    "prevention_tips) VALUES ($1, $2, $3, $4, $5, $6, 'search and replace', $7, $8, 1, 1, 0, $9, $9, $5, "
+    "$10, $11, $12) "
+    "ON CONFLICT (fingerprint, fix_title) DO UPDATE SET times_seen = bug_patterns.times_seen + 1, "
+    "times_fixed = "
     "bug_patterns.times_fixed + 1, last_seen_at = excluded.last_seen_at"};
 constexpr Statement bump_pattern{
     "count bug_patterns",
-    "UPDATE bug_patterns SET times_seen = times_seen + 1, times_fixed = times_fixed + $2, times_failed = times_failed + $3, "
+    "UPDATE bug_patterns SET times_seen = times_seen + 1, times_fixed = times_fixed + $2, times_failed = "
+    "times_failed + $3, "
     "last_seen_at = $4 WHERE id = $1"};
 
 Value moment(const std::optional<Time>& t) { return t ? Value{t->us} : Value{nullptr}; }
@@ -123,7 +151,8 @@ PatchRun run_of(const Row& r) {
     run.branch = r.text(13);
     run.commit = r.text(14);
     run.request_url = r.text(15);
-    if (auto data = parse_json(r.text(16), "data"); data && data->is_object()) run.data = std::move(data->get_object());
+    if (auto data = parse_json(r.text(16), "data"); data && data->is_object())
+        run.data = std::move(data->get_object());
     run.engine_us = r.integer(17);
     run.actor = r.text(18);
     run.node = r.text(19);
@@ -168,44 +197,33 @@ StoredPattern pattern_of(const Row& r) {
     return p;
 }
 
-result<void> nothing(result<std::int64_t> outcome) { return outcome ? result<void>{} : result<void>{outcome.error()}; }
+result<void> nothing(result<std::int64_t> outcome) {
+    return outcome ? result<void>{} : result<void>{outcome.error()};
+}
 
 }  // namespace
 
 result<void> insert_patch_run(Database& db, const PatchRun& run) {
     std::int64_t open = 0;
     HEAL_TRY(db.query(
-        open_of_suggestion, {string_view{run.bug}, string_view{run.suggestion}}, [&](const Row& r) { open = r.integer(0); }
+        open_of_suggestion,
+        {string_view{run.bug}, string_view{run.suggestion}},
+        [&](const Row& r) { open = r.integer(0); }
     ));
     if (open > 0) return fail(errc::conflict, "this suggestion is being tried already");
     const std::string data = json::serialize(run.data);
-    return nothing(db.run(
-        insert_run,
-        {string_view{run.id},
-         string_view{run.bug},
-         string_view{run.suggestion},
-         string_view{run.fingerprint},
-         string_view{run.service},
-         string_view{run.environment},
-         string_view{run.repository},
-         string_view{run.revision},
-         string_view{run.step},
-         string_view{run.outcome},
-         string_view{run.reason},
-         string_view{run.patch},
-         string_view{run.patch_hash},
-         string_view{run.branch},
-         string_view{run.commit},
-         string_view{run.request_url},
-         string_view{data},
-         run.engine_us,
-         string_view{run.actor},
-         string_view{run.node},
-         run.created_at.us,
-         run.updated_at.us,
-         moment(run.next_at),
-         moment(run.ended_at)}
-    ));
+    return nothing(db.run(insert_run, {string_view{run.id},         string_view{run.bug},
+                                       string_view{run.suggestion}, string_view{run.fingerprint},
+                                       string_view{run.service},    string_view{run.environment},
+                                       string_view{run.repository}, string_view{run.revision},
+                                       string_view{run.step},       string_view{run.outcome},
+                                       string_view{run.reason},     string_view{run.patch},
+                                       string_view{run.patch_hash}, string_view{run.branch},
+                                       string_view{run.commit},     string_view{run.request_url},
+                                       string_view{data},           run.engine_us,
+                                       string_view{run.actor},      string_view{run.node},
+                                       run.created_at.us,           run.updated_at.us,
+                                       moment(run.next_at),         moment(run.ended_at)}));
 }
 
 result<void> update_patch_run(Database& db, const PatchRun& run) {
@@ -251,7 +269,8 @@ result<std::vector<PatchRun>> take_over_patch_runs(
 ) {
     std::vector<std::string> ids;
     HEAL_TRY(db.query(select_left, {string_view{node}}, [&](const Row& r) {
-        if (!repositories || std::find(repositories->begin(), repositories->end(), r.text(1)) != repositories->end())
+        if (!repositories ||
+            std::find(repositories->begin(), repositories->end(), r.text(1)) != repositories->end())
             ids.push_back(r.text(0));
     }));
     std::vector<PatchRun> runs;
@@ -280,12 +299,19 @@ result<std::optional<Suggestion>> load_suggestion(Database& db, const std::strin
 
 result<std::vector<Suggestion>> load_suggestions(Database& db, const std::string& bug) {
     std::vector<Suggestion> found;
-    HEAL_TRY(db.query(select_suggestions, {string_view{bug}}, [&](const Row& r) { found.push_back(suggestion_of(r)); }));
+    HEAL_TRY(db.query(select_suggestions, {string_view{bug}}, [&](const Row& r) {
+        found.push_back(suggestion_of(r));
+    }));
     return found;
 }
 
 result<void> decide_suggestion(
-    Database& db, const std::string& id, const std::string& status, const std::string& diff, const std::string& actor, Time now
+    Database& db,
+    const std::string& id,
+    const std::string& status,
+    const std::string& diff,
+    const std::string& actor,
+    Time now
 ) {
     return nothing(
         db.run(decide, {string_view{id}, string_view{status}, string_view{diff}, string_view{actor}, now.us})
@@ -337,10 +363,12 @@ result<json::object> fix_figures(Database& db, Time from, Time to) {
     struct Count {
         std::int64_t landed = 0, held = 0, taken_back = 0, open = 0;
         json::object to_json() const {
-            json::object o{{"landed", landed}, {"held", held}, {"did_not_hold", taken_back}, {"under_way", open}};
-            o["held_rate"] = held + taken_back > 0
-                                 ? json::value(static_cast<double>(held) / static_cast<double>(held + taken_back))
-                                 : json::value(nullptr);
+            json::object o{
+                {"landed", landed}, {"held", held}, {"did_not_hold", taken_back}, {"under_way", open}};
+            o["held_rate"] =
+                held + taken_back > 0
+                    ? json::value(static_cast<double>(held) / static_cast<double>(held + taken_back))
+                    : json::value(nullptr);
             return o;
         }
     };
@@ -388,7 +416,11 @@ result<std::vector<StoredPattern>> load_all_patterns(Database& db) {
 }
 
 result<void> learn_pattern(
-    Database& db, const Clock& clock, const StoredPattern& p, const std::string& suggestion, const std::string& diff,
+    Database& db,
+    const Clock& clock,
+    const StoredPattern& p,
+    const std::string& suggestion,
+    const std::string& diff,
     const json::array& tips
 ) {
     const std::string id = new_id(clock), advice = json::serialize(tips);
@@ -414,8 +446,13 @@ result<void> count_pattern(Database& db, const std::string& id, bool held, Time 
 }
 
 result<std::string> insert_pattern_suggestion(
-    Database& db, const Clock& clock, const std::string& bug, const StoredPattern& p, const std::string& edits,
-    const std::string& file, const std::string& revision
+    Database& db,
+    const Clock& clock,
+    const std::string& bug,
+    const StoredPattern& p,
+    const std::string& edits,
+    const std::string& file,
+    const std::string& revision
 ) {
     std::string id = new_id(clock);
     const std::string title = p.title.empty() ? std::string{"A fix that held before"} : p.title,

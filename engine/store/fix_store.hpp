@@ -1,5 +1,5 @@
-// Statements of the patch pipeline (core/patch_machine.hpp): its runs, their suggestions, what became of them, the patterns
-// that were learned. All run inside a job of Store; errors are those of Database::run.
+// Statements of the patch pipeline (core/patch_machine.hpp): its runs, their suggestions, what became of
+// them, the patterns that were learned. All run inside a job of Store; errors are those of Database::run.
 #pragma once
 
 #include "base/clock.hpp"
@@ -20,7 +20,7 @@ struct PatchRun {
     std::string step, outcome, reason;
     std::string patch, patch_hash;  ///< the canonical diff and its SHA-256, from gate on
     std::string branch, commit, request_url;
-    json::object data;  ///< {"machine": PatchMachine::save(), "facts": what the steps remember}
+    json::object data;           ///< {"machine": PatchMachine::save(), "facts": what the steps remember}
     std::int64_t engine_us = 0;  ///< spent by heald itself: without models, git's network, builds and tests
     std::string actor, node;
     Time created_at, updated_at;
@@ -33,8 +33,9 @@ result<void> update_patch_run(Database& db, const PatchRun& run);
 result<std::optional<PatchRun>> load_patch_run(Database& db, const std::string& id);
 /// Those of this node that have not ended.
 result<std::vector<PatchRun>> load_open_patch_runs(Database& db, const std::string& node);
-/// Those of nodes that are no members of the cluster any more, that have not ended and whose repository is among `repositories`
-/// (nullptr: any); they are this node's afterwards. `node` in the answer is whose they were.
+/// Those of nodes that are no members of the cluster any more, that have not ended and whose repository is
+/// among `repositories` (nullptr: any); they are this node's afterwards. `node` in the answer is whose they
+/// were.
 result<std::vector<PatchRun>> take_over_patch_runs(
     Database& db, const std::string& node, const std::vector<std::string>* repositories
 );
@@ -53,10 +54,16 @@ result<std::optional<Suggestion>> load_suggestion(Database& db, const std::strin
 result<std::vector<Suggestion>> load_suggestions(Database& db, const std::string& bug);
 /// `status`: approved, rejected, applied or superseded. `diff`: the canonical patch, "" leaves it.
 result<void> decide_suggestion(
-    Database& db, const std::string& id, const std::string& status, const std::string& diff, const std::string& actor, Time now
+    Database& db,
+    const std::string& id,
+    const std::string& status,
+    const std::string& diff,
+    const std::string& actor,
+    Time now
 );
 
-/// One row of auto_fix_history per run that left the trial. `status`: applying, testing, succeeded, failed, rolled_back.
+/// One row of auto_fix_history per run that left the trial. `status`: applying, testing, succeeded, failed,
+/// rolled_back.
 struct FixRecord {
     std::string run, bug, suggestion, status, branch, commit, request_url, error, actor, verdict, test_output;
     bool tests_passed = false;
@@ -72,14 +79,19 @@ struct StoredPattern {
     std::string id, fingerprint, service, error_type, title, search, replacement, suffix;
     std::int64_t seen = 0, fixed = 0, failed = 0;
 };
-/// Those for this kind of error: by fingerprint first, then by type; such that did not fail more than they fixed.
+/// Those for this kind of error: by fingerprint first, then by type; such that did not fail more than they
+/// fixed.
 result<std::vector<StoredPattern>> load_patterns_for(
     Database& db, const std::string& fingerprint, const std::string& error_type, const std::string& suffix
 );
 result<std::vector<StoredPattern>> load_all_patterns(Database& db);
 /// Learned from a run that held; an equal one is counted up.
 result<void> learn_pattern(
-    Database& db, const Clock& clock, const StoredPattern& pattern, const std::string& suggestion, const std::string& diff,
+    Database& db,
+    const Clock& clock,
+    const StoredPattern& pattern,
+    const std::string& suggestion,
+    const std::string& diff,
     const json::array& tips
 );
 /// It was tried, and held or did not.
@@ -87,8 +99,13 @@ result<void> count_pattern(Database& db, const std::string& id, bool held, Time 
 
 /// A suggestion that comes from a pattern; returns its id.
 result<std::string> insert_pattern_suggestion(
-    Database& db, const Clock& clock, const std::string& bug, const StoredPattern& pattern, const std::string& edits,
-    const std::string& file, const std::string& revision
+    Database& db,
+    const Clock& clock,
+    const std::string& bug,
+    const StoredPattern& pattern,
+    const std::string& edits,
+    const std::string& file,
+    const std::string& revision
 );
 
 }  // namespace heal::sql

@@ -33,8 +33,9 @@ struct ForgeAnswer {
     bool existed = false;
 };
 
-/// Blocking. @thread any. errc::denied (401, 403), errc::not_found, errc::conflict (422, 409 that cannot be resolved),
-/// errc::overloaded (rate limit; the text says until when), errc::unavailable (5xx, nobody answers), errc::protocol.
+/// Blocking. @thread any. errc::denied (401, 403), errc::not_found, errc::conflict (422, 409 that cannot be
+/// resolved), errc::overloaded (rate limit; the text says until when), errc::unavailable (5xx, nobody
+/// answers), errc::protocol.
 class Forge {
 public:
     virtual ~Forge() = default;

@@ -197,7 +197,8 @@ std::string path_fault(std::string_view path) {
     for (const char c : path)
         if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
             return fmt::format("{} holds a control character", in_quotes(path));
-    if (path.find('\\') != std::string_view::npos) return fmt::format("{} holds a backslash", in_quotes(path));
+    if (path.find('\\') != std::string_view::npos)
+        return fmt::format("{} holds a backslash", in_quotes(path));
     if (path.find(':') != std::string_view::npos) return fmt::format("{} holds a colon", in_quotes(path));
     if (to_valid_utf8(path) != path) return fmt::format("{} is not UTF-8", in_quotes(path));
     for (auto rest = path;;) {
@@ -254,7 +255,9 @@ std::string check_links(const Changes& changes) {
         // A file under what is a link in this very patch would be written through it.
         for (const FileChange& other : changes)
             if ((other.mode_after & 0170000U) == symbolic_link && c.path.starts_with(other.path + "/"))
-                return fmt::format("{} lies below the symbolic link {}", in_quotes(c.path), in_quotes(other.path));
+                return fmt::format(
+                    "{} lies below the symbolic link {}", in_quotes(c.path), in_quotes(other.path)
+                );
     }
     return {};
 }
@@ -396,7 +399,10 @@ std::string check_tests(const Changes& changes, const GateRules& rules) {
             for (const auto& [n, text] : lines.removed)
                 if (!trim(text).empty())
                     return fmt::format(
-                        "the test {}, line {}, is changed or removed: {}", in_quotes(c.path), n, in_quotes(text)
+                        "the test {}, line {}, is changed or removed: {}",
+                        in_quotes(c.path),
+                        n,
+                        in_quotes(text)
                     );
             const auto whole = lines_of(after);
             for (const auto& [n, text] : lines.added) {
@@ -410,7 +416,10 @@ std::string check_tests(const Changes& changes, const GateRules& rules) {
                      {"#if", "#ifdef", "#ifndef", "#else", "#endif", "=begin", "__END__"})
                     if (t.starts_with(word))
                         return fmt::format(
-                            "the test {}, line {}, may be left out by {}", in_quotes(c.path), n, in_quotes(text)
+                            "the test {}, line {}, may be left out by {}",
+                            in_quotes(c.path),
+                            n,
+                            in_quotes(text)
                         );
                 // Within a test that was there, what comes before an assertion can keep it from being
                 // reached.
@@ -435,7 +444,9 @@ std::string check_tests(const Changes& changes, const GateRules& rules) {
             auto old = assertions(c.path, *c.before), now = assertions(c.path, after);
             for (const auto& [line, times] : old)
                 if (now[line] < times)
-                    return fmt::format("the test {} no longer asserts {}", in_quotes(c.path), in_quotes(line));
+                    return fmt::format(
+                        "the test {} no longer asserts {}", in_quotes(c.path), in_quotes(line)
+                    );
         }
         if (!test && c.before) {
             const auto own = test_lines(c.path, *c.before);
@@ -464,7 +475,10 @@ std::string check_tests(const Changes& changes, const GateRules& rules) {
                     if (text.find(word) != std::string_view::npos &&
                         after.find(trim(text)) == std::string_view::npos)
                         return fmt::format(
-                            "{}, line {}, no longer registers a test: {}", in_quotes(c.path), n, in_quotes(text)
+                            "{}, line {}, no longer registers a test: {}",
+                            in_quotes(c.path),
+                            n,
+                            in_quotes(text)
                         );
         }
         const std::string_view before = c.before ? std::string_view{*c.before} : std::string_view{};
@@ -612,7 +626,9 @@ std::string check_content(const Changes& changes) {
                 if ((static_cast<unsigned char>(ch) < 0x20 && ch != '\t' && ch != '\f') || ch == 0x7f)
                     return fmt::format("{}, line {}, holds a control character", in_quotes(c.path), n);
             if (pipes_to_shell(text))
-                return fmt::format("{}, line {}, runs what it fetches: {}", in_quotes(c.path), n, in_quotes(text));
+                return fmt::format(
+                    "{}, line {}, runs what it fetches: {}", in_quotes(c.path), n, in_quotes(text)
+                );
         }
     }
     return {};

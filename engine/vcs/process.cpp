@@ -34,7 +34,8 @@ struct Fd {
 
 /// False at the end of the stream.
 bool drain(Fd& from, BoundedText& to, std::size_t budget) {
-    // Not on the stack, which the child shares until it runs its program: sanitizers would take what it left there for ours.
+    // Not on the stack, which the child shares until it runs its program: sanitizers would take what it left
+    // there for ours.
     thread_local std::array<char, 65536> buffer;
     while (from.value >= 0 && budget > 0) {
         const auto n = ::read(from.value, buffer.data(), buffer.size());

@@ -1,5 +1,6 @@
-// One repository under heald's hands: a bare mirror in the state directory, worktrees for trials, commits, pushes. By the git
-// program (hooks off, no prompts, no configuration of the user's or of the repository's that could run anything).
+// One repository under heald's hands: a bare mirror in the state directory, worktrees for trials, commits,
+// pushes. By the git program (hooks off, no prompts, no configuration of the user's or of the repository's
+// that could run anything).
 #pragma once
 
 #include "base/clock.hpp"
@@ -39,7 +40,8 @@ public:
     virtual ~Repository() = default;
     /// Brings the mirror up to date. errc::unavailable, errc::denied (credentials).
     virtual result<void> fetch() = 0;
-    /// The commit that a branch, tag, release or (short) id names; a release also as "vREV" or "release-REV". errc::not_found.
+    /// The commit that a branch, tag, release or (short) id names; a release also as "vREV" or "release-REV".
+    /// errc::not_found.
     virtual result<std::string> resolve(const std::string& revision) = 0;
     /// A detached worktree without remote; a folder that is there already is made anew.
     virtual result<void> add_worktree(const std::string& folder, const std::string& commit) = 0;
@@ -54,26 +56,39 @@ public:
     virtual result<std::vector<BlameLine>> blame(
         const std::string& commit, const std::string& path, unsigned first_line, unsigned last_line
     ) = 0;
-    /// The canonical patch of what is changed in a worktree (added files too), without colours, renames or binary parts.
+    /// The canonical patch of what is changed in a worktree (added files too), without colours, renames or
+    /// binary parts.
     virtual result<std::string> diff(const std::string& worktree) = 0;
     /// The patch between two commits.
     virtual result<std::string> diff(const std::string& from, const std::string& to) = 0;
-    /// Commits all of the worktree; the commit's id. Not on any branch yet. errc::conflict: nothing has changed.
+    /// Commits all of the worktree; the commit's id. Not on any branch yet. errc::conflict: nothing has
+    /// changed.
     virtual result<std::string> commit(const Commit& what) = 0;
-    /// A commit on top of `onto` that undoes `commit`; `onto` when it is undone there already. errc::conflict when that does not go
-    /// without a person.
+    /// A commit on top of `onto` that undoes `commit`; `onto` when it is undone there already. errc::conflict
+    /// when that does not go without a person.
     virtual result<std::string> revert(
-        const std::string& commit, const std::string& onto, const std::string& message, const std::string& author, Time at
+        const std::string& commit,
+        const std::string& onto,
+        const std::string& message,
+        const std::string& author,
+        Time at
     ) = 0;
-    /// `commit` brought to `onto`: itself when it is on top of it already, else a merge commit. errc::conflict.
+    /// `commit` brought to `onto`: itself when it is on top of it already, else a merge commit.
+    /// errc::conflict.
     virtual result<std::string> merge(
-        const std::string& commit, const std::string& onto, const std::string& message, const std::string& author, Time at
+        const std::string& commit,
+        const std::string& onto,
+        const std::string& message,
+        const std::string& author,
+        Time at
     ) = 0;
     /// What a branch is at the remote right now; "" when it is not there.
     virtual result<std::string> remote_head(const std::string& branch) = 0;
-    /// Moves a remote branch from `expected` ("" : it must not be there) to `commit`. True also when it is there already.
-    /// errc::conflict: it is at something else.
-    virtual result<void> push(const std::string& branch, const std::string& commit, const std::string& expected) = 0;
+    /// Moves a remote branch from `expected` ("" : it must not be there) to `commit`. True also when it is
+    /// there already. errc::conflict: it is at something else.
+    virtual result<void> push(
+        const std::string& branch, const std::string& commit, const std::string& expected
+    ) = 0;
     /// Gone afterwards, if it still is at `expected`.
     virtual result<void> remove_branch(const std::string& branch, const std::string& expected) = 0;
     /// True when `commit` is in the history of `of`.
@@ -83,10 +98,14 @@ public:
     virtual void give_up_with(const std::atomic<bool>* flag) = 0;
 };
 
-/// Clones the mirror into `folder`/NAME.git when it is missing. errc::unavailable, errc::denied, errc::not_found git itself.
+/// Clones the mirror into `folder`/NAME.git when it is missing. errc::unavailable, errc::denied,
+/// errc::not_found git itself.
 /// @param deadline of each git command; @param cancel ends the one that runs
 result<std::unique_ptr<Repository>> open_repository(
-    const RepositoryPlace& place, const std::string& folder, std::chrono::milliseconds deadline, const std::atomic<bool>& cancel
+    const RepositoryPlace& place,
+    const std::string& folder,
+    std::chrono::milliseconds deadline,
+    const std::atomic<bool>& cancel
 );
 
 }  // namespace heal::vcs

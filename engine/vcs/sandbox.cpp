@@ -173,7 +173,8 @@ std::string over_limits(pid_t top, const SandboxLimits& limits) {
     return {};
 }
 
-/// Ends, and waits for, processes with the mark in their environment: those that left the session of their parents.
+/// Ends, and waits for, processes with the mark in their environment: those that left the session of their
+/// parents.
 void sweep(const std::string& mark) {
     for (int round = 0; round < 500; ++round) {
         bool any = false;
@@ -387,7 +388,8 @@ private:
         // RLIMIT_NPROC counts all processes of the user, so in a namespace it is exact, and outside it would
         // hit others.
         if (kind_ != Kind::rlimits) out.push_back(fmt::format("--nproc={}", limits.processes));
-        // No limit of addresses: sanitizers and some run times reserve far more than they use. What is resident is counted (over_limits).
+        // No limit of addresses: sanitizers and some run times reserve far more than they use. What is
+        // resident is counted (over_limits).
         out.push_back(program);
         out.insert(out.end(), argv.begin() + 1, argv.end());
         return out;
@@ -463,7 +465,8 @@ public:
         program.argv = argv;
         const char* path = std::getenv("PATH");
         program.argv[0] = find_program(argv[0], path != nullptr ? path : usual_path, folder);
-        if (program.argv[0].empty()) return fail(errc::not_found, fmt::format("there is no program '{}'", argv[0]));
+        if (program.argv[0].empty())
+            return fail(errc::not_found, fmt::format("there is no program '{}'", argv[0]));
         for (char** variable = environ; *variable != nullptr; ++variable) {
             const std::string_view given{*variable};
             if (!env.contains(std::string{given.substr(0, given.find('='))})) program.env.emplace_back(given);

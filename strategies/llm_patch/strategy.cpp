@@ -1,6 +1,6 @@
-// The end of the ranking for errors whose code heald has: asks heald's own patch pipeline for an analysis and for patches, which are
-// tried in a sandbox and shown to people. It changes no code itself, and nothing leaves the machine without the pipeline's own
-// approval (or the operator's autonomy: merge).
+// The end of the ranking for errors whose code heald has: asks heald's own patch pipeline for an analysis and
+// for patches, which are tried in a sandbox and shown to people. It changes no code itself, and nothing
+// leaves the machine without the pipeline's own approval (or the operator's autonomy: merge).
 #include <heal/sdk.hpp>
 
 #include <algorithm>
@@ -26,7 +26,11 @@ struct llm_patch {
 
     static heal::parameters parameters() {
         return {
-            heal::integer("poll_ms").range(10, 60'000).by_default(2'000).unit("ms").summary("between two looks at the pipeline"),
+            heal::integer("poll_ms")
+                .range(10, 60'000)
+                .by_default(2'000)
+                .unit("ms")
+                .summary("between two looks at the pipeline"),
         };
     }
 
@@ -49,7 +53,8 @@ struct llm_patch {
                 const std::string outcome = run["outcome"].string_or(""), step = run["step"].string_or("");
                 if (outcome == "held" || (outcome.empty() && step == "watch"))
                     return heal::outcome::succeeded(
-                        "deployed by run " + run["id"].string_or(""), heal::json::object({{"run", run["id"]}, {"bug", heal::json(*bug)}})
+                        "deployed by run " + run["id"].string_or(""),
+                        heal::json::object({{"run", run["id"]}, {"bug", heal::json(*bug)}})
                     );
                 if (outcome.empty() && (step == "review" || step == "request"))
                     return heal::outcome::declined(
@@ -59,7 +64,9 @@ struct llm_patch {
                 if (last.empty()) last = outcome + ": " + run["reason"].string_or("");
             }
             if (!under_way)
-                return heal::outcome::declined(runs.size() == 0 ? "nothing with code was suggested" : "no patch stood the trial; " + last);
+                return heal::outcome::declined(
+                    runs.size() == 0 ? "nothing with code was suggested" : "no patch stood the trial; " + last
+                );
             call.progress(0.5, "patches are being tried");
             call.sleep(std::chrono::milliseconds(rq.config()["poll_ms"].int_or(2'000)));
         }
@@ -73,16 +80,22 @@ struct llm_patch {
         for (const auto& run : runs.items()) {
             const std::string outcome = run["outcome"].string_or(""), step = run["step"].string_or("");
             if (outcome == "held" || (outcome.empty() && step == "watch"))
-                return heal::outcome::succeeded("run " + run["id"].string_or("") + " is deployed and watched");
+                return heal::outcome::succeeded(
+                    "run " + run["id"].string_or("") + " is deployed and watched"
+                );
         }
         return heal::outcome::failed("no deployed patch is being watched");
     }
 
 private:
     static heal::http_response get(const heal::request& rq, heal::call& call, const std::string& path) {
-        return call.http({.url = rq.target()["code"]["url"].string_or("") + path, .headers = ticket(rq), .timeout = 10s});
+        return call.http(
+            {.url = rq.target()["code"]["url"].string_or("") + path, .headers = ticket(rq), .timeout = 10s}
+        );
     }
-    static heal::http_response post(const heal::request& rq, heal::call& call, const std::string& path, const heal::json& body) {
+    static heal::http_response post(
+        const heal::request& rq, heal::call& call, const std::string& path, const heal::json& body
+    ) {
         auto headers = ticket(rq);
         headers.emplace_back("Content-Type", "application/json");
         // An effect may take ten minutes at most (engine/host/effects_net.cpp).

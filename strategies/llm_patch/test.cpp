@@ -9,9 +9,16 @@ namespace {
 
 heal::json request() {
     return heal::fake::request(
-        {{"incident", heal::json::object({{"id", "e1"}, {"service", "cart"}, {"message", "x"}, {"stack_trace", "at f (a.js:1:1)"}})},
+        {{"incident",
+          heal::json::object(
+              {{"id", "e1"}, {"service", "cart"}, {"message", "x"}, {"stack_trace", "at f (a.js:1:1)"}}
+          )},
          {"target",
-          heal::json::object({{"name", "cart"}, {"code", heal::json::object({{"url", "http://127.0.0.1:7480"}, {"address", "127.0.0.1:7480"}})}})},
+          heal::json::object(
+              {{"name", "cart"},
+               {"code",
+                heal::json::object({{"url", "http://127.0.0.1:7480"}, {"address", "127.0.0.1:7480"}})}}
+          )},
          {"ticket", "attempt:1:aa"}}
     );
 }
@@ -21,10 +28,13 @@ heal::json answer(int status, const std::string& body) {
 }
 
 /// Answers as heald does; `runs` is what the list of patches holds.
-void serve(heal::fake::host& host, const std::string& runs, int analysis = 200, const std::string& bug = "b1") {
+void serve(
+    heal::fake::host& host, const std::string& runs, int analysis = 200, const std::string& bug = "b1"
+) {
     host.answer_with("http", [=](const heal::json& p) {
         const std::string url = p["url"].string_or("");
-        if (url.find("/healing/events/e1") != std::string::npos) return answer(200, R"({"bug_id":")" + bug + R"("})");
+        if (url.find("/healing/events/e1") != std::string::npos)
+            return answer(200, R"({"bug_id":")" + bug + R"("})");
         if (url.find("/ai/fix") != std::string::npos) return answer(analysis, R"({"detail":"no budget"})");
         return answer(200, R"({"items":[)" + runs + "]}");
     });
@@ -41,7 +51,9 @@ TEST(LlmPatch, TellsWhatBecameOfThePatches) {
         {R"({"id":"r1","step":"finish","outcome":"held","reason":""})", HEAL_OK, "deployed by run r1"},
         {R"({"id":"r1","step":"review","outcome":"","reason":""})", HEAL_DECLINED, "waits for people"},
         {R"({"id":"r1","step":"request","outcome":"","reason":""})", HEAL_DECLINED, "waits for people"},
-        {R"({"id":"r1","step":"finish","outcome":"refused","reason":"still red"})", HEAL_DECLINED, "still red"},
+        {R"({"id":"r1","step":"finish","outcome":"refused","reason":"still red"})",
+         HEAL_DECLINED,
+         "still red"},
         {"", HEAL_DECLINED, "nothing with code"},
     };
     for (const auto& row : rows) {

@@ -7,18 +7,18 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <vector>
-#include <thread>
-#include <atomic>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <set>
 #include <sstream>
+#include <thread>
+#include <vector>
 
 namespace heal {
 namespace {
@@ -192,7 +192,8 @@ TEST(Files, AreWrittenWholeByManyThreadsAtATime) {
     for (int t = 0; t < 4; ++t) {
         threads.emplace_back([&path, &failures, t] {
             SystemFiles files;
-            for (int i = 0; i < 50; ++i) failures += !files.write_atomic(path, std::string(1000, static_cast<char>('a' + t)), 0600);
+            for (int i = 0; i < 50; ++i)
+                failures += !files.write_atomic(path, std::string(1000, static_cast<char>('a' + t)), 0600);
         });
     }
     for (auto& thread : threads) thread.join();

@@ -300,8 +300,8 @@ TEST(Bitmaps, EverySetOfInstructionsGivesTheSameBits) {
     }
 }
 
-// Eight times the length costs about eight times the time; a step that looks back over the line would cost 64 times. The
-// bound lies between, and a noisy machine gets more tries: noise only ever adds.
+// Eight times the length costs about eight times the time; a step that looks back over the line would cost 64
+// times. The bound lies between, and a noisy machine gets more tries: noise only ever adds.
 TEST(Scanner, TimeGrowsNoFasterThanTheLine) {
     const std::string_view units[] = {
         "[",     "(",       "{\"a\":", "<",      "\"",     "'",       "/",           "=",     ":",
@@ -342,8 +342,12 @@ TEST(Scanner, TimeGrowsNoFasterThanTheLine) {
     // 1e5 nested brackets, closed again.
     const std::string nested = std::string(100'000, '[') + std::string(100'000, ']');
     const std::string flat = std::string(12'500, '[') + std::string(12'500, ']');
-    EXPECT_LT(seconds(5, [&] { scanner.id_of_line(nested); }), 24 * seconds(5, [&] { scanner.id_of_line(flat); }));
-    EXPECT_LT(seconds(5, [&] { compute("", nested, nested); }), 24 * seconds(5, [&] { compute("", flat, flat); }));
+    EXPECT_LT(seconds(5, [&] { scanner.id_of_line(nested); }), 24 * seconds(5, [&] {
+                                                                   scanner.id_of_line(flat);
+                                                               }));
+    EXPECT_LT(seconds(5, [&] { compute("", nested, nested); }), 24 * seconds(5, [&] {
+                                                                    compute("", flat, flat);
+                                                                }));
 }
 
 TEST(WordHash, IsTheSameAtCompileTime) {

@@ -57,7 +57,10 @@ TEST(PatchMachine, GoesFromRedToGreenToPeopleToTheBranch) {
     Time now = start;
     auto kinds = to_review;
     kinds.insert(kinds.end(), {Kind::approved, Kind::done, Kind::done, Kind::done, Kind::done});
-    EXPECT_EQ(walk(m, plan(), kinds, now), "prepare gate reproduce build test counter review commit push merge deploy");
+    EXPECT_EQ(
+        walk(m, plan(), kinds, now),
+        "prepare gate reproduce build test counter review commit push merge deploy"
+    );
     EXPECT_EQ(m.step(), watch);
     EXPECT_TRUE(m.landed());
     EXPECT_TRUE(bool_at(object_at(m.evidence(), "counter"), "ok"));
@@ -66,10 +69,16 @@ TEST(PatchMachine, GoesFromRedToGreenToPeopleToTheBranch) {
 TEST(PatchMachine, LandsAsABranchARequestOrAMerge) {
     Time now = start;
     auto m = at_review(plan(true), now);
-    EXPECT_EQ(walk(m, plan(true), {Kind::approved, Kind::done, Kind::done, Kind::waiting, Kind::merged}, now), "review commit push request request");
+    EXPECT_EQ(
+        walk(m, plan(true), {Kind::approved, Kind::done, Kind::done, Kind::waiting, Kind::merged}, now),
+        "review commit push request request"
+    );
     EXPECT_EQ(m.step(), deploy);
     auto n = at_review(plan(false), now);
-    EXPECT_EQ(walk(n, plan(false), {Kind::approved, Kind::done, Kind::done, Kind::done}, now), "review commit push merge");
+    EXPECT_EQ(
+        walk(n, plan(false), {Kind::approved, Kind::done, Kind::done, Kind::done}, now),
+        "review commit push merge"
+    );
     auto branch = plan();
     branch.land = PatchPlan::Land::branch;
     auto b = at_review(branch, now);
@@ -78,7 +87,8 @@ TEST(PatchMachine, LandsAsABranchARequestOrAMerge) {
 }
 
 TEST(PatchMachine, EachRefusalEndsItBeforeAnythingLeaves) {
-    const std::pair<std::size_t, PatchStep> cases[] = {{1, gate}, {2, reproduce}, {3, build}, {4, test}, {5, counter}};
+    const std::pair<std::size_t, PatchStep> cases[] = {
+        {1, gate}, {2, reproduce}, {3, build}, {4, test}, {5, counter}};
     for (const auto& [passed, step] : cases) {
         PatchMachine m;
         Time now = start;
@@ -205,10 +215,12 @@ TEST(PatchMachine, WithoutADeploymentItIsProposed) {
 }
 
 TEST(PatchMachine, ACrashRepeatsEveryStepButADeploymentThatMayNotRunTwice) {
-    for (const auto step : {prepare, gate, reproduce, build, test, counter, review, commit, push, merge, deploy}) {
+    for (const auto step :
+         {prepare, gate, reproduce, build, test, counter, review, commit, push, merge, deploy}) {
         PatchMachine m;
         Time now = start;
-        while (m.step() != step) m.take({m.step() == review ? Kind::approved : Kind::done, "", {}}, plan(), now);
+        while (m.step() != step)
+            m.take({m.step() == review ? Kind::approved : Kind::done, "", {}}, plan(), now);
         m.begin(now);
         auto loaded = PatchMachine::load(m.save());
         ASSERT_TRUE(loaded);
@@ -233,17 +245,19 @@ TEST(PatchMachine, AfterACrashItLooksAtOnceWhatPeopleSaidMeanwhile) {
 }
 
 TEST(PatchMachine, OnAnotherMachineWhatLiesOnTheFirstAloneIsMadeAgain) {
-    for (const auto step : {prepare, gate, reproduce, build, test, counter, review, commit, push, merge, deploy, watch}) {
+    for (const auto step :
+         {prepare, gate, reproduce, build, test, counter, review, commit, push, merge, deploy, watch}) {
         for (const bool begun : {true, false}) {
             PatchMachine m;
             Time now = start;
-            while (m.step() != step) m.take({m.step() == review ? Kind::approved : Kind::done, "", {}}, plan(), now);
+            while (m.step() != step)
+                m.take({m.step() == review ? Kind::approved : Kind::done, "", {}}, plan(), now);
             if (begun) m.begin(now);
             m.resume(plan(), now + 1s, true);
-            const auto wanted = step < review                ? prepare
-                                : step == push               ? commit
-                                : step == deploy && begun    ? watch
-                                                             : step;
+            const auto wanted = step < review             ? prepare
+                                : step == push            ? commit
+                                : step == deploy && begun ? watch
+                                                          : step;
             EXPECT_EQ(m.step(), wanted) << to_string(step);
         }
     }
@@ -264,8 +278,9 @@ TEST(PatchMachine, RefusesAStateThatItDidNotWrite) {
     EXPECT_EQ(PatchMachine::load({{"step", "fly"}, {"outcome", ""}}).error().code, errc::corrupt);
 }
 
-/// Whatever happens in whatever order, with a crash between any two steps: it ends; nothing leaves this machine that was not red, green, red
-/// again and approved; what was deployed and did not hold was taken back.
+/// Whatever happens in whatever order, with a crash between any two steps: it ends; nothing leaves this
+/// machine that was not red, green, red again and approved; what was deployed and did not hold was taken
+/// back.
 TEST(PatchMachine, KeepsItsPromisesUnderAnySchedule) {
     for (unsigned seed = 0; seed < 20'000; ++seed) {
         std::mt19937 random{seed};
@@ -291,20 +306,47 @@ TEST(PatchMachine, KeepsItsPromisesUnderAnySchedule) {
             }
             const auto step = m.step();
             if (step >= commit && step != finish) {
-                ASSERT_TRUE(approved && good.contains(reproduce) && good.contains(test) && good.contains(counter)) << "seed " << seed;
+                ASSERT_TRUE(
+                    approved && good.contains(reproduce) && good.contains(test) && good.contains(counter)
+                ) << "seed "
+                  << seed;
             }
-            static constexpr Kind kinds[] = {Kind::done,    Kind::done,    Kind::done,   Kind::done,     Kind::done,
-                                             Kind::done,    Kind::refused, Kind::broken, Kind::again,    Kind::waiting,
-                                             Kind::mend,    Kind::merged,  Kind::closed, Kind::unhealthy, Kind::recurred,
-                                             Kind::approved, Kind::rejected};
+            static constexpr Kind kinds[] = {
+                Kind::done,
+                Kind::done,
+                Kind::done,
+                Kind::done,
+                Kind::done,
+                Kind::done,
+                Kind::refused,
+                Kind::broken,
+                Kind::again,
+                Kind::waiting,
+                Kind::mend,
+                Kind::merged,
+                Kind::closed,
+                Kind::unhealthy,
+                Kind::recurred,
+                Kind::approved,
+                Kind::rejected};
             auto kind = kinds[pick(std::size(kinds))];
             // What a step can answer at all.
-            if (step == review) kind = std::array{Kind::approved, Kind::approved, Kind::rejected, Kind::waiting, Kind::again}[pick(5)];
-            if (step == request) kind = std::array{Kind::merged, Kind::closed, Kind::waiting, Kind::again}[pick(4)];
-            if (step == watch) kind = std::array{Kind::done, Kind::done, Kind::done, Kind::unhealthy, Kind::recurred}[pick(seed % 2 ? 5 : 3)];
+            if (step == review)
+                kind = std::array{
+                    Kind::approved, Kind::approved, Kind::rejected, Kind::waiting, Kind::again}[pick(5)];
+            if (step == request)
+                kind = std::array{Kind::merged, Kind::closed, Kind::waiting, Kind::again}[pick(4)];
+            if (step == watch)
+                kind = std::array{
+                    Kind::done,
+                    Kind::done,
+                    Kind::done,
+                    Kind::unhealthy,
+                    Kind::recurred}[pick(seed % 2 ? 5 : 3)];
             if (step != review && step != request && step != watch &&
-                (kind == Kind::approved || kind == Kind::rejected || kind == Kind::merged || kind == Kind::closed ||
-                 kind == Kind::unhealthy || kind == Kind::recurred || kind == Kind::waiting))
+                (kind == Kind::approved || kind == Kind::rejected || kind == Kind::merged ||
+                 kind == Kind::closed || kind == Kind::unhealthy || kind == Kind::recurred ||
+                 kind == Kind::waiting))
                 kind = Kind::done;
             if (kind == Kind::mend && step != gate) kind = Kind::done;
             if (kind == Kind::refused && step > counter && step != merge) kind = Kind::broken;
@@ -315,10 +357,15 @@ TEST(PatchMachine, KeepsItsPromisesUnderAnySchedule) {
             m.take({kind, "x", {}}, p, now);
         }
         ASSERT_NE(m.outcome(), PatchOutcome::none);
-        if (m.outcome() == PatchOutcome::held) { ASSERT_FALSE(bad_news) << "seed " << seed; }
-        if (m.outcome() == PatchOutcome::did_not_hold) { ASSERT_TRUE(reverted) << "seed " << seed; }
+        if (m.outcome() == PatchOutcome::held) {
+            ASSERT_FALSE(bad_news) << "seed " << seed;
+        }
+        if (m.outcome() == PatchOutcome::did_not_hold) {
+            ASSERT_TRUE(reverted) << "seed " << seed;
+        }
         if (bad_news) {
-            ASSERT_TRUE(m.outcome() == PatchOutcome::did_not_hold || m.outcome() == PatchOutcome::failed) << "seed " << seed;
+            ASSERT_TRUE(m.outcome() == PatchOutcome::did_not_hold || m.outcome() == PatchOutcome::failed)
+                << "seed " << seed;
         }
     }
 }

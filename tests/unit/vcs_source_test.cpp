@@ -119,7 +119,8 @@ class ExcerptTest : public VcsTest {
 protected:
     void SetUp() override {
         sh(folder,
-           "git init -q --bare -b main remote.git; git init -q -b main built; cd built; git remote add origin "
+           "git init -q --bare -b main remote.git; git init -q -b main built; cd built; git remote add "
+           "origin "
            "../remote.git");
         write(
             folder + "/built/src/cart.cpp",
