@@ -94,12 +94,12 @@ def script(name, command, timeout):
 def pytest(name, path, timeout):
     part = Part(name)
     parallel = ["-n", str(WORKERS)] if has_xdist() else []
-    code, out = run([PYTHON, "-m", "pytest", "-q", "-x" if os.environ.get("HEAL_FAIL_FAST") else "-q", "--tb=short", "-p", "no:cacheprovider",
+    code, out = run([PYTHON, "-m", "pytest", "-q", *(["-x"] if os.environ.get("HEAL_FAIL_FAST") else []), "--tb=short", "-p", "no:cacheprovider",
                      *parallel, path], timeout)
     for word, kind in (("passed", "passed"), ("failed", "failed"), ("error", "failed"), ("skipped", "skipped")):
         found = re.findall(rf"(\d+) {word}", out)
         part.note(kind, name, out[-12000:], int(found[-1]) if found else 0)
-    if code not in (0, 5) and not part.failures:
+    if (code not in (0, 5) or not part.counts["passed"]) and not part.failures:
         part.note("failed", name, out[-12000:])
     part.end()
 

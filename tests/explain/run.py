@@ -116,7 +116,8 @@ def exercise(h):
         runner = threading.Thread(target=run_job, daemon=True)
         runner.start()
         runner.join(120 if job["job_name"] != "log_sampling" else 5)  # the first thinning of so much takes its time; its statements are seen
-        assert not answers or answers[0].status in (200, 202), answers[0].text
+        # 409: its own hour came just then; its statements are seen all the same.
+        assert not answers or answers[0].status in (200, 202, 409), answers[0].text
 
 
 def on_postgresql(rows):
