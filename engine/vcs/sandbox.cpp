@@ -242,7 +242,9 @@ exit $?)";
 
 class SystemSandbox final : public Sandbox {
 public:
-    explicit SystemSandbox(Kind kind) : kind_(kind) {}
+    /// @param own_network  with rlimits: root's way to a network of its own where user namespaces are not to
+    /// be had
+    explicit SystemSandbox(Kind kind, bool own_network = false) : kind_(kind), own_network_(own_network) {}
 
     result<CommandResult> run(
         const std::vector<std::string>& argv,
@@ -372,6 +374,16 @@ private:
                  place.string(),
                  hidden}
             );
+        } else if (own_network_) {
+            // Without its capabilities even root does not get back into the network that it left.
+            add({find_program("unshare", usual_path), "--net", "--ipc", "--uts"});
+            add(
+                {find_program("setpriv", usual_path),
+                 "--no-new-privs",
+                 "--bounding-set=-all",
+                 "--inh-caps=-all",
+                 "--"}
+            );
         } else {
             add({find_program("setpriv", usual_path), "--no-new-privs", "--"});
         }
@@ -398,9 +410,10 @@ private:
     static std::string bubblewrap() { return find_program("bwrap", usual_path); }
 
     Kind kind_;
+    bool own_network_;
 };
 
-bool works(Kind kind) {
+bool works(Kind kind, bool own_network = false) {
     for (const char* program : {"prlimit", "setpriv", "unshare"})
         if (find_program(program, usual_path).empty() && kind != Kind::bubblewrap) return false;
     if (kind == Kind::bubblewrap &&
@@ -408,7 +421,7 @@ bool works(Kind kind) {
         return false;
     const TemporaryFolder folder;
     const std::atomic<bool> never{false};
-    SystemSandbox one{kind};
+    SystemSandbox one{kind, own_network};
     SandboxLimits limits;
     limits.timeout = milliseconds{10'000};
     const auto done = one.run({"true"}, folder.path(), {}, limits, never);
@@ -437,9 +450,12 @@ result<std::unique_ptr<Sandbox>> create_sandbox(const std::string& weakest, cons
             errc::invalid_input,
             fmt::format("'{}': a sandbox is bubblewrap, namespaces or rlimits", low < 0 ? weakest : strongest)
         );
-    for (int kind = high; kind >= low; --kind)
-        if (works(static_cast<Kind>(kind)))
-            return std::unique_ptr<Sandbox>{std::make_unique<SystemSandbox>(static_cast<Kind>(kind))};
+    for (int at = high; at >= low; --at) {
+        const auto kind = static_cast<Kind>(at);
+        if (kind == Kind::rlimits && ::geteuid() == 0 && works(kind, true))
+            return std::unique_ptr<Sandbox>{std::make_unique<SystemSandbox>(kind, true)};
+        if (works(kind)) return std::unique_ptr<Sandbox>{std::make_unique<SystemSandbox>(kind)};
+    }
     return fail(
         errc::unavailable,
         fmt::format(

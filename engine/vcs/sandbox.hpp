@@ -55,8 +55,8 @@ public:
     virtual const char* confinement() const = 0;
 };
 
-/// Tries, once, what this machine can do. With "rlimits" the network stays reachable and files readable: only
-/// for people who know what they run.
+/// Tries, once, what this machine can do. With "rlimits" files stay readable and, unless heald runs as root,
+/// the network reachable: only for people who know what they run.
 /// @param weakest    errc::unavailable when only less than this is to be had
 /// @param strongest  for tests: does not look for more than this
 result<std::unique_ptr<Sandbox>> create_sandbox(

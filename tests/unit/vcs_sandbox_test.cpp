@@ -75,7 +75,7 @@ TEST_P(SandboxTest, HasNothingOfOurEnvironment) {
 }
 
 TEST_P(SandboxTest, ReachesNoNetwork) {
-    if (!confined()) GTEST_SKIP() << "rlimits leave the network";
+    if (!confined() && ::geteuid() != 0) GTEST_SKIP() << "rlimits leave the network";
     const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sockaddr_in address{};
     address.sin_family = AF_INET;
