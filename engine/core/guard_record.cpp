@@ -74,7 +74,8 @@ json::array fact_array(const AttemptFact& f) {
         text(f.service),
         static_cast<std::int64_t>(f.risk),
         static_cast<std::int64_t>(f.result),
-        text(f.build)};
+        text(f.build),
+        f.undecided};
 }
 
 AttemptFact fact_of(const json::array& a) {
@@ -87,6 +88,7 @@ AttemptFact fact_of(const json::array& a) {
     f.risk = static_cast<Risk>(std::clamp<std::int64_t>(number_of(a.at(8)), 0, 2));
     f.result = static_cast<FactResult>(std::clamp<std::int64_t>(number_of(a.at(9)), 0, 3));
     f.build = text_of(a.at(10));
+    f.undecided = a.size() > 11 && a.at(11).is_bool() && a.at(11).get_bool();
     return f;
 }
 

@@ -23,7 +23,7 @@ constexpr std::array<About, guard_count> about = {{
     {"kill_switch", "a person stopped healing: everywhere, for a service or for a strategy"},
     {"maintenance", "somebody works on the service, in a window that ends by itself"},
     {"evidence", "a target whose probes all pass is not disturbed for what a line says"},
-    {"target_lock", "never two actions on one target at once"},
+    {"target_lock", "no action on a target before what is done there is verified or taken back"},
     {"cooldown", "an error that was just acted on gets time to go away"},
     {"attempts", "one incident does not try everything there is"},
     {"target_rate", "no target is acted on again and again"},
@@ -287,12 +287,13 @@ Verdict evaluate(GuardId guard, const GuardInput& in) {
             if (!in.history) return missing(guard, "the history of attempts could not be read");
             for (const auto& known : in.history->on(incident.target)) {
                 const AttemptFact& fact = *known;
-                if (!fact.ended && fact.event != incident.id) {
+                if ((!fact.ended || fact.undecided) && fact.event != incident.id) {
                     auto verdict = deny(
                         guard,
                         fmt::format(
-                            "'{}' runs on the target '{}' for event {}",
+                            "'{}' {} on the target '{}' for event {}",
                             fact.strategy,
+                            fact.ended ? "is not decided" : "runs",
                             fact.target,
                             fact.event
                         )

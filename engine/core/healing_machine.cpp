@@ -336,6 +336,17 @@ HealingMachine::Orders HealingMachine::on(const input::Rejected& in, Time) {
     return finish(EventState::escalated, "approval was refused: " + in.reason);
 }
 
+std::optional<input::Resume> resume_of(std::size_t index, const Standing& a, std::string text) {
+    if (!a.undecided) return std::nullopt;
+    const bool undo = !a.rolled_back.empty() || a.verified == "failed" || a.state == "failed" ||
+                      a.state == "declined";
+    const Outcome outcome = a.state == "cancelled" ? Outcome::cancelled
+                            : a.state == "executed" || a.state == "succeeded" || !a.verified.empty()
+                                ? Outcome::succeeded
+                                : Outcome::unknown;
+    return input::Resume{index, outcome, std::move(text), undo};
+}
+
 HealingMachine::Orders HealingMachine::on(const input::Resume& in, Time now) {
     if (phase_ != Phase::idle) return {};
     if (in.index >= candidates_.size()) return next(now);

@@ -74,6 +74,15 @@ struct Resume {
 };
 }  // namespace input
 
+/// What is stored of an attempt whose incident is open, by the words of the table healing_results.
+struct Standing {
+    std::string state, verified, rolled_back;
+    bool undecided = false;
+};
+/// How a restart goes on with the attempt on candidate `index`: what did not help is taken back, also when
+/// that had not begun; what may have helped is verified. nullopt: it is decided, the next one may be tried.
+std::optional<input::Resume> resume_of(std::size_t index, const Standing& attempt, std::string text);
+
 using HealingInput = std::variant<
     input::Begin,
     input::LeaveAlone,

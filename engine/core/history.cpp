@@ -15,13 +15,17 @@ void History::ended(const std::string& attempt, Time at) {
     if (const auto it = by_attempt_.find(attempt); it != by_attempt_.end()) it->second->ended = at;
 }
 
+void History::decided(const std::string& attempt) {
+    if (const auto it = by_attempt_.find(attempt); it != by_attempt_.end()) it->second->undecided = false;
+}
+
 void History::judged(const std::string& attempt, FactResult result) {
     if (const auto it = by_attempt_.find(attempt); it != by_attempt_.end()) it->second->result = result;
 }
 
 void History::forget_before(Time t) {
     for (auto it = facts_.begin(); it != facts_.end() && it->started < t;) {
-        if (!it->ended || *it->ended >= t) {
+        if (!it->ended || *it->ended >= t || it->undecided) {
             ++it;
             continue;
         }

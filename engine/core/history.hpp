@@ -25,7 +25,8 @@ struct AttemptFact {
     std::string service{};
     Risk risk = Risk::safe;
     FactResult result = FactResult::none;
-    std::string build{};  ///< of the strategy's artifact
+    std::string build{};     ///< of the strategy's artifact
+    bool undecided = false;  ///< it may still be taken back: it keeps its target, though it has ended
     Time newest{};  ///< latest start up to this one, set by History: the clock may have jumped back between
 };
 
@@ -34,6 +35,8 @@ class History {
 public:
     void started(AttemptFact fact);
     void ended(const std::string& attempt, Time at);
+    /// It helped, it is taken back, or its incident has ended: its target is free.
+    void decided(const std::string& attempt);
     void judged(const std::string& attempt, FactResult result);
     /// Forgets attempts that began and ended before `t`; those of a target since `failures_since` stay.
     void forget_before(Time t);

@@ -264,7 +264,7 @@ void Replay::perform(const std::shared_ptr<Run>& run, const HealingOrder& order)
                  c.info.risk,
                  FactResult::none,
                  c.info.build,
-                 {}}
+                 true}
             );
         }
         later(run, 0us, input::IntentStored{});
@@ -314,6 +314,7 @@ void Replay::perform(const std::shared_ptr<Run>& run, const HealingOrder& order)
 }
 
 void Replay::finish(Run& run, const order::Finish& o) {
+    history_.decided(run.attempt);
     ++totals_.ends[to_string(o.state)];
     if (say_) tell(run, fmt::format("{}: {}", to_string(o.state), o.reason));
     const auto key = key_of(run.incident);
@@ -348,6 +349,7 @@ void Replay::advance(Time to) {
         if (due.run->machine->finished()) continue;
         if (due.generation > 0 && due.generation != due.run->generation) continue;
         if (std::holds_alternative<input::Executed>(due.input)) history_.ended(due.run->attempt, now_);
+        if (std::holds_alternative<input::Undone>(due.input)) history_.decided(due.run->attempt);
         step(due.run, due.input);
     }
     now_ = std::max(now_, to);

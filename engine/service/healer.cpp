@@ -526,8 +526,7 @@ void HealerImpl::finish(Run& run, const order::Finish& o) {
          {"service", run.incident.service_name},
          {"time_to_heal_us", end.healed_at ? (*end.healed_at - run.incident.opened_at).count() : 0}}
     );
-    submit(
-        "end of event",
+    s_.store.keep(
         [event = store_event(run), id = run.incident.id, end, decision = decision_json(run), now](Database& db
         ) -> result<void> {
             HEAL_TRY(event(db));  // a no-op unless it could not be stored before
@@ -541,6 +540,11 @@ void HealerImpl::finish(Run& run, const order::Finish& o) {
                 id,
                 json::serialize(json::object{{"reason", to_valid_utf8(end.reason)}})
             );
+        },
+        // The next intent on this target must not be durable before this end is.
+        [this, attempt = run.attempt](result<void> outcome) {
+            if (!outcome) log::error("not stored (end of event): {}", outcome.error().text);
+            history_.decided(attempt);
         }
     );
     if (o.state == EventState::escalated)

@@ -217,7 +217,8 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, 
              run.incident.service_name,
              c.info.risk,
              FactResult::none,
-             c.info.build}
+             c.info.build,
+             true}
         );
     }
     s_.feed.publish(
@@ -241,7 +242,9 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, 
     run.execution.reset();
     run.executing = false;
     history_.ended(run.attempt, Time{0});
+    history_.decided(run.attempt);
     if (stored) co_return std::nullopt;  // heald stops; the next start takes it up
+    --run.attempts;                      // nothing was tried
     co_return input::IntentFailed{stored.error().text};
 }
 
@@ -383,7 +386,7 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::undo(Run& run, std::siz
     };
     auto read = co_await s_.store.write(std::move(job));
     if (!read) co_return input::Undone{false, read.error().text};
-    if (rows->empty() && !c.info.has_rollback) co_return input::Undone{true, {}};
+    if (rows->empty() && !c.info.has_rollback) co_return co_await taken_back(run, {});
     AttemptLedger ledger{s_, run.attempt, run.incident.id};
     run.executing = true;
     StrategyReply reply{Outcome::succeeded, 0, {}, {}, false, false, {}};
@@ -433,7 +436,26 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::undo(Run& run, std::siz
          {"effects", rows->size()},
          {"text", to_valid_utf8(reply.text)}}
     );
-    co_return input::Undone{ok, reply.text};
+    if (!ok) co_return input::Undone{false, reply.text};
+    co_return co_await taken_back(run, std::move(reply.text));
+}
+
+/// Stored before anything else is tried: an intent overtakes the queue, and a restart must not find the next
+/// attempt begun and this one not ended.
+asio::awaitable<std::optional<HealingInput>> HealerImpl::taken_back(Run& run, std::string text) {
+    while (!ending()) {
+        Store::Job job = [id = run.attempt](Database& db) { return sql::set_decided(db, id); };
+        const auto stored = co_await s_.store.write(std::move(job));
+        if (stored) {
+            history_.decided(run.attempt);
+            co_return input::Undone{true, std::move(text)};
+        }
+        log::warn("attempt {} is taken back, which cannot be stored yet: {}", run.attempt, stored.error().text);
+        run.wake.expires_after(1s);
+        boost::system::error_code ignored;
+        co_await run.wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+    }
+    co_return std::nullopt;  // heald stops; the next start takes it up
 }
 
 }  // namespace heal

@@ -69,7 +69,7 @@ asio::awaitable<void> HealerImpl::look_at_other_nodes() {
     std::set<std::string> known;
     for (const auto& fact : *facts) known.insert(fact.attempt);
     for (const auto& mine : history_.facts()) {
-        if (!mine.ended && !known.contains(mine.attempt)) facts->push_back(mine);
+        if ((!mine.ended || mine.undecided) && !known.contains(mine.attempt)) facts->push_back(mine);
     }
     History all;
     for (auto& fact : *facts) all.started(std::move(fact));

@@ -158,6 +158,7 @@ private:
     asio::awaitable<std::optional<HealingInput>> check(Run& run, std::size_t index);
 
     asio::awaitable<std::optional<HealingInput>> undo(Run& run, std::size_t index);
+    asio::awaitable<std::optional<HealingInput>> taken_back(Run& run, std::string text);
 
     void verified(Run& run, const order::Verified& o);
 

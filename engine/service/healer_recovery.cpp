@@ -147,16 +147,17 @@ HealingInput HealerImpl::resume_input(Run& run) {
             run.unranked.push_back(std::move(gone));
             it = run.unranked.end() - 1;
         }
-        const bool unfinished = row.state == "started" || row.state == "executed" ||
-                                (row.state == "unknown" && row.verified.empty());
-        const bool undoing = row.rolled_back == "running";
-        if (unfinished || undoing) {
+        if (auto how = resume_of(
+                static_cast<std::size_t>(it - run.unranked.begin()),
+                {row.state, row.verified, row.rolled_back, row.undecided},
+                cut_off
+            )) {
             run.attempt = row.id;
             run.call = call_from(row.id, row.request);
             if (run.target.contains("code")) run.call.request["ticket"] = s_.ticket(row.id);
             it->note.clear();
             if (is_cut_off(row)) {
-                // It will not run again: what it did is unknown, and it holds its target no longer.
+                // It will not run again: what it did is unknown.
                 const Time now = s_.clock.wall();
                 history_.ended(row.id, row.ended_at.value_or(now));
                 if (!row.ended_at) {
@@ -165,11 +166,7 @@ HealingInput HealerImpl::resume_input(Run& run) {
                     });
                 }
             }
-            in = input::Resume{
-                static_cast<std::size_t>(it - run.unranked.begin()),
-                row.state == "executed" ? Outcome::succeeded : Outcome::unknown,
-                cut_off,
-                undoing};
+            in = std::move(*how);
         } else {
             it->note = "tried before the restart";
         }

@@ -74,8 +74,8 @@ result<std::vector<AttemptFact>> load_facts(Database& db, Time from) {
     constexpr Statement select{
         "select facts of attempts",
         "SELECT id, event_id, fingerprint, target, strategy, started_at, ended_at, service_name, risk, "
-        "verified, harm, build FROM healing_results WHERE dry_run = 0 AND (started_at >= $1 OR state IN "
-        "('started', 'executed')) ORDER BY started_at, id"};
+        "verified, harm, build, undecided FROM healing_results WHERE dry_run = 0 AND (started_at >= $1 OR "
+        "undecided = 1) ORDER BY started_at, id"};
     std::vector<AttemptFact> facts;
     HEAL_TRY(db.query(select, {from.us}, [&](const Row& r) {
         AttemptFact f{r.text(0), r.text(1), r.text(2), r.text(3), r.text(4), Time{r.integer(5)}};
@@ -89,6 +89,7 @@ result<std::vector<AttemptFact>> load_facts(Database& db, Time from) {
                    : verified == "did_not_hold" ? FactResult::relapsed
                                                 : FactResult::none;
         f.build = r.text(11);
+        f.undecided = r.integer(12) != 0;
         facts.push_back(std::move(f));
     }));
     return facts;

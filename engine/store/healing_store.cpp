@@ -169,9 +169,15 @@ constexpr Statement insert_attempt_row{
     "insert healing_results",
     "INSERT INTO healing_results (id, event_id, fingerprint, service_name, target, strategy, version, build, "
     "rank, priority, confidence, score, "
-    "idempotent, dry_run, state, verified, rolled_back, request, text, detail, evidence, started_at) "
+    "idempotent, dry_run, state, verified, rolled_back, request, text, detail, evidence, started_at, "
+    "undecided) "
     "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'started', '', '', $15, '', '{}', "
-    "'[]', $16)"};
+    "'[]', $16, $17)"};
+constexpr Statement decide_attempt_row{
+    "decide healing_results", "UPDATE healing_results SET undecided = 0 WHERE id = $1"};
+constexpr Statement decide_attempts{
+    "decide healing_results of event",
+    "UPDATE healing_results SET undecided = 0 WHERE event_id = $1 AND undecided = 1"};
 constexpr Statement insert_intent{"insert intents", "INSERT INTO intents (id, body) VALUES ($1, $2)"};
 constexpr Statement delete_intent{"delete intents", "DELETE FROM intents WHERE id = $1"};
 constexpr Statement select_intents{"select intents", "SELECT id, body FROM intents ORDER BY id"};
@@ -192,14 +198,15 @@ constexpr Statement select_attempts{
     "select healing_results of event",
     "SELECT id, event_id, fingerprint, service_name, target, strategy, version, build, rank, priority, "
     "confidence, score, idempotent, dry_run, "
-    "request, state, verified, rolled_back, text, started_at, ended_at FROM healing_results WHERE event_id = "
-    "$1 ORDER BY started_at, id"};
+    "request, state, verified, rolled_back, text, started_at, ended_at, undecided FROM healing_results WHERE "
+    "event_id = $1 ORDER BY started_at, id"};
 constexpr Statement select_open_attempts{
     "select healing_results of open events",
     "SELECT r.id, r.event_id, r.fingerprint, r.service_name, r.target, r.strategy, r.version, r.build, "
     "r.rank, "
     "r.priority, r.confidence, r.score, r.idempotent, r.dry_run, r.request, r.state, r.verified, "
-    "r.rolled_back, r.text, r.started_at, r.ended_at FROM self_heal_events e JOIN healing_results r ON "
+    "r.rolled_back, r.text, r.started_at, r.ended_at, r.undecided FROM self_heal_events e JOIN healing_results r "
+    "ON "
     "r.event_id = e.id WHERE e.state IN ('open', 'awaiting_approval', 'healing', 'verifying', 'stabilizing') "
     "ORDER BY r.started_at, r.id"};
 constexpr Statement end_cut_off_rows{
@@ -207,18 +214,6 @@ constexpr Statement end_cut_off_rows{
     "UPDATE healing_results SET state = 'unknown', text = $1, ended_at = $2 WHERE state = 'started' AND "
     "idempotent = 0 AND dry_run = 0 AND event_id IN (SELECT id FROM self_heal_events WHERE state IN ('open', "
     "'awaiting_approval', 'healing', 'verifying', 'stabilizing'))"};
-constexpr Statement select_history{
-    "select history of attempts",
-    "SELECT r.id, r.event_id, r.fingerprint, r.target, r.strategy, r.started_at, r.ended_at, e.closed_at "
-    "FROM healing_results r "
-    "JOIN self_heal_events e ON e.id = r.event_id "
-    "WHERE r.dry_run = 0 AND (r.started_at >= $1 OR r.state IN ('started', 'executed')) ORDER BY "
-    "r.started_at"};
-constexpr Statement select_outcomes{
-    "select outcomes",
-    "SELECT strategy, fingerprint, service_name, verified, verified_at FROM healing_results "
-    "WHERE dry_run = 0 AND verified IN ('succeeded', 'failed', 'did_not_hold') ORDER BY started_at DESC "
-    "LIMIT $1"};
 
 constexpr Statement insert_action_row{
     "insert healing_actions",
@@ -626,6 +621,7 @@ result<void> begin_healing(Database& db, const std::string& event, bool acts, Ti
 }
 
 result<void> finish_event(Database& db, const std::string& event, const EventEnd& end, Time now) {
+    HEAL_TRY(db.post(decide_attempts, {string_view{event}}));
     return db.post(
         end_event,
         {string_view{event},
@@ -696,7 +692,8 @@ result<void> insert_attempt(Database& db, const AttemptRow& a) {
          int64_t{a.idempotent},
          int64_t{a.dry_run},
          string_view{a.request},
-         a.started_at.us}
+         a.started_at.us,
+         int64_t{!a.dry_run}}
     );
 }
 
@@ -845,6 +842,10 @@ result<void> set_rolled_back(Database& db, const std::string& attempt, const std
     return db.post(rollback_attempt_row, {string_view{attempt}, string_view{state}});
 }
 
+result<void> set_decided(Database& db, const std::string& attempt) {
+    return db.post(decide_attempt_row, {string_view{attempt}});
+}
+
 namespace {
 AttemptRow attempt_of(const Row& r) {
     AttemptRow a;
@@ -859,6 +860,7 @@ AttemptRow attempt_of(const Row& r) {
     a.text = r.text(18);
     a.started_at = Time{r.integer(19)};
     if (!r.is_null(20)) a.ended_at = Time{r.integer(20)};
+    a.undecided = r.integer(21) != 0;
     return a;
 }
 }  // namespace
@@ -881,24 +883,6 @@ result<std::unordered_map<std::string, std::vector<AttemptRow>>> load_open_attem
 
 result<void> end_cut_off_attempts(Database& db, const std::string& text, Time now) {
     return db.post(end_cut_off_rows, {string_view{text}, now.us});
-}
-
-result<std::vector<AttemptFact>> load_history(Database& db, Time from) {
-    std::vector<AttemptFact> facts;
-    HEAL_TRY(db.query(select_history, {from.us}, [&](const Row& r) {
-        AttemptFact f{r.text(0), r.text(1), r.text(2), r.text(3), r.text(4), Time{r.integer(5)}, {}};
-        if (!r.is_null(6)) f.ended = Time{r.integer(6)};
-        facts.push_back(std::move(f));
-    }));
-    return facts;
-}
-
-result<std::vector<OutcomeRow>> load_outcomes(Database& db, int64_t limit) {
-    std::vector<OutcomeRow> rows;
-    HEAL_TRY(db.query(select_outcomes, {limit}, [&](const Row& r) {
-        rows.push_back({r.text(0), r.text(1), r.text(2), r.text(3), Time{r.integer(4)}});
-    }));
-    return std::vector<OutcomeRow>{rows.rbegin(), rows.rend()};
 }
 
 result<void> insert_action(Database& db, const ActionRow& a) {

@@ -172,6 +172,7 @@ struct AttemptRow {
     std::string state, verified, rolled_back, text;
     Time started_at;
     std::optional<Time> ended_at;
+    bool undecided = false;  ///< neither verified nor taken back yet
 };
 /// An intent (D4): after the commit of write_intent, and not before, the attempt may act.
 struct Intent {
@@ -206,20 +207,13 @@ result<void> verify_attempt(
     Time now
 );
 result<void> set_rolled_back(Database& db, const std::string& attempt, const std::string& state);
+/// It is taken back. The end of its event decides it, too.
+result<void> set_decided(Database& db, const std::string& attempt);
 result<std::vector<AttemptRow>> load_attempts(Database& db, const std::string& event);
 /// Those of all open events, by event, oldest first.
 result<std::unordered_map<std::string, std::vector<AttemptRow>>> load_open_attempts(Database& db);
 /// A start found them running: what is not idempotent does not run again, and ends as 'unknown'.
 result<void> end_cut_off_attempts(Database& db, const std::string& text, Time now);
-/// Attempts (no dry runs) since `from` and all unfinished ones, as the guards need them.
-result<std::vector<AttemptFact>> load_history(Database& db, Time from);
-
-struct OutcomeRow {
-    std::string strategy, fingerprint, service, verified;
-    Time at;
-};
-/// Verified outcomes, oldest first, at most `limit` newest.
-result<std::vector<OutcomeRow>> load_outcomes(Database& db, std::int64_t limit);
 
 struct ActionRow {
     std::string id, attempt, event, phase, kind, summary, parameters, capability, undo, state, result, error;

@@ -8,6 +8,8 @@ import sqlite3
 import sys
 import time
 
+import pytest
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from check_invariants import check
 
@@ -163,3 +165,37 @@ def test_quarantine_poison_is_taken_back(tmp_path):
 
 def test_quarantine_poison_is_taken_back_although_heald_is_killed_meanwhile(tmp_path):
     taken_back_although_killed(Spool, tmp_path)
+
+
+WRITES = """
+return {{ name = "{name}", version = "1.0.0", summary = "test", priority = 50, confidence = 0.5, risk = "safe", timeout_ms = 5000,
+  matches = {{ {{ message = "{name}" }} }}, capabilities = {{ "file:{file}" }},
+  execute = function(request, call) call.write_file {{ path = "{file}", content = "{name}" }} return {{ outcome = "succeeded" }} end,
+  verify = function(request, call) return {helps} end }}
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_nothing_else_acts_on_a_target_before_it_is_decided(killed, tmp_path):
+    """Two errors of one service, whose remedies write the same file; the first remedy does not help. The second must neither write
+    over what is still being verified nor be written over by its undoing."""
+    file = tmp_path / "shared.conf"
+    file.write_text("before")
+    with Heald({**OPEN, "verify": {"timeout": "1500ms", "stabilize": "0ms", "hold": "1h"}, "services": [{"name": "shop"}]}) as h:
+        for name, helps in (("alpha", "false"), ("beta", "true")):
+            h.script(f"{name}.lua", WRITES.format(name=name, file=file, helps=helps))
+            h.loaded(name)
+        h.log_error("alpha is broken", "shop")
+        wait_for("the first acts", lambda: file.read_text() == "alpha")
+        h.log_error("beta is broken", "shop")
+        waits = wait_for("the second is held back", lambda: [e for e in h.events("&service_name=shop") if "is not decided" in e["reason"]])[0]["id"]
+        if killed:
+            h.kill()
+            h.start()
+        ended = {e["id"]: e for e in h.ended("shop", 2)}
+        first = next(e for e in ended.values() if e["id"] != waits)["attempts"][0]
+        second = ended[waits]["attempts"][0]
+        assert (first["strategy"], first["verified"], first["rolled_back"]) == ("alpha", "failed", "succeeded"), ended
+        assert (second["strategy"], second["verified"]) == ("beta", "succeeded"), ended
+        assert second["started_at"] >= max(a["started_at"] for a in first["actions"]), ended
+        assert file.read_text() == "beta"

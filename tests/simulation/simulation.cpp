@@ -29,8 +29,8 @@ struct Durable {
     std::size_t index;  // candidate, by name order
     std::string name;
     bool idempotent;
-    std::string state = "started";  // started, executed, or final
-    bool undoing = false, verified = false;
+    std::string state = "started", verified{}, rolled_back{};  // the words of healing_results
+    bool undecided = true;
     int starts = 0;  // how often it acted: the ledger that actions write themselves
 };
 
@@ -129,14 +129,14 @@ private:
                 if (acting_) throw Broken{"looking away while one acts"};
                 expected_ = *l;
             } else if (const auto* u = std::get_if<order::Undo>(&o)) {
-                attempts_.back().undoing = true;
+                if (chance(0.5)) attempts_.back().rolled_back = "running";  // a crash may come before it is stored
                 expected_ = *u;
             } else if (const auto* t = std::get_if<order::Wait>(&o))
                 expected_ = *t;
             else if (const auto* v = std::get_if<order::Verified>(&o)) {
                 say(fmt::format("verified {} {}", candidate(v->index).info.name, v->verdict));
-                attempts_.back().verified = v->verdict == "succeeded";
-                attempts_.back().state = v->verdict;
+                attempts_.back().verified = v->verdict;
+                if (attempts_.back().state == "executed") attempts_.back().state = v->verdict;
                 if (v->verdict == "succeeded" && !(last_.positive > 0 && last_.negative == 0))
                     throw Broken{"verified without positive evidence"};
                 if (v->verdict == "failed") needs_undo_ = true;
@@ -261,9 +261,11 @@ private:
             now_ = now_ + t->duration;
             perform(machine_->step(input::Timer{}, now_));
         } else if (std::get_if<order::Undo>(&order)) {
-            attempts_.back().undoing = false;
+            const bool ok = chance(0.9);
+            attempts_.back().rolled_back = ok ? "succeeded" : "failed";
+            attempts_.back().undecided = !ok;
             needs_undo_ = false;
-            perform(machine_->step(input::Undone{chance(0.9), "x"}, now_));
+            perform(machine_->step(input::Undone{ok, "x"}, now_));
         }
     }
 
@@ -288,22 +290,16 @@ private:
         say("crash");
         acting_ = false;
         expected_.reset();
-        needs_undo_ = false;
         auto candidates = originals_;
         HealingInput first = input::Begin{};
         for (auto& a : attempts_) {
             const auto it = std::find_if(candidates.begin(), candidates.end(), [&](const Candidate& c) {
                 return c.info.name == a.name;
             });
-            const bool unfinished = a.state == "started" || a.state == "executed" ||
-                                    (a.state == "unknown" && !a.verified) || a.state == "cancelled";
-            if ((unfinished && &a == &attempts_.back()) || a.undoing) {
-                first = input::Resume{
-                    static_cast<std::size_t>(it - candidates.begin()),
-                    a.state == "executed" ? Outcome::succeeded : Outcome::unknown,
-                    "stopped",
-                    a.undoing};
-            } else
+            const auto index = static_cast<std::size_t>(it - candidates.begin());
+            if (auto how = resume_of(index, {a.state, a.verified, a.rolled_back, a.undecided}, "stopped"))
+                first = std::move(*how);
+            else
                 it->note = "tried before";
         }
         machine_.emplace(candidates);
@@ -312,7 +308,7 @@ private:
 
     void check_end() const {
         if (!ended_) throw Broken{"no end"};
-        if (*ended_ == EventState::healed && !attempts_.back().verified)
+        if (*ended_ == EventState::healed && attempts_.back().verified != "succeeded")
             throw Broken{"healed without verification"};
         if (attempts_.size() > limits_.attempts_per_incident + overridden_)
             throw Broken{"more attempts than the limit"};

@@ -428,6 +428,29 @@ TEST(HealingMachine, WhatFailedBeforeGoesLast) {
     EXPECT_EQ(w.machine.candidates()[0].info.name, "b");
 }
 
+TEST(HealingMachine, ARestartGoesOnWithWhatIsNotDecided) {
+    const auto how = [](const char* state, const char* verified, const char* rolled_back) {
+        const auto in = resume_of(0, {state, verified, rolled_back, true}, {});
+        return in->undoing ? std::string{"undo"} : std::string{to_string(in->executed)};
+    };
+    EXPECT_FALSE(resume_of(0, {"failed", "failed", "succeeded", false}, {}));
+    EXPECT_FALSE(resume_of(0, {"declined", "", "", false}, {}));
+    EXPECT_EQ(how("started", "", ""), "unknown");
+    EXPECT_EQ(how("executed", "", ""), "succeeded");
+    EXPECT_EQ(how("unknown", "", ""), "unknown");
+    EXPECT_EQ(how("cancelled", "", ""), "cancelled");  // somebody stopped it: it does not run again
+    // Verified, but the incident has not ended: it is looked at again, nothing is done twice.
+    EXPECT_EQ(how("succeeded", "succeeded", ""), "succeeded");
+    EXPECT_EQ(how("unknown", "unknown", ""), "succeeded");
+    // Taking back had not begun, or not come to its end.
+    EXPECT_EQ(how("failed", "", ""), "undo");
+    EXPECT_EQ(how("failed", "failed", ""), "undo");
+    EXPECT_EQ(how("unknown", "failed", ""), "undo");
+    EXPECT_EQ(how("declined", "", ""), "undo");
+    EXPECT_EQ(how("failed", "failed", "running"), "undo");
+    EXPECT_EQ(how("failed", "failed", "failed"), "undo");
+}
+
 TEST(HealingMachine, ResumesWhereItStood) {
     auto twice = candidate("twice");
     twice.info.idempotent = true;

@@ -184,6 +184,19 @@ TEST(Guards, OnlyOneActsOnATarget) {
     EXPECT_EQ(c.tripped(), "");
 }
 
+TEST(Guards, WhatMayStillBeTakenBackKeepsItsTarget) {
+    Case c;
+    AttemptFact fact;
+    fact.attempt = "a", fact.event = "other", fact.fingerprint = "g", fact.target = "t", fact.strategy = "s";
+    fact.started = t0 - 5s, fact.ended = t0 - 4s, fact.undecided = true;
+    c.history.started(fact);
+    EXPECT_EQ(c.tripped(), "target_lock");
+    c.history.forget_before(t0);
+    EXPECT_EQ(c.tripped(), "target_lock");
+    c.history.decided("a");
+    EXPECT_EQ(c.tripped(), "");
+}
+
 TEST(Guards, CooldownTellsWhenItEnds) {
     Case c;
     c.past("a", t0 - 30s, t0 - 20s, FactResult::none, "f");
