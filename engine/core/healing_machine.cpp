@@ -338,8 +338,8 @@ HealingMachine::Orders HealingMachine::on(const input::Rejected& in, Time) {
 
 std::optional<input::Resume> resume_of(std::size_t index, const Standing& a, std::string text) {
     if (!a.undecided) return std::nullopt;
-    const bool undo = !a.rolled_back.empty() || a.verified == "failed" || a.state == "failed" ||
-                      a.state == "declined";
+    const bool undo =
+        !a.rolled_back.empty() || a.verified == "failed" || a.state == "failed" || a.state == "declined";
     const Outcome outcome = a.state == "cancelled" ? Outcome::cancelled
                             : a.state == "executed" || a.state == "succeeded" || !a.verified.empty()
                                 ? Outcome::succeeded

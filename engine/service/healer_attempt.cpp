@@ -450,7 +450,9 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::taken_back(Run& run, st
             history_.decided(run.attempt);
             co_return input::Undone{true, std::move(text)};
         }
-        log::warn("attempt {} is taken back, which cannot be stored yet: {}", run.attempt, stored.error().text);
+        log::warn(
+            "attempt {} is taken back, which cannot be stored yet: {}", run.attempt, stored.error().text
+        );
         run.wake.expires_after(1s);
         boost::system::error_code ignored;
         co_await run.wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));

@@ -205,7 +205,8 @@ constexpr Statement select_open_attempts{
     "SELECT r.id, r.event_id, r.fingerprint, r.service_name, r.target, r.strategy, r.version, r.build, "
     "r.rank, "
     "r.priority, r.confidence, r.score, r.idempotent, r.dry_run, r.request, r.state, r.verified, "
-    "r.rolled_back, r.text, r.started_at, r.ended_at, r.undecided FROM self_heal_events e JOIN healing_results r "
+    "r.rolled_back, r.text, r.started_at, r.ended_at, r.undecided FROM self_heal_events e JOIN "
+    "healing_results r "
     "ON "
     "r.event_id = e.id WHERE e.state IN ('open', 'awaiting_approval', 'healing', 'verifying', 'stabilizing') "
     "ORDER BY r.started_at, r.id"};

@@ -236,11 +236,18 @@ result<std::unique_ptr<Database>> open_sqlite(const std::string& path, bool read
     auto database = std::make_unique<SqliteDatabase>(std::move(handle), path);
     // auto_vacuum takes effect in a new file only: what retention frees goes back to the disk piece by piece.
     // FULL: fsync of the WAL at each commit (sqlite.org/wal.html); the writer checkpoints, readers never do.
-    HEAL_TRY(database->script(
+    const char* prepare =
         read_only ? "PRAGMA query_only=1; PRAGMA cache_size=-2000;"
                   : "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; "
-                    "PRAGMA foreign_keys=ON; PRAGMA cache_size=-4000; PRAGMA journal_size_limit=67108864;"
-    ));
+                    "PRAGMA foreign_keys=ON; PRAGMA cache_size=-4000; PRAGMA journal_size_limit=67108864;";
+    // Two that make a new file at once: the change to WAL is refused without the timeout's wait, since each
+    // may hold what the other needs (sqlite.org/pragma.html#pragma_journal_mode).
+    auto prepared = database->script(prepare);
+    for (int i = 0; i < 500 && !prepared && (::sqlite3_errcode(raw) & 0xff) == SQLITE_BUSY; ++i) {
+        ::sqlite3_sleep(10);
+        prepared = database->script(prepare);
+    }
+    HEAL_TRY(std::move(prepared));
     if (!read_only) database->watch_log();
     return std::unique_ptr<Database>{std::move(database)};
 }

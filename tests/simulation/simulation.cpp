@@ -129,7 +129,8 @@ private:
                 if (acting_) throw Broken{"looking away while one acts"};
                 expected_ = *l;
             } else if (const auto* u = std::get_if<order::Undo>(&o)) {
-                if (chance(0.5)) attempts_.back().rolled_back = "running";  // a crash may come before it is stored
+                if (chance(0.5))
+                    attempts_.back().rolled_back = "running";  // a crash may come before it is stored
                 expected_ = *u;
             } else if (const auto* t = std::get_if<order::Wait>(&o))
                 expected_ = *t;

@@ -76,7 +76,10 @@ TEST_P(MigrationTest, EveryEarlierSchemaWithDataIsBroughtUpToDate) {
             std::snprintf(name, sizeof name, "/x.db.schema-%04d", from);
             auto copy = open_sqlite(folder + name, true);
             ASSERT_TRUE(copy) << "a copy of before";
-            EXPECT_EQ(sql::load_attempts(**copy, "e1").value().size(), 1U);
+            constexpr Statement count{"count attempts", "SELECT COUNT(*) FROM healing_results"};
+            std::int64_t rows = 0;
+            ASSERT_TRUE((*copy)->query(count, {}, [&](const Row& r) { rows = r.integer(0); }));
+            EXPECT_EQ(rows, 1);
             std::filesystem::remove(folder + name);
         }
         db.reset();
@@ -119,7 +122,7 @@ TEST_P(MigrationTest, KilledAtAnyStatementItGoesOnWhereItStood) {
 }
 
 TEST_P(MigrationTest, TwoAtOnceApplyEachFileOnce) {
-    for (int round = 0; round < 5; ++round) {
+    for (int round = 0; round < 20; ++round) {
         int applied[2] = {};
         std::vector<std::thread> threads;
         for (int& count : applied) {
