@@ -281,7 +281,8 @@ json::object replay_guards(const json::object& o) {
     if (o.contains("history")) {
         const auto& h = object_at(o, "history");
         for (const auto& f : array_at(h, "facts")) {
-            if (!f.is_array() || f.get_array().size() != 11) return {};
+            // 11 before it was known whether an attempt is decided
+            if (!f.is_array() || f.get_array().size() < 11 || f.get_array().size() > 12) return {};
             r.history.started(fact_of(f.get_array()));
         }
         in.spent_elsewhere = static_cast<std::uint64_t>(int_at(h, "spent"));

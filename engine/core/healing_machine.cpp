@@ -15,7 +15,7 @@ constexpr Duration first_pause = 50ms, longest_pause = 1s;
 // left to people.
 constexpr Duration longest_wait = 1h;
 constexpr Duration longest_hold = 24h;
-constexpr Duration lock_poll = 250ms, longest_poll = 2s;
+constexpr Duration lock_poll = 250ms, longest_poll = 1min;
 // So long without a new line, and healthy: what was waited for has passed by itself.
 constexpr Duration quiet_for = 5s;
 }  // namespace
@@ -138,7 +138,7 @@ HealingMachine::Orders HealingMachine::on(const input::Guarded& in, Time now) {
         if (in.retry_at)
             retry_at_ = std::min(retry_at_.value_or(*in.retry_at), *in.retry_at);
         else {
-            // A lock is short, a pause is long: ask often at first, then less.
+            // input::Freed tells of what passes on this node; for the rest ask often at first, then less.
             poll_ = poll_.count() == 0 ? lock_poll : std::min<Duration>(poll_ * 2, longest_poll);
             retry_at_ = std::min(retry_at_.value_or(now + poll_), now + poll_);
         }
@@ -252,6 +252,13 @@ HealingMachine::Orders HealingMachine::on(const input::Timer&, Time) {
         default:
             return {};
     }
+}
+
+HealingMachine::Orders HealingMachine::on(const input::Freed&, Time) {
+    if (phase_ != Phase::waiting) return {};
+    poll_ = Duration{0};
+    phase_ = Phase::looking;
+    return {order::Look{}};
 }
 
 HealingMachine::Orders HealingMachine::on(const input::Looked& in, Time now) {

@@ -65,6 +65,8 @@ struct Approved {
 struct Rejected {
     std::string reason;
 };
+/// What held it back may have passed: its target is free again, or a person lifted a hold.
+struct Freed {};
 /// After a restart: the attempt on candidate `index` was begun before; `executed`: its outcome, or unknown.
 struct Resume {
     std::size_t index;
@@ -97,6 +99,7 @@ using HealingInput = std::variant<
     input::Recurred,
     input::Approved,
     input::Rejected,
+    input::Freed,
     input::Resume>;
 
 namespace order {
@@ -203,6 +206,7 @@ private:
     Orders on(const input::Recurred& in, Time now);
     Orders on(const input::Approved& in, Time now);
     Orders on(const input::Rejected& in, Time now);
+    Orders on(const input::Freed&, Time now);
     Orders on(const input::Resume& in, Time now);
 
     std::vector<Candidate> candidates_;

@@ -159,6 +159,16 @@ void Replay::step(const std::shared_ptr<Run>& run, const HealingInput& input) {
     for (const auto& order : run->machine->step(input, now_)) perform(run, order);
 }
 
+/// Its attempt is decided: others may act on the target.
+void Replay::freed(const Run& run) {
+    if (run.attempt.empty()) return;
+    history_.decided(run.attempt);
+    for (const auto& [key, other] : runs_) {
+        if (other.get() != &run && other->incident.target == run.incident.target)
+            later(other, 0us, input::Freed{});
+    }
+}
+
 Evidence Replay::look(const Run& run) {
     Evidence e;
     const auto well = oracle_.well(run.incident.target, now_);
@@ -292,6 +302,7 @@ void Replay::perform(const std::shared_ptr<Run>& run, const HealingOrder& order)
     } else if (std::holds_alternative<order::Check>(order)) {
         later(run, 1ms, input::Checked{look(*run)});
     } else if (std::holds_alternative<order::Look>(order)) {
+        ++run->generation;  // a wait is over
         later(run, 1ms, input::Looked{look(*run), false});
     } else if (const auto* t = std::get_if<order::Wait>(&order)) {
         later(run, t->duration, input::Timer{}, ++run->generation);
@@ -314,7 +325,7 @@ void Replay::perform(const std::shared_ptr<Run>& run, const HealingOrder& order)
 }
 
 void Replay::finish(Run& run, const order::Finish& o) {
-    history_.decided(run.attempt);
+    freed(run);
     ++totals_.ends[to_string(o.state)];
     if (say_) tell(run, fmt::format("{}: {}", to_string(o.state), o.reason));
     const auto key = key_of(run.incident);
@@ -349,7 +360,7 @@ void Replay::advance(Time to) {
         if (due.run->machine->finished()) continue;
         if (due.generation > 0 && due.generation != due.run->generation) continue;
         if (std::holds_alternative<input::Executed>(due.input)) history_.ended(due.run->attempt, now_);
-        if (std::holds_alternative<input::Undone>(due.input)) history_.decided(due.run->attempt);
+        if (std::holds_alternative<input::Undone>(due.input)) freed(*due.run);
         step(due.run, due.input);
     }
     now_ = std::max(now_, to);

@@ -116,6 +116,7 @@ private:
     void look_around(Run& run, GuardInput& in);
     Evidence look(const Run& run);
     void finish(Run& run, const order::Finish& o);
+    void freed(const Run& run);
     void later(const std::shared_ptr<Run>& run, Duration after, HealingInput input, unsigned generation = 0);
     void tell(const Run& run, const std::string& text);
     const ReplayService* service(const std::string& name) const;

@@ -125,7 +125,7 @@ public:
                 )
             );
         if (s_.holds) std::erase_if(*s_.holds, [&](const Hold& h) { return h.id == id; });
-        healer_.holds_changed();
+        healer_.hold_lifted();
         s_.feed.publish("hold", {{"state", "lifted"}, {"id", id}});
         co_return json::object{{"lifted", id}};
     }

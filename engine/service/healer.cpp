@@ -123,6 +123,14 @@ void HealerImpl::set_paused(std::optional<bool> paused, std::string reason) {
         for (const auto& [key, run] : runs_) {
             if (run->executing) s_.runner.cancel(run->attempt);
         }
+    } else
+        freed({});
+}
+
+/// Those that wait look again; "": on any target.
+void HealerImpl::freed(const std::string& target) {
+    for (const auto& [key, run] : runs_) {
+        if (target.empty() || run->incident.target == target) put(*run, input::Freed{});
     }
 }
 
@@ -402,7 +410,10 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::perform(Run& run, const
         if (must_look_around(run, run.machine->candidates()[o->index])) co_await look_around(run);
         co_return consider(run, *o);
     }
-    if (std::holds_alternative<order::Look>(order)) co_return co_await look(run);
+    if (std::holds_alternative<order::Look>(order)) {
+        run.due.reset();  // a wait is over
+        co_return co_await look(run);
+    }
     if (const auto* o = std::get_if<order::WriteIntent>(&order)) {
         const std::string name = run.machine->candidates()[o->index].info.name;
         if (run.approvals.contains(name)) {
@@ -542,9 +553,10 @@ void HealerImpl::finish(Run& run, const order::Finish& o) {
             );
         },
         // The next intent on this target must not be durable before this end is.
-        [this, attempt = run.attempt](result<void> outcome) {
+        [this, attempt = run.attempt, target = run.incident.target](result<void> outcome) {
             if (!outcome) log::error("not stored (end of event): {}", outcome.error().text);
             history_.decided(attempt);
+            if (!attempt.empty()) freed(target);
         }
     );
     if (o.state == EventState::escalated)

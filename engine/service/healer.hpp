@@ -119,8 +119,10 @@ public:
     /// when it goes on.
     virtual void set_paused(std::optional<bool> paused, std::string reason) = 0;
 
-    /// A hold was set or lifted: attempts under way that a kill switch concerns are cancelled.
+    /// A hold was set: attempts under way that a kill switch concerns are cancelled.
     virtual void holds_changed() = 0;
+    /// A hold was lifted: what waits looks again at once.
+    virtual void hold_lifted() = 0;
 
     /// Strategies changed: quiet fingerprints may be tried again.
     virtual void strategies_changed() = 0;

@@ -448,6 +448,7 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::taken_back(Run& run, st
         const auto stored = co_await s_.store.write(std::move(job));
         if (stored) {
             history_.decided(run.attempt);
+            freed(run.incident.target);
             co_return input::Undone{true, std::move(text)};
         }
         log::warn(

@@ -37,6 +37,7 @@ public:
     void set_paused(std::optional<bool> paused, std::string reason) override;
 
     void holds_changed() override;
+    void hold_lifted() override { freed({}); }
     void strategies_changed() override { quiet_.clear(); }
     std::size_t open_count() const override { return runs_.size(); }
     std::string strategy_of(std::string_view attempt) const override;
@@ -61,6 +62,7 @@ private:
     void submit(const char* what, Store::Job job);
 
     static void put(Run& run, HealingInput in);
+    void freed(const std::string& target);
 
     // --- people (healer_approval.cpp)
     Run* run_of(const std::string& event) const;

@@ -362,12 +362,27 @@ TEST(HealingMachine, AnotherIncidentsActionMayHaveHelpedThisOneToo) {
 TEST(HealingMachine, AsksALockOftenAtFirstThenLess) {
     Walk w{{candidate("a")}};
     w(input::Begin{});
-    for (const char* wait : {"250", "500", "1000", "2000", "2000"}) {
+    for (const char* wait :
+         {"250", "500", "1000", "2000", "4000", "8000", "16000", "32000", "60000", "60000"}) {
         EXPECT_EQ(
             w(input::Guarded{false, false, {}, true, "lock"}), fmt::format("move open; wait {}ms", wait)
         );
         w(input::Timer{}), w(input::Looked{});
     }
+    // What passes on this node is told at once, and then it asks often again.
+    w(input::Guarded{false, false, {}, true, "lock"});
+    EXPECT_EQ(w(input::Freed{}), "look");
+    EXPECT_EQ(w(input::Looked{}), "consider 0");
+    EXPECT_EQ(w(input::Guarded{false, false, {}, true, "lock"}), "move open; wait 250ms");
+}
+
+TEST(HealingMachine, AFreeTargetConcernsOnlyWhatWaits) {
+    Walk w{{candidate("a")}};
+    EXPECT_EQ(w(input::Freed{}), "");
+    w(input::Begin{});
+    EXPECT_EQ(w(input::Freed{}), "");
+    w(allowed), w(input::IntentStored{}), w(input::Executed{Outcome::succeeded, {}}), w(evidence(1, 0));
+    EXPECT_EQ(w(input::Freed{}), "");
 }
 
 TEST(HealingMachine, WhatNobodyAnsweredIsConsideredAgainOnceItIsAllowed) {

@@ -187,7 +187,8 @@ TEST(Guards, OnlyOneActsOnATarget) {
 TEST(Guards, WhatMayStillBeTakenBackKeepsItsTarget) {
     Case c;
     AttemptFact fact;
-    fact.attempt = "a", fact.event = "other", fact.fingerprint = "g", fact.target = "t", fact.strategy = "s";
+    fact.attempt = "a", fact.event = "other", fact.fingerprint = "g", fact.target = "cart",
+    fact.strategy = "s";
     fact.started = t0 - 5s, fact.ended = t0 - 4s, fact.undecided = true;
     c.history.started(fact);
     EXPECT_EQ(c.tripped(), "target_lock");
