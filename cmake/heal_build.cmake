@@ -76,9 +76,25 @@ endfunction()
 heal_precompile(heal_pch base.hpp)
 heal_precompile(heal_pch_asio asio.hpp)
 
-# heal_library(<folder> [ASIO] SOURCES ... LINK ...): the library heal::<folder> of one layer folder.
+# heal_together(<target> <files>...): with HEAL_UNITY each argument, a list of files separated by spaces, is one translation unit.
+function(heal_together target)
+  if(NOT HEAL_UNITY)
+    return()
+  endif()
+  set(number 0)
+  foreach(files ${ARGN})
+    separate_arguments(files)
+    math(EXPR number "${number} + 1")
+    set_source_files_properties(${files} PROPERTIES UNITY_GROUP ${target}_${number})
+  endforeach()
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
+  # What each file keeps to itself meets there; the optimised build compiles each alone and has the warnings.
+  target_compile_options(${target} PRIVATE -Wno-shadow $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
+endfunction()
+
+# heal_library(<folder> [ASIO] SOURCES ... LINK ... [TOGETHER ...]): the library heal::<folder> of one layer folder.
 function(heal_library name)
-  cmake_parse_arguments(ARG "ASIO" "" "SOURCES;LINK;PRIVATE_LINK" ${ARGN})
+  cmake_parse_arguments(ARG "ASIO" "" "SOURCES;LINK;PRIVATE_LINK;TOGETHER" ${ARGN})
   add_library(heal_${name} STATIC ${ARG_SOURCES})
   add_library(heal::${name} ALIAS heal_${name})
   target_include_directories(heal_${name} PUBLIC ${CMAKE_SOURCE_DIR}/engine)
@@ -91,4 +107,5 @@ function(heal_library name)
   else()
     target_precompile_headers(heal_${name} REUSE_FROM heal_pch)
   endif()
+  heal_together(heal_${name} ${ARG_TOGETHER})
 endfunction()

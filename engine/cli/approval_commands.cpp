@@ -10,9 +10,9 @@
 namespace heal::cli {
 namespace {
 
-class Commands {
+class ApprovalCommands {
 public:
-    Commands(CLI::App& app, const CommandContext& context) : c_(context) {
+    ApprovalCommands(CLI::App& app, const CommandContext& context) : c_(context) {
         auto* approval = app.add_subcommand("approval", "what people are asked, and what they answer");
         approval->require_subcommand(1);
         auto* list = approval->add_subcommand("list", "newest first");
@@ -112,7 +112,7 @@ private:
 }  // namespace
 
 std::shared_ptr<void> add_approval_commands(CLI::App& app, const CommandContext& context) {
-    return std::make_shared<Commands>(app, context);
+    return std::make_shared<ApprovalCommands>(app, context);
 }
 
 }  // namespace heal::cli

@@ -12,9 +12,9 @@
 namespace heal::cli {
 namespace {
 
-class Commands {
+class BrainCommands {
 public:
-    Commands(CLI::App& app, const CommandContext& context) : c_(context) {
+    BrainCommands(CLI::App& app, const CommandContext& context) : c_(context) {
         holds(app);
         guards(app);
         trust(app);
@@ -262,7 +262,7 @@ bool json_wanted(const CommandContext& context, const json::object& answer) {
 }
 
 std::shared_ptr<void> add_brain_commands(CLI::App& app, const CommandContext& context) {
-    return std::make_shared<Commands>(app, context);
+    return std::make_shared<BrainCommands>(app, context);
 }
 
 }  // namespace heal::cli

@@ -13,9 +13,9 @@ namespace {
 /// An analysis asks a model several times.
 constexpr long patience_s = 1800;
 
-class Commands {
+class FixCommands {
 public:
-    Commands(CLI::App& app, const CommandContext& context) : c_(context) {
+    FixCommands(CLI::App& app, const CommandContext& context) : c_(context) {
         auto* bug = app.get_subcommand("bug");
         auto* analyze = bug->add_subcommand("analyze", "find out what it is about, and what would fix it");
         analyze->add_option("id", id_, "id or code")->required();
@@ -133,7 +133,7 @@ private:
 }  // namespace
 
 std::shared_ptr<void> add_fix_commands(CLI::App& app, const CommandContext& context) {
-    return std::make_shared<Commands>(app, context);
+    return std::make_shared<FixCommands>(app, context);
 }
 
 }  // namespace heal::cli

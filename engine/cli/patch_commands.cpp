@@ -25,9 +25,9 @@ std::string plain_lines(std::string_view text) {
     return out;
 }
 
-class Commands {
+class PatchCommands {
 public:
-    Commands(CLI::App& app, CLI::App& bug, const CommandContext& context) : c_(context) {
+    PatchCommands(CLI::App& app, CLI::App& bug, const CommandContext& context) : c_(context) {
         auto* patch =
             app.add_subcommand("patch", "fixes on their way: tried, shown, approved, landed, watched");
         patch->require_subcommand(1);
@@ -174,7 +174,7 @@ private:
 }  // namespace
 
 std::shared_ptr<void> add_patch_commands(CLI::App& app, CLI::App& bug, const CommandContext& context) {
-    return std::make_shared<Commands>(app, bug, context);
+    return std::make_shared<PatchCommands>(app, bug, context);
 }
 
 }  // namespace heal::cli

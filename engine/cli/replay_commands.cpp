@@ -26,9 +26,9 @@ void print_both(const char* title, const json::object& o) {
     }
 }
 
-class Commands {
+class ReplayCommands {
 public:
-    Commands(CLI::App& app, const CommandContext& context) : c_(context) {
+    ReplayCommands(CLI::App& app, const CommandContext& context) : c_(context) {
         auto* backtest = app.add_subcommand(
             "backtest", "what another configuration would have made of what was heard (reads the store only)"
         );
@@ -129,7 +129,7 @@ private:
 }  // namespace
 
 std::shared_ptr<void> add_replay_commands(CLI::App& app, const CommandContext& context) {
-    return std::make_shared<Commands>(app, context);
+    return std::make_shared<ReplayCommands>(app, context);
 }
 
 }  // namespace heal::cli
