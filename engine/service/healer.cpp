@@ -337,6 +337,12 @@ bool HealerImpl::acting() const {
     return std::any_of(runs_.begin(), runs_.end(), [](const auto& r) { return r.second->executing; });
 }
 
+bool HealerImpl::may_take_back(const std::string& attempt) const {
+    return std::any_of(runs_.begin(), runs_.end(), [&](const auto& r) {
+        return r.second->attempt == attempt && !r.second->taken_back;
+    });
+}
+
 void HealerImpl::begin(RunPtr run) {
     asio::co_spawn(s_.io, drive(run), [this, run](const std::exception_ptr& error) {
         runs_.erase(key_of(run->incident.fingerprint, run->incident.environment));

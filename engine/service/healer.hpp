@@ -131,6 +131,9 @@ public:
     virtual std::string strategy_of(std::string_view attempt) const = 0;
     /// An attempt or an undo runs now.
     virtual bool acting() const = 0;
+    /// An attempt that this process made may still be taken back by it. Unlike history(), it says so also
+    /// while the store, which that has to reach first, is away.
+    virtual bool may_take_back(const std::string& attempt) const = 0;
     /// Attempts as far as guards look back, oldest first.
     virtual const History& history() const = 0;
     virtual const GuardCounters& guard_counters() const = 0;

@@ -167,6 +167,7 @@ StrategyCall HealerImpl::make_call(
 asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, std::size_t index) {
     const auto& c = run.machine->candidates()[index];
     run.attempt = new_id(s_.clock);
+    run.taken_back = false;
     run.dry_run = s_.settings->dry_run || c.autonomy == Autonomy::shadow;
     run.call = make_call(run, c, run.attempt, c.info.timeout, run.dry_run);
     const Time now = s_.clock.wall();
@@ -443,6 +444,7 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::undo(Run& run, std::siz
 /// Stored before anything else is tried: an intent overtakes the queue, and a restart must not find the next
 /// attempt begun and this one not ended.
 asio::awaitable<std::optional<HealingInput>> HealerImpl::taken_back(Run& run, std::string text) {
+    run.taken_back = true;
     while (!ending()) {
         Store::Job job = [id = run.attempt](Database& db) { return sql::set_decided(db, id); };
         const auto stored = co_await s_.store.write(std::move(job));

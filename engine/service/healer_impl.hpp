@@ -42,6 +42,7 @@ public:
     std::size_t open_count() const override { return runs_.size(); }
     std::string strategy_of(std::string_view attempt) const override;
     bool acting() const override;
+    bool may_take_back(const std::string& attempt) const override;
     const History& history() const override { return history_; }
     const GuardCounters& guard_counters() const override { return counters_; }
     const OutcomeBook& outcomes() const override { return book_; }

@@ -120,6 +120,7 @@ struct Run {
     StrategyCall call;
     std::shared_ptr<Execution> execution;
     bool dry_run = false, executing = false, resumed = false;
+    bool taken_back = false;  ///< the attempt; whether that is stored or not
     bool break_glass = false;                   ///< the approver overrides what protects against haste
     std::map<std::string, std::string> asked;   ///< by strategy: the digest that people are asked for
     std::map<std::string, Approval> approvals;  ///< by strategy: given, and not yet acted on

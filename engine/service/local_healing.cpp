@@ -81,11 +81,22 @@ LocalHealing::LocalHealing(
       timer_(io) {
     alone_.attempts = [this]() -> std::optional<std::vector<AttemptFact>> {
         if (shared_healer_) {
-            const auto& facts = shared_healer_->history().facts();
-            return std::vector<AttemptFact>{facts.begin(), facts.end()};
+            // Decided without its store is decided here: what becomes durable later keeps no target of this
+            // node.
+            const auto& known = shared_healer_->history().facts();
+            std::vector<AttemptFact> facts{known.begin(), known.end()};
+            for (auto& fact : facts)
+                fact.undecided = fact.undecided && shared_healer_->may_take_back(fact.attempt);
+            return facts;
         }
         if (!charter_) return std::nullopt;
-        return charter_->facts;
+        // Of before this process began: nothing of it acts any more, and what may be taken back waits for the
+        // store.
+        auto facts = charter_->facts;
+        for (auto& fact : facts) {
+            if (!fact.ended) fact.ended = fact.started;
+        }
+        return facts;
     };
     alone_.holds = [this]() -> const std::optional<std::vector<Hold>>& {
         return shared_ ? shared_->holds : local_.holds;

@@ -77,7 +77,6 @@ std::string to_text(const Charter& c) {
             {"build", f.build},
             {"started", f.started.us},
             {"ended", time_value(f.ended)},
-            {"undecided", f.undecided},
             {"risk", to_string(f.risk)},
             {"result", static_cast<std::int64_t>(f.result)}});
     return json::serialize(json::object{
@@ -132,7 +131,6 @@ bool read(const json::object& o, Charter& ret) {
         f.build = string_at(e, "build");
         f.started = Time{int_at(e, "started")};
         f.ended = time_of(e, "ended");
-        f.undecided = bool_at(e, "undecided");
         if (!parse_risk(string_at(e, "risk"), f.risk)) return false;
         f.result = static_cast<FactResult>(std::clamp<std::int64_t>(int_at(e, "result"), 0, 3));
         ret.facts.push_back(std::move(f));

@@ -218,3 +218,29 @@ def test_an_owned_target_is_healed_by_its_owner_whoever_hears_of_it(pg, tmp_path
     finally:
         for h in nodes:
             h.close()
+
+
+def test_what_is_being_verified_when_postgresql_goes_away_keeps_its_target_only_until_it_is_decided(pg, tmp_path):
+    ledger = tmp_path / "ledger"
+    config = {**OPEN, "node": "n0", "store": {"url": pg.schema("halfway")}, "verify": {"timeout": "100ms", "stabilize": "3s", "hold": "0s"},
+              "services": [{"name": "mine", "owner": "n0"}]}
+    h = Heald(config)
+    try:
+        h.script("act.lua", touch_script("act", ledger, matches='{ message = "quick" }'))
+        h.loaded("act")
+        wait_for("the charter is kept", lambda: charter_kept(h))
+        h.log_error("alpha is quick", service="mine")
+        wait_for("it acts", lambda: len(starts(ledger)) == 1)
+        wait_for("it must stay away", lambda: any(e["state"] == "stabilizing" for e in h.events()))
+        pg.stop(signal.SIGQUIT)
+        h.log_error("beta is quick", service="mine")
+        wait_for("it acts on its own", lambda: len(starts(ledger)) == 2, 60)
+        pg.start()
+        wait_for("handed over", lambda: not alone(h)["waits"], 60)
+        wait_for("all end", lambda: pg.sql("SELECT count(*) FROM halfway.self_heal_events WHERE closed_at IS NULL") == [["0"]], 60, 0.1)
+        h.stop()
+        assert broken(pg, "halfway", None, 2) == []
+    finally:
+        if pg.process.poll() is not None:
+            pg.start()
+        h.close()
