@@ -90,6 +90,8 @@ asio::awaitable<result<void>> Cluster::join() {
     fence_ = *fence;
     valid_until_ = before + lease - margin;
     log::info("node '{}' is a member with fence {}", node_, fence_);
+    // A start may take longer than a lease: many incidents to take up, a slow server.
+    if (!running_) asio::co_spawn(io_, keep_lease(), asio::detached);
     auto waiting = std::move(waiting_);
     waiting_.clear();
     for (const auto& act : waiting) act();
@@ -105,7 +107,28 @@ void Cluster::when_member(std::function<void()> act) {
     waiting_.push_back(std::move(act));
 }
 
+asio::awaitable<void> Cluster::keep_lease() {
+    asio::steady_timer timer{io_};
+    for (;;) {
+        timer.expires_after(beat);
+        boost::system::error_code ignored;
+        co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        if (running_ || stopping_ || fence_ == 0) co_return;
+        auto alive = std::make_shared<bool>(false);
+        const auto before = clock_.steady();
+        Store::Job job = [alive, node = node_, fence = fence_](Database& db) -> result<void> {
+            auto renewed = sql::heartbeat(db, node, fence, lease, "starting", 0);
+            if (!renewed) return renewed.error();
+            *alive = *renewed;
+            return {};
+        };
+        const auto outcome = co_await store_.write(std::move(job));
+        if (outcome && *alive && fence_ != 0) valid_until_ = before + lease - margin;
+    }
+}
+
 asio::awaitable<void> Cluster::run(ClusterEvents events) {
+    running_ = true;
     while (!stopping_) {
         if (fence_ == 0)
             static_cast<void>(co_await join());

@@ -105,6 +105,7 @@ public:
 private:
     friend class FencedStore;
     boost::asio::awaitable<void> tick(const ClusterEvents& events);
+    boost::asio::awaitable<void> keep_lease();
     boost::asio::awaitable<void> lost(const ClusterEvents& events);
 
     boost::asio::io_context& io_;
@@ -119,7 +120,7 @@ private:
     std::uint64_t taken_over_ = 0, times_lost_ = 0;
     std::deque<std::function<void()>> waiting_;
     std::vector<std::string> foreign_;
-    bool stopping_ = false, woken_ = false;
+    bool stopping_ = false, woken_ = false, running_ = false;
     std::atomic<bool> end_listening_{false};
     std::thread listener_;
 };
