@@ -221,8 +221,9 @@ asio::awaitable<bool> IngestJournal::replay_one(const Replay& replay) {
     } else {
         outcome = batch.error();
     }
+    // errc::denied: this node was taken for lost and joins again.
     if (!outcome && (outcome.error().code == errc::unavailable || outcome.error().code == errc::overloaded ||
-                     outcome.error().code == errc::cancelled))
+                     outcome.error().code == errc::cancelled || outcome.error().code == errc::denied))
         co_return false;
     result<void> settled;
     const auto settle = [&] {

@@ -41,6 +41,12 @@ def note(name, fault=""):
         print(f"ok {name}", flush=True)
 
 
+def metric(heald, name):
+    """0 when it is not there yet."""
+    rows = [line.split() for line in heald.call("GET", "/metrics").text.splitlines() if not line.startswith("#")]
+    return sum(float(row[1]) for row in rows if row[0] == name)
+
+
 def start_again(heald, done):
     """As deploy/systemd/heald.service does (Restart=always, RestartSec=1): a node that is taken for lost while it starts ends and says so."""
     for _ in range(5):
@@ -238,6 +244,9 @@ return {{ name = "act", version = "1.0.0", risk = "safe", timeout_ms = 20000, ma
             for key, body in unsure:
                 wait_for("the last are taken", lambda: nodes[0].call("POST", "/api/v1/logs", body, {"Idempotency-Key": key}, raw=True).status == 202, 30)
                 acknowledged[0] += 1
+            # What a node wrote down while it did not reach the server is acknowledged, too; it is replayed, not lost and not set aside.
+            wait_for("the journals are empty", lambda: sum(metric(h, "heald_journal_waiting_batches") for h in nodes) == 0, 60)
+            note("no batch set aside", "" if sum(metric(h, 'heald_journal_batches_total{outcome="set_aside"}') for h in nodes) == 0 else "see /metrics")
             wait_for("all incidents end", lambda: pg.sql("SELECT count(*) FROM self_heal_events WHERE state IN ('open', 'healing', 'verifying', 'stabilizing')",
                      "chaos") == [["0"]], 90)
             note("no crash", "" if all(h.process.poll() is None for h in nodes) else "a node is gone")
