@@ -318,7 +318,10 @@ void Hearing::store_batch(std::shared_ptr<Batch> batch, bool again, Done done) {
         };
         if (journal_->waiting() || (local_ && local_->busy() && concerns_own(*batch))) return journal();
         return store_in_cluster(batch, [done, journal](result<Accepted> outcome) {
-            if (!outcome && outcome.error().code == errc::unavailable) return journal();
+            // errc::denied: this node was taken for lost and joins again.
+            if (!outcome &&
+                (outcome.error().code == errc::unavailable || outcome.error().code == errc::denied))
+                return journal();
             done(std::move(outcome));
         });
     }
