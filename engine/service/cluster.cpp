@@ -116,14 +116,15 @@ asio::awaitable<void> Cluster::keep_lease() {
         if (running_ || stopping_ || fence_ == 0) co_return;
         auto alive = std::make_shared<bool>(false);
         const auto before = clock_.steady();
-        Store::Job job = [alive, node = node_, fence = fence_](Database& db) -> result<void> {
+        const auto fence = fence_;
+        Store::Job job = [alive, node = node_, fence](Database& db) -> result<void> {
             auto renewed = sql::heartbeat(db, node, fence, lease, "starting", 0);
             if (!renewed) return renewed.error();
             *alive = *renewed;
             return {};
         };
         const auto outcome = co_await store_.write(std::move(job));
-        if (outcome && *alive && fence_ != 0) valid_until_ = before + lease - margin;
+        if (outcome && *alive && fence_ == fence) valid_until_ = before + lease - margin;
     }
 }
 

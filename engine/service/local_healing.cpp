@@ -210,7 +210,13 @@ asio::awaitable<void> LocalHealing::hand_over() {
     if (healer_) {
         co_await healer_->abandon();
         Store::Job nothing = [](Database&) { return result<void>{}; };
-        static_cast<void>(co_await store_->write(std::move(nothing)));  // all that it said is in the tables
+        const auto told = co_await store_->write(std::move(nothing));
+        if (!told) {  // not all that it said is in the tables, and what is on its way there still speaks to
+                      // it
+            log::warn("what this node healed alone is not handed over yet: {}", told.error().text);
+            handing_over_ = false;
+            co_return;
+        }
         healer_.reset();
         local_.trust = nullptr;
         trust_.reset();
