@@ -53,7 +53,7 @@ def count(h, what):
 
 
 def one(intents, idempotent):
-    config = dict(OPEN)
+    config = {**OPEN, "log": {"level": "info", "format": "json"}}  # as by default
     with Heald(config, start=False) as h:
         (h.state / "scripts" / "stuck.lua").write_text(STRATEGY % ("true" if idempotent else "false"))
         h.start(600)

@@ -13,7 +13,11 @@ json::value time_value(const std::optional<Time>& t) { return t ? json::value(t-
 std::optional<Time> time_of(const json::value& v) {
     return v.is_int64() ? std::optional<Time>{Time{v.get_int64()}} : std::nullopt;
 }
-json::value text(std::string_view s) { return json::value(to_valid_utf8(s)); }
+json::value text(std::string_view s) {
+    const bool ascii =
+        std::all_of(s.begin(), s.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+    return ascii ? json::value(json::string_view{s.data(), s.size()}) : json::value(to_valid_utf8(s));
+}
 std::string text_of(const json::value& v) {
     return v.is_string() ? std::string{view(v.get_string())} : std::string{};
 }
@@ -135,7 +139,8 @@ json::object guard_entry(const GuardInput& in, const GuardResult& outcome) {
     return entry;
 }
 
-json::value guard_record(const GuardInput& in) {
+GuardRecord guard_record(const GuardInput& in) {
+    GuardRecord ret;
     const auto& incident = *in.incident;
     const auto& c = *in.candidate;
     json::object limits;
@@ -162,22 +167,18 @@ json::value guard_record(const GuardInput& in) {
         {"attempts", static_cast<std::int64_t>(in.attempts_of_incident)}};
     if (in.paused) out["paused"] = json::array{*in.paused, text(in.pause_reason)};
     if (in.history) {
-        json::array facts;
-        std::int64_t elsewhere = 0;
-        std::optional<Time> since;
+        auto& past = ret.history.emplace();
         for (const auto& f : in.history->facts()) {
             const bool concerns_it = !f.ended || f.target == incident.target || f.strategy == c.info.name ||
                                      f.service == incident.service_name || f.started + 1min > in.now;
+            if (past.facts.size() > max_facts) break;
             if (concerns_it) {
-                facts.push_back(fact_array(f));
+                past.facts.push_back(f);
             } else if (f.started + 24h > in.now) {
-                elsewhere += budget_points(f.risk);
-                since = std::min(since.value_or(f.started), f.started);
+                past.spent += budget_points(f.risk);
+                past.since = std::min(past.since.value_or(f.started), f.started);
             }
         }
-        if (facts.size() > max_facts) return nullptr;
-        out["history"] =
-            json::object{{"facts", std::move(facts)}, {"spent", elsewhere}, {"since", time_value(since)}};
     }
     if (in.episodes) {
         json::array transitions;
@@ -249,7 +250,21 @@ json::value guard_record(const GuardInput& in) {
     };
     if (in.grants) out["grants"] = texts(*in.grants);
     if (in.forbidden) out["forbidden"] = texts(*in.forbidden);
-    return json::value(std::move(out));
+    ret.rest = std::move(out);
+    return ret;
+}
+
+json::value to_json(GuardRecord record) {
+    if (record.history) {
+        const auto& past = *record.history;
+        if (past.facts.size() > max_facts) return nullptr;
+        json::array facts;
+        facts.reserve(past.facts.size());
+        for (const auto& f : past.facts) facts.push_back(fact_array(f));
+        record.rest["history"] = json::object{
+            {"facts", std::move(facts)}, {"spent", past.spent}, {"since", time_value(past.since)}};
+    }
+    return json::value(std::move(record.rest));
 }
 
 json::object replay_guards(const json::object& o) {

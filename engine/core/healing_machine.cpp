@@ -255,7 +255,9 @@ HealingMachine::Orders HealingMachine::on(const input::Timer&, Time) {
 }
 
 HealingMachine::Orders HealingMachine::on(const input::Freed&, Time) {
-    if (phase_ != Phase::waiting) return {};
+    // Who is left alone waits for its time, and for nobody.
+    const bool held_back = std::find(fates_.begin(), fates_.end(), Fate::delayed) != fates_.end();
+    if (phase_ != Phase::waiting || !held_back) return {};
     poll_ = Duration{0};
     phase_ = Phase::looking;
     return {order::Look{}};

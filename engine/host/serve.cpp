@@ -364,6 +364,7 @@ int serve_effects(int fd, Performer& performer) {
         rq.strategy = std::string{string_at(*message, "strategy")};
         rq.attempt = std::string{string_at(*message, "attempt")};
         rq.dry_run = bool_at(*message, "dry_run");
+        const bool ahead = bool_at(*message, "waits");  // of its intent, which is still being stored
         rq.remaining = std::chrono::milliseconds{int_at(*message, "timeout_ms", 30'000)};
         rq.kind = std::string{string_at(*message, "kind")};
         rq.parameters = object_at(*message, "parameters");
@@ -381,7 +382,7 @@ int serve_effects(int fd, Performer& performer) {
         const auto done = performer.perform(
             rq,
             [&](const Effect& effect) -> result<void> {
-                const bool waits = effect.changes_world && effect.undoable && !rq.dry_run;
+                const bool waits = ahead || (effect.changes_world && effect.undoable && !rq.dry_run);
                 channel.send({{"type", "begin"}, {"id", id}, {"effect", to_json(effect)}, {"waits", waits}});
                 return waits ? interrupt.permission() : result<void>{};
             },

@@ -38,6 +38,9 @@ StrategyReply said(Outcome outcome, std::string text) {
     return reply;
 }
 
+constexpr const char* too_late = "the call was cancelled before this effect began";
+std::string not_stored(const Error& error) { return "the intent is not stored: " + error.text; }
+
 // Gives hosts back however the coroutine ends.
 class Held {
 public:
@@ -192,7 +195,9 @@ public:
                 const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
                     std::max(Duration{0}, deadline - clock_.steady())
                 );
-                end = co_await one_effect(performer, message, left, step, "undo", ledger, lost);
+                end = co_await one_effect(
+                    performer, message, left, step, "undo", ledger, running.cancelled, lost
+                );
                 if (lost || end.status == HEAL_OK || !end.never_began) break;
                 pool_.release_performer(std::exchange(performer, nullptr));
                 acquired = co_await pool_.acquire_performer();
@@ -465,11 +470,13 @@ private:
             if (!performer) co_return EffectEnd{HEAL_FAILED, performer.error().text, {}};
             running.performer = *performer;
         }
-        const auto durable = co_await ledger.intent_durable();
-        if (!durable)
-            co_return EffectEnd{HEAL_CANCELLED, "the intent is not stored: " + durable.error().text, {}};
-        if (running.cancelled)
-            co_return EffectEnd{HEAL_CANCELLED, "the call was cancelled before this effect began", {}};
+        // While the intent is committed it is planned, and then waits for the word to begin.
+        const bool ahead = ledger.intent_pending();
+        if (!ahead) {
+            const auto durable = co_await ledger.intent_durable();
+            if (!durable) co_return EffectEnd{HEAL_CANCELLED, not_stored(durable.error()), {}};
+        }
+        if (running.cancelled) co_return EffectEnd{HEAL_CANCELLED, std::string{too_late}, {}};
         json::array grants;
         for (const std::string& grant : call.grants) grants.emplace_back(grant);
         const json::object message{
@@ -480,17 +487,23 @@ private:
             {"attempt", call.attempt},
             {"grants", std::move(grants)},
             {"dry_run", call.dry_run},
+            {"waits", ahead},
             {"kind", string_at(asked, "kind")},
             {"parameters", object_at(asked, "parameters")}};
         const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(host.time_left());
-        EffectEnd end = co_await one_effect(running.performer, message, left, step, phase, ledger, ret_lost);
+        const auto perform = [&] {
+            return one_effect(
+                running.performer, message, left, step, phase, ledger, running.cancelled, ret_lost
+            );
+        };
+        EffectEnd end = co_await perform();
         if (!end.never_began || running.cancelled) co_return end;
         // It died while it was idle, and has done nothing of this: one more try with another.
         pool_.release_performer(std::exchange(running.performer, nullptr));
         auto another = co_await pool_.acquire_performer();
         if (!another) co_return end;
         running.performer = *another;
-        co_return co_await one_effect(running.performer, message, left, step, phase, ledger, ret_lost);
+        co_return co_await perform();
     }
 
     awaitable<EffectEnd> one_effect(
@@ -500,6 +513,7 @@ private:
         std::int64_t step,
         std::string phase,
         EffectLedger& ledger,
+        const bool& cancelled,
         bool& ret_lost
     ) {
         const Duration started = clock_.steady();
@@ -508,6 +522,8 @@ private:
         message["id"] = id;
         message["timeout_ms"] = left.count();
         EffectEnd out;
+        const bool ahead = bool_at(message, "waits");
+        std::optional<std::string> denied;
         bool begun = false;
         const auto recorded_end = [&](bool ok, const std::string& error) {
             EffectResult r;
@@ -538,6 +554,21 @@ private:
             if (int_at(*answer, "id") != id) continue;
             const std::string_view type = string_at(*answer, "type");
             if (type == "begin") {
+                const bool waits = bool_at(*answer, "waits");
+                const auto no = [&](std::string why) {
+                    if (waits)
+                        static_cast<void>(
+                            performer->send({{"type", "no"}, {"id", id}, {"error", std::move(why)}})
+                        );
+                };
+                if (ahead) {
+                    const auto durable = co_await ledger.intent_durable();
+                    if (!durable || cancelled) {
+                        denied = durable ? too_late : not_stored(durable.error());
+                        no(*denied);
+                        continue;
+                    }
+                }
                 Effect e = effect_of(object_at(*answer, "effect"));
                 e.step = step;
                 e.phase = phase;
@@ -546,16 +577,10 @@ private:
                 faults::pass(undoing ? "rollback.begin" : "effect.begin");
                 const auto recorded = co_await ledger.begin(std::move(e));
                 faults::pass(undoing ? "rollback.recorded" : "effect.recorded");
-                if (bool_at(*answer, "waits")) {
-                    if (recorded)
-                        static_cast<void>(performer->send({{"type", "go"}, {"id", id}}));
-                    else
-                        static_cast<void>(performer->send(
-                            {{"type", "no"},
-                             {"id", id},
-                             {"error", fmt::format("it could not be recorded: {}", recorded.error().text)}}
-                        ));
-                }
+                if (!recorded)
+                    no(fmt::format("it could not be recorded: {}", recorded.error().text));
+                else if (waits)
+                    static_cast<void>(performer->send({{"type", "go"}, {"id", id}}));
             } else if (type == "end") {
                 EffectResult r = effect_result_of(object_at(*answer, "result"));
                 r.step = step;
@@ -565,6 +590,7 @@ private:
                 out.result = r.result;
                 performer->answered();
                 faults::pass(phase != "execute" && phase != "verify" ? "rollback.end" : "effect.end");
+                if (denied) co_return EffectEnd{HEAL_CANCELLED, *denied, {}};
                 ledger.end(std::move(r));
                 co_return out;
             }

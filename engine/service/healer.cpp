@@ -129,8 +129,10 @@ void HealerImpl::set_paused(std::optional<bool> paused, std::string reason) {
 
 /// Those that wait look again; "": on any target.
 void HealerImpl::freed(const std::string& target) {
-    for (const auto& [key, run] : runs_) {
-        if (target.empty() || run->incident.target == target) put(*run, input::Freed{});
+    if (target.empty()) {
+        for (const auto& [key, run] : runs_) put(*run, input::Freed{});
+    } else if (const auto it = on_target_.find(target); it != on_target_.end()) {
+        for (Run* run : it->second) put(*run, input::Freed{});
     }
 }
 
@@ -322,7 +324,27 @@ void HealerImpl::describe_target(Run& run) const {
 void HealerImpl::enter(const RunPtr& run) {
     describe_target(*run);
     runs_[key_of(run->incident.fingerprint, run->incident.environment)] = run;
+    on_target_[run->incident.target].insert(run.get());
     show_open();
+}
+
+void HealerImpl::leave(Run& run) {
+    runs_.erase(key_of(run.incident.fingerprint, run.incident.environment));
+    off_target(run);
+    show_open();
+}
+
+void HealerImpl::off_target(Run& run) {
+    const auto it = on_target_.find(run.incident.target);
+    if (it == on_target_.end()) return;
+    it->second.erase(&run);
+    if (it->second.empty()) on_target_.erase(it);
+}
+
+void HealerImpl::aim(Run& run, const std::string& target) {
+    off_target(run);
+    run.incident.target = target;
+    on_target_[target].insert(&run);
 }
 
 void HealerImpl::show_open() const {
@@ -345,8 +367,7 @@ bool HealerImpl::may_take_back(const std::string& attempt) const {
 
 void HealerImpl::begin(RunPtr run) {
     asio::co_spawn(s_.io, drive(run), [this, run](const std::exception_ptr& error) {
-        runs_.erase(key_of(run->incident.fingerprint, run->incident.environment));
-        show_open();
+        leave(*run);
         if (!error) return;
         try {
             std::rethrow_exception(error);
@@ -477,14 +498,10 @@ void HealerImpl::verified(Run& run, const order::Verified& o) {
 }
 
 void HealerImpl::move(Run& run, const order::Move& o) {
-    submit(
-        "state",
-        [id = run.incident.id, o, decision = decision_json(run), now = s_.clock.wall()](Database& db
-        ) -> result<void> {
-            HEAL_TRY(sql::set_event_decision(db, id, decision, now));
-            return sql::move_event(db, id, o.state, o.reason, now);
-        }
-    );
+    explain(run);
+    submit("state", [id = run.incident.id, o, now = s_.clock.wall()](Database& db) {
+        return sql::move_event(db, id, o.state, o.reason, now);
+    });
     s_.feed.publish(
         "state",
         {{"event", run.incident.id}, {"state", to_string(o.state)}, {"reason", to_valid_utf8(o.reason)}}

@@ -56,6 +56,8 @@ StrategyCall call_from(const std::string& attempt, const std::string& text) {
     return call;
 }
 
+bool AttemptLedger::intent_pending() const { return intent_ && !intent_->stored; }
+
 asio::awaitable<result<void>> AttemptLedger::intent_durable() {
     if (!intent_) co_return still_ours();
     auto stored = co_await intent_->wait();
@@ -193,16 +195,13 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, 
     intent->risk = c.info.risk;
     intent->actor = run.approver.empty() ? std::string{"heald"} : run.approver;
     // Its short form overtakes everything; the tables follow in order with the batch that it came with.
-    auto written = std::make_shared<IntentGate>(s_.io);
+    auto written = std::make_shared<StoredGate>(s_.io);
     s_.store.submit_urgent(
         [intent](Database& db) { return sql::write_intent(db, *intent); },
         [written](result<void> outcome) { written->settle(std::move(outcome)); }
     );
     s_.store.submit(
-        [intent, decision = decision_json(run)](Database& db) -> result<void> {
-            HEAL_TRY(sql::settle_intent(db, *intent));
-            return sql::set_event_decision(db, intent->attempt.event, decision, intent->attempt.started_at);
-        },
+        [intent](Database& db) { return sql::settle_intent(db, *intent); },
         [this](result<void> outcome) { unsettled_ = unsettled_ || !outcome; }
     );
     ++run.attempts;
@@ -237,7 +236,12 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, 
     // for the intent (docs/adr/0009-call-while-committing.md).
     start_execution(run, written);
     const auto stored = co_await written->wait();
-    if (stored && !ending()) co_return input::IntentStored{};
+    if (stored && !ending()) {
+        // A turn later: nobody waits for the explanation, and the effects have their word first.
+        co_await asio::post(co_await asio::this_coro::executor, asio::use_awaitable);
+        explain(run);
+        co_return input::IntentStored{};
+    }
     s_.runner.cancel(run.attempt);
     co_await run.execution->wait();
     run.execution.reset();
@@ -249,7 +253,7 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::write_intent(Run& run, 
     co_return input::IntentFailed{stored.error().text};
 }
 
-void HealerImpl::start_execution(Run& run, std::shared_ptr<IntentGate> intent) {
+void HealerImpl::start_execution(Run& run, std::shared_ptr<StoredGate> intent) {
     run.execution = std::make_shared<Execution>(s_.io);
     run.execution->started = s_.clock.steady();
     run.executing = true;

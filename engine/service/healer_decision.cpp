@@ -1,7 +1,6 @@
 #include "base/id.hpp"
 #include "base/log.hpp"
 #include "core/decision.hpp"
-#include "core/guard_record.hpp"
 #include "core/recent.hpp"
 #include "service/healer_impl.hpp"
 #include "service/own_incident.hpp"
@@ -64,7 +63,7 @@ asio::awaitable<void> HealerImpl::resolve_target(Run& run) {
         else if (!s_.settings->targets.knows(name, in.environment))
             why = fmt::format("it says '{}', which the inventory does not have", name);
         else
-            in.target = name;
+            aim(run, name);
     }
     if (!why.empty())
         log::warn(
@@ -117,6 +116,7 @@ asio::awaitable<void> HealerImpl::rank_candidates(Run& run) {
     if (it != excluded_.end()) excluded.push_back(it->second);
     run.ranking_input = decision_input(candidates, excluded, explored(run));
     run.ranking = decide(run.ranking_input);
+    run.explained = false;
     apply_decision(run.ranking, candidates);
 }
 
@@ -147,7 +147,45 @@ std::string HealerImpl::explored(const Run& run) {
     return least->info.name;
 }
 
-std::string HealerImpl::decision_json(const Run& run) const {
+namespace {
+
+/// With what they follow from, so many of the newest verdicts are kept.
+constexpr std::size_t records_kept = 8, verdicts_kept = 50;
+
+/// What the newest verdict follows from gets its place beside it.
+void write_record(Run& run) {
+    if (!run.record) return;
+    run.verdicts.back().as_object()["record"] = to_json(std::move(*run.record));
+    run.record.reset();
+}
+
+/// Repeated looks at the same obstacle (a lock, a pause) are one entry with the newest time.
+void note_verdicts(Run& run, const GuardInput& in, const GuardResult& outcome) {
+    json::object entry = guard_entry(in, outcome);
+    std::int64_t times = 1;
+    if (!run.verdicts.empty()) {
+        const auto& last = run.verdicts.back().get_object();
+        if (string_at(last, "strategy") == string_at(entry, "strategy") &&
+            string_at(last, "decided_by") == string_at(entry, "decided_by") && !outcome.allowed()) {
+            times = int_at(last, "times", 1) + 1;
+            run.verdicts.pop_back();
+            run.record.reset();
+        }
+    }
+    write_record(run);
+    entry["times"] = times;
+    run.verdicts.push_back(std::move(entry));
+    run.record = guard_record(in);
+    run.explained = false;
+    if (run.verdicts.size() > records_kept)
+        run.verdicts[run.verdicts.size() - 1 - records_kept].as_object().erase("record");
+    if (run.verdicts.size() > verdicts_kept) run.verdicts.erase(run.verdicts.begin());
+}
+
+}  // namespace
+
+std::string HealerImpl::decision_json(Run& run) const {
+    write_record(run);
     json::array candidates;
     int place = 0;
     for (const auto& c : run.machine->candidates()) {
@@ -165,39 +203,26 @@ std::string HealerImpl::decision_json(const Run& run) const {
             {"risk", to_string(c.info.risk)},
             {"note", c.note}});
     }
-    return json::serialize(json::object{
-        {"candidates", std::move(candidates)},
-        {"verdicts", run.verdicts},
-        {"input", run.ranking_input},
-        {"output", run.ranking}});
+    // Put together from its parts: verdicts with what they follow from may be long, and a copy of them
+    // longer.
+    return fmt::format(
+        R"({{"candidates":{},"verdicts":{},"input":{},"output":{}}})",
+        json::serialize(candidates),
+        json::serialize(run.verdicts),
+        json::serialize(run.ranking_input),
+        json::serialize(run.ranking)
+    );
 }
 
-namespace {
-
-/// With what they follow from, so many of the newest verdicts are kept.
-constexpr std::size_t records_kept = 8, verdicts_kept = 50;
-
-/// Repeated looks at the same obstacle (a lock, a pause) are one entry with the newest time.
-void note_verdicts(Run& run, const GuardInput& in, const GuardResult& outcome) {
-    json::object entry = guard_entry(in, outcome);
-    std::int64_t times = 1;
-    if (!run.verdicts.empty()) {
-        const auto& last = run.verdicts.back().get_object();
-        if (string_at(last, "strategy") == string_at(entry, "strategy") &&
-            string_at(last, "decided_by") == string_at(entry, "decided_by") && !outcome.allowed()) {
-            times = int_at(last, "times", 1) + 1;
-            run.verdicts.pop_back();
+void HealerImpl::explain(Run& run) {
+    if (std::exchange(run.explained, true)) return;
+    submit(
+        "decision",
+        [id = run.incident.id, decision = decision_json(run), now = s_.clock.wall()](Database& db) {
+            return sql::set_event_decision(db, id, decision, now);
         }
-    }
-    entry["times"] = times;
-    entry["record"] = guard_record(in);
-    run.verdicts.push_back(std::move(entry));
-    if (run.verdicts.size() > records_kept)
-        run.verdicts[run.verdicts.size() - 1 - records_kept].as_object().erase("record");
-    if (run.verdicts.size() > verdicts_kept) run.verdicts.erase(run.verdicts.begin());
+    );
 }
-
-}  // namespace
 
 bool HealerImpl::must_look_around(const Run& run, const Candidate& candidate) const {
     if (!run.probes.empty() && candidate.info.risk != Risk::safe) return true;
@@ -243,9 +268,7 @@ asio::awaitable<void> HealerImpl::look_around(Run& run) {
                 return {false, fmt::format("{}: {}", string_at(item, "source"), string_at(item, "text"))};
         }
         if (first < last) return {true, {}};
-        for (const auto& [key, other] : runs_) {
-            if (other->incident.target == name) return {false, "it has an open incident"};
-        }
+        if (on_target_.contains(name)) return {false, "it has an open incident"};
         return {true, {}};
     };
     std::vector<DependencyHealth> dependencies;
@@ -343,10 +366,7 @@ asio::awaitable<void> HealerImpl::look_for_worse(Run& run) {
 
 void HealerImpl::open_dependency(const Run& run, const DependencyHealth& dependency) {
     const auto* service = s_.service(dependency.name, run.incident.environment);
-    const bool known = std::any_of(runs_.begin(), runs_.end(), [&](const auto& other) {
-        return other.second->incident.target == dependency.name;
-    });
-    if (!service || known || stopping_) return;
+    if (!service || on_target_.contains(dependency.name) || stopping_) return;
     if (s_.alone && !s_.alone->owns(dependency.name, run.incident.environment)) return;
     OwnIncident own;
     own.service = own.target = dependency.name;

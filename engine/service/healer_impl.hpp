@@ -5,6 +5,9 @@
 
 #include "service/healer_parts.hpp"
 
+#include <unordered_map>
+#include <unordered_set>
+
 namespace heal {
 
 class HealerImpl final : public Healer {
@@ -85,6 +88,10 @@ private:
     void describe_target(Run& run) const;
     /// From here on its errors belong to it.
     void enter(const RunPtr& run);
+    void leave(Run& run);
+    void off_target(Run& run);
+    /// It is about another target than was thought.
+    void aim(Run& run, const std::string& target);
     /// Its loop begins.
     void begin(RunPtr run);
     void start(RunPtr run);
@@ -106,6 +113,7 @@ private:
     /// Assesses those that want to be asked, moves the confidence by what was learned, ranks.
     asio::awaitable<void> rank_candidates(Run& run);
 
+    void remember(Past& past);
     void restore_episodes(const std::vector<sql::EpisodeRow>& rows);
     /// Where an incident stood before the restart; what was tried then is not tried again.
     HealingInput resume_input(Run& run);
@@ -118,7 +126,9 @@ private:
         bool dry_run
     ) const;
 
-    std::string decision_json(const Run& run) const;
+    std::string decision_json(Run& run) const;
+    /// Stores ranking and verdicts with the event, when they have changed.
+    void explain(Run& run);
 
     // --- performing orders
     // ----------------------------------------------------------------------------------------
@@ -154,7 +164,7 @@ private:
 
     asio::awaitable<std::optional<HealingInput>> write_intent(Run& run, std::size_t index);
 
-    void start_execution(Run& run, std::shared_ptr<IntentGate> intent);
+    void start_execution(Run& run, std::shared_ptr<StoredGate> intent);
 
     asio::awaitable<std::optional<HealingInput>> execute(Run& run, std::size_t index);
 
@@ -171,6 +181,7 @@ private:
 
     Shared& s_;
     std::map<std::string, RunPtr> runs_;
+    std::unordered_map<std::string, std::unordered_set<Run*>> on_target_;  ///< the same, by their target
     std::map<std::string, sql::HeldEvent> held_;
     std::map<std::string, Quiet> quiet_;
     std::map<std::string, std::string> excluded_;

@@ -2,6 +2,7 @@
 // records its effects. Internal to service/healer*.cpp. @thread the event loop's
 #pragma once
 
+#include "core/guard_record.hpp"
 #include "service/healer.hpp"
 #include "store/brain_store.hpp"
 
@@ -38,10 +39,9 @@ inline constexpr Duration harm_window = std::chrono::minutes{2};
 std::string to_text(const StrategyCall& call);
 StrategyCall call_from(const std::string& attempt, const std::string& text);
 
-/// Whether the intent of an attempt is stored. Its strategy is called while the commit runs; its effects wait
-/// for this.
-struct IntentGate {
-    explicit IntentGate(asio::io_context& io) : wake(io, asio::steady_timer::time_point::max()) {}
+/// Whether something is stored, for those that go on only then: an attempt's effects wait for its intent.
+struct StoredGate {
+    explicit StoredGate(asio::io_context& io) : wake(io, asio::steady_timer::time_point::max()) {}
     void settle(result<void> result) {
         stored = std::move(result);
         wake.cancel();
@@ -60,12 +60,14 @@ class AttemptLedger final : public EffectLedger {
 public:
     /// @param intent  null: stored long ago
     AttemptLedger(
-        Shared& shared, std::string attempt, std::string event, std::shared_ptr<IntentGate> intent = nullptr
+        Shared& shared, std::string attempt, std::string event, std::shared_ptr<StoredGate> intent = nullptr
     )
         : shared_(shared),
           attempt_(std::move(attempt)),
           event_(std::move(event)),
           intent_(std::move(intent)) {}
+
+    bool intent_pending() const override;
 
     asio::awaitable<result<void>> intent_durable() override;
 
@@ -81,7 +83,7 @@ private:
 
     Shared& shared_;
     std::string attempt_, event_;
-    std::shared_ptr<IntentGate> intent_;
+    std::shared_ptr<StoredGate> intent_;
     std::map<std::pair<std::string, std::int64_t>, std::int64_t> undoes_;
     std::map<std::pair<std::string, std::int64_t>, std::string> summaries_;
 };
@@ -104,6 +106,16 @@ struct Suspect {
     std::string attempt, event, strategy, fingerprint, service, target;
 };
 
+/// What guards, ranking and holds have to know of the time before a restart.
+struct Past {
+    std::vector<AttemptFact> facts;
+    std::vector<sql::EpisodeRow> episodes;
+    std::vector<sql::VerifiedAttempt> verified;
+    std::vector<sql::Outcome> outcomes;
+    std::vector<sql::HeldEvent> holding;
+    std::vector<sql::QuietEvent> given_up;
+};
+
 /// One open incident.
 struct Run {
     Run(asio::io_context& io, Incident in) : incident(std::move(in)), wake(io) {}
@@ -120,7 +132,7 @@ struct Run {
     StrategyCall call;
     std::shared_ptr<Execution> execution;
     bool dry_run = false, executing = false, resumed = false;
-    bool taken_back = false;  ///< the attempt; whether that is stored or not
+    bool taken_back = false;                    ///< the attempt; whether that is stored or not
     bool break_glass = false;                   ///< the approver overrides what protects against haste
     std::map<std::string, std::string> asked;   ///< by strategy: the digest that people are asked for
     std::map<std::string, Approval> approvals;  ///< by strategy: given, and not yet acted on
@@ -130,7 +142,9 @@ struct Run {
     std::optional<EventState> ended;
     json::object ranking_input;  ///< of core/decision.hpp, kept with the event
     json::array ranking, verdicts;
-    std::optional<Time> ill_since;                              ///< see TargetHealth
+    std::optional<GuardRecord> record;  ///< of the newest verdict, until it is written down
+    bool explained = false;         ///< the event's row has this ranking and these verdicts, or is about to
+    std::optional<Time> ill_since;  ///< see TargetHealth
     std::optional<TargetHealth> health;                         ///< of its own probes, as last looked at
     std::optional<std::vector<GroupHealth>> groups;             ///< as last looked at
     std::optional<std::vector<DependencyHealth>> dependencies;  ///< likewise

@@ -21,62 +21,92 @@ constexpr const char* cut_off = "heald was stopped while it ran";
 bool is_cut_off(const sql::AttemptRow& row) {
     return row.state == "started" && !row.idempotent && !row.dry_run;
 }
+
+/// What a restart finds open.
+struct Open {
+    std::vector<sql::OpenEvent> events;
+    std::unordered_map<std::string, std::vector<sql::AttemptRow>> attempts;
+};
+
+template <class T>
+result<void> take(result<T>&& loaded, T& ret) {
+    if (!loaded) return std::move(loaded).error();
+    ret = std::move(*loaded);
+    return {};
+}
+
+result<Past> load_past(Database& db, Time now) {
+    Past past;
+    HEAL_TRY(take(sql::load_facts(db, now - history_kept), past.facts));
+    HEAL_TRY(take(sql::load_episodes(db, now - history_kept), past.episodes));
+    HEAL_TRY(take(sql::load_verified_attempts(db, now - history_kept), past.verified));
+    HEAL_TRY(take(sql::load_learned(db, 50'000), past.outcomes));
+    HEAL_TRY(take(sql::load_holding(db), past.holding));
+    HEAL_TRY(take(sql::load_recently_given_up(db, now - longest_quiet), past.given_up));
+    return past;
+}
 }  // namespace
 
-asio::awaitable<result<void>> HealerImpl::recover() {
-    std::vector<sql::OpenEvent> open_events;
-    std::unordered_map<std::string, std::vector<sql::AttemptRow>> attempts;
-    std::vector<AttemptFact> history;
-    std::vector<sql::EpisodeRow> episodes;
-    std::vector<sql::VerifiedAttempt> verified;
-    std::vector<sql::Outcome> outcomes;
-    std::vector<sql::HeldEvent> holding;
-    std::vector<sql::QuietEvent> given_up;
-    const Time now = s_.clock.wall();
-    const auto take = [](auto&& loaded, auto& ret) -> result<void> {
-        if (!loaded) return loaded.error();
-        ret = std::move(*loaded);
-        return {};
-    };
-    // A job may run twice (store.hpp): what it read is used below.
-    HEAL_CO_TRY(co_await s_.store.write([&](Database& db) -> result<void> {
-        auto settled = sql::settle_intents(db);
-        if (!settled) return settled.error();
-        HEAL_TRY(take(sql::load_facts(db, now - history_kept), history));
-        HEAL_TRY(take(sql::load_episodes(db, now - history_kept), episodes));
-        HEAL_TRY(take(sql::load_verified_attempts(db, now - history_kept), verified));
-        HEAL_TRY(take(sql::load_learned(db, 50'000), outcomes));
-        HEAL_TRY(take(sql::load_holding(db), holding));
-        HEAL_TRY(take(sql::load_recently_given_up(db, now - longest_quiet), given_up));
-        // In a cluster what is open is claimed first (healer_cluster.cpp).
-        if (s_.cluster) return {};
-        auto events = sql::load_open_events(db);
-        if (!events) return events.error();
-        open_events = std::move(*events);
-        HEAL_TRY(take(sql::load_open_attempts(db), attempts));
-        return sql::end_cut_off_attempts(db, cut_off, now);
-    }));
-    for (auto& fact : history) history_.started(std::move(fact));
-    restore_episodes(episodes);
-    for (const auto& v : verified) {
+void HealerImpl::remember(Past& past) {
+    for (auto& fact : past.facts) history_.started(std::move(fact));
+    restore_episodes(past.episodes);
+    for (const auto& v : past.verified) {
         if (v.failed)
             excluded_[key_of(v.fingerprint, v.environment)] = v.strategy;
         else
             excluded_.erase(key_of(v.fingerprint, v.environment));
     }
-    for (const auto& o : outcomes) book_.record(o.strategy, o.fingerprint, o.service, o.success, o.at);
-    for (auto& h : holding) held_[key_of(h.fingerprint, h.environment)] = std::move(h);
-    for (const auto& q : given_up) keep_quiet(key_of(q.fingerprint, q.environment), q.closed_at);
+    for (const auto& o : past.outcomes) book_.record(o.strategy, o.fingerprint, o.service, o.success, o.at);
+    for (auto& h : past.holding) held_[key_of(h.fingerprint, h.environment)] = std::move(h);
+    for (const auto& q : past.given_up) keep_quiet(key_of(q.fingerprint, q.environment), q.closed_at);
     history_loaded_ = true;
+}
+
+asio::awaitable<result<void>> HealerImpl::recover() {
+    const Time now = s_.clock.wall();
+    Store::Job settle = [](Database& db) -> result<void> {
+        auto settled = sql::settle_intents(db);
+        if (!settled) return settled.error();
+        return {};
+    };
+    HEAL_CO_TRY(co_await s_.store.write(std::move(settle)));
+    // What is open and what was are read by two threads, side by side: after a bad night both are long. In a
+    // cluster what is open is claimed first (healer_cluster.cpp).
+    const auto open = std::make_shared<Open>();
+    std::shared_ptr<StoredGate> read, ended;
+    if (!s_.cluster) {
+        read = std::make_shared<StoredGate>(s_.io);
+        s_.store.submit(
+            [open](Database& db) -> result<void> {
+                HEAL_TRY(take(sql::load_open_events(db), open->events));
+                return take(sql::load_open_attempts(db), open->attempts);
+            },
+            [read](result<void> outcome) { read->settle(std::move(outcome)); }
+        );
+    }
+    std::function<result<Past>(Database&)> load = [now](Database& db) { return load_past(db, now); };
+    auto past = co_await s_.store.read<Past>(std::move(load));
+    if (!past) co_return past.error();
+    remember(*past);
+    if (read) HEAL_CO_TRY(co_await read->wait());
+    // This is written down while the incidents are built.
+    if (!s_.cluster) {
+        ended = std::make_shared<StoredGate>(s_.io);
+        s_.store.submit(
+            [now](Database& db) { return sql::end_cut_off_attempts(db, cut_off, now); },
+            [ended](result<void> outcome) { ended->settle(std::move(outcome)); }
+        );
+    }
     std::vector<RunPtr> resumed;
-    resumed.reserve(open_events.size());
-    for (auto& e : open_events) {
-        auto& rows = attempts[e.incident.id];
+    resumed.reserve(open->events.size());
+    for (auto& e : open->events) {
+        auto& rows = open->attempts[e.incident.id];
         for (auto& row : rows) {
             if (is_cut_off(row)) row.ended_at = now;
         }
         resumed.push_back(resume(std::move(e), std::move(rows)));
     }
+    if (ended) HEAL_CO_TRY(co_await ended->wait());
     if (!resumed.empty()) {
         log::info("taking up {} events where they stood", resumed.size());
         asio::co_spawn(s_.io, drive_resumed(std::move(resumed)), asio::detached);

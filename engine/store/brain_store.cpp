@@ -99,8 +99,7 @@ result<std::vector<EpisodeRow>> load_episodes(Database& db, Time from) {
     constexpr Statement select{
         "select episodes",
         "SELECT id, target, service_name, environment, opened_at, COALESCE(healed_at, closed_at) FROM "
-        "self_heal_events WHERE closed_at IS NULL OR opened_at >= $1 OR COALESCE(healed_at, closed_at) >= $1 "
-        "ORDER BY opened_at, id"};
+        "self_heal_events WHERE closed_at IS NULL OR closed_at >= $1 ORDER BY opened_at, id"};
     std::vector<EpisodeRow> rows;
     HEAL_TRY(db.query(select, {from.us}, [&](const Row& r) {
         rows.push_back({r.text(0), r.text(1), r.text(2), r.text(3), Time{r.integer(4)}, time_at(r, 5)});

@@ -7,6 +7,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <tuple>
+
 namespace heal::sql {
 namespace {
 
@@ -155,7 +158,7 @@ constexpr Statement end_event{
 constexpr Statement select_open_events{
     "select open events",
     "SELECT id, incident, state, occurrence_count, opened_at, target FROM self_heal_events "
-    "WHERE state IN ('open', 'awaiting_approval', 'healing', 'verifying', 'stabilizing') ORDER BY opened_at"};
+    "WHERE state IN ('open', 'awaiting_approval', 'healing', 'verifying', 'stabilizing')"};
 constexpr Statement select_open_event{
     "select open event of fingerprint",
     "SELECT id FROM self_heal_events WHERE fingerprint = $1 AND environment = $2 AND state IN ('open', "
@@ -208,8 +211,8 @@ constexpr Statement select_open_attempts{
     "r.rolled_back, r.text, r.started_at, r.ended_at, r.undecided FROM self_heal_events e JOIN "
     "healing_results r "
     "ON "
-    "r.event_id = e.id WHERE e.state IN ('open', 'awaiting_approval', 'healing', 'verifying', 'stabilizing') "
-    "ORDER BY r.started_at, r.id"};
+    "r.event_id = e.id WHERE e.state IN ('open', 'awaiting_approval', 'healing', 'verifying', "
+    "'stabilizing')"};
 constexpr Statement end_cut_off_rows{
     "end healing_results that were cut off",
     "UPDATE healing_results SET state = 'unknown', text = $1, ended_at = $2 WHERE state = 'started' AND "
@@ -650,6 +653,9 @@ result<std::vector<OpenEvent>> load_open_events(Database& db) {
         event.incident.target = r.text(5);
         events.push_back(std::move(event));
     }));
+    std::sort(events.begin(), events.end(), [](const OpenEvent& a, const OpenEvent& b) {
+        return std::tie(a.incident.opened_at, a.incident.id) < std::tie(b.incident.opened_at, b.incident.id);
+    });
     return events;
 }
 
@@ -879,6 +885,12 @@ result<std::unordered_map<std::string, std::vector<AttemptRow>>> load_open_attem
     HEAL_TRY(db.query(select_open_attempts, {}, [&](const Row& r) {
         rows[r.text(1)].push_back(attempt_of(r));
     }));
+    // Not by the store: it would sort whole rows, and there may be very many.
+    for (auto& [event, of_event] : rows) {
+        std::sort(of_event.begin(), of_event.end(), [](const AttemptRow& a, const AttemptRow& b) {
+            return std::tie(a.started_at, a.id) < std::tie(b.started_at, b.id);
+        });
+    }
     return rows;
 }
 

@@ -500,9 +500,9 @@ result<json::object> healing_stats(Database& db, Time from, Time to) {
         "stats of events",
         "SELECT e.state, e.resolution, e.first_event_at, e.opened_at, e.claimed_at, e.action_at, "
         "e.healed_at, "
-        "e.closed_at, e.arm, e.review, (SELECT COUNT(*) FROM healing_results r WHERE r.event_id = e.id), "
-        "COALESCE((SELECT MAX(r.error_class) FROM healing_results r WHERE r.event_id = e.id), ''), e.target "
-        "FROM self_heal_events e WHERE e.opened_at >= $1 AND e.opened_at < $2 ORDER BY e.opened_at"};
+        "e.closed_at, e.arm, e.review, COUNT(r.id), COALESCE(MAX(r.error_class), ''), e.target FROM "
+        "self_heal_events e LEFT JOIN healing_results r ON r.event_id = e.id WHERE e.opened_at >= $1 AND "
+        "e.opened_at < $2 GROUP BY e.id ORDER BY e.opened_at"};
     IncidentFigures all;
     std::map<std::string, IncidentFigures> by_class;
     std::map<std::string, std::int64_t> last_of_target;

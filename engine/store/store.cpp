@@ -189,7 +189,7 @@ public:
     void cork() override {
         {
             const std::lock_guard lock{mutex_};
-            if (++corks_ > 1 || !braces_) return;
+            if (++corks_ > 1 || !braces_ || rests_) return;
             braced_.store(true, std::memory_order_relaxed);
         }
         wake_.notify_one();
@@ -199,6 +199,7 @@ public:
             const std::lock_guard lock{mutex_};
             if (--corks_ > 0) return;
             braced_.store(false, std::memory_order_relaxed);
+            if (rests_) return;
         }
         wake_.notify_one();
     }
@@ -237,14 +238,17 @@ private:
 
     void push(Pending&& pending, bool urgent = false) {
         {
-            const std::lock_guard lock{mutex_};
+            std::unique_lock lock{mutex_};
             auto& queue = urgent ? urgent_ : queue_;
             const std::size_t bound = pending.keep ? max_kept : max_queue_;
             if (!stopping_ && queue.size() + kept_.size() < bound) {
                 queue.push_back(std::move(pending));
                 if (corks_ > 0 && !urgent) return;
                 braced_.store(false, std::memory_order_relaxed);
-                wake_.notify_one();
+                // Who rests looks by itself; who is woken must not have to wait for the mutex.
+                const bool looks = rests_ && !urgent;
+                lock.unlock();
+                if (!looks) wake_.notify_one();
                 return;
             }
         }

@@ -47,6 +47,8 @@ struct EffectResult {
 class EffectLedger {
 public:
     virtual ~EffectLedger() = default;
+    /// Whether intent_durable() would have to wait.
+    virtual bool intent_pending() const { return false; }
     /// Before each effect: resumes when the attempt's intent is durable (D4). Strategy code may run before
     /// that, in its host, where it can change nothing; its effects may not. An error means: no effect.
     virtual boost::asio::awaitable<result<void>> intent_durable() { co_return result<void>{}; }

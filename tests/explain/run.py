@@ -27,6 +27,10 @@ BIG = {"log_entries": 1, "fingerprint_counts": 0.2, "self_heal_events": 0.02, "h
 # What may read a big table whole, and why.
 WHOLE = {
     r"^SELECT COUNT\(\*\) FROM log_entries$": "the job log_cleanup counts once an hour or less; it reads an index",
+    r"^SELECT r\.strategy, r\.error_class, r\.state, .* r\.started_at >= \$1 AND r\.started_at < \$2$": "figures of a period: here a month of a month",
+    r"^SELECT e\.state, e\.resolution, e\.first_event_at": "figures of a period: here a month of a month",
+    r"^SELECT r\.fingerprint, e\.environment, r\.strategy, r\.verified FROM healing_results r JOIN": "once at a start; a day's attempts, 7,000 here, with their events: one pass costs less",
+    r"^SELECT b\.title, .* b\.error_type = \$1": "once per question to a model, which costs seconds; bugs are few",
     r"^SELECT fingerprint FROM log_entries GROUP BY fingerprint HAVING": "thinning asks once a minute which kinds have too many samples; it reads an index",
 }
 passed, failed = 0, []
@@ -54,28 +58,43 @@ INSERT INTO error_fingerprints (id, digest, mechanism, service_name, environment
 INSERT INTO log_entries SELECT 'x' || i, {kind}, 's' || i % 20, 'p', 'error', 'message number ' || i, 'E', '', '{{}}', {now - span} + i * ({span} / {rows}), {now - span} + i * ({span} / {rows}),
   0, '', '', '', '', '', '', 'bulk', 1, CASE WHEN i % 50 = 0 THEN 'b' || i % {n["system_bugs"]} END FROM generate_series(1, {rows}) i;
 INSERT INTO fingerprint_counts SELECT {kind}, CASE i % 3 WHEN 0 THEN 'minute' WHEN 1 THEN 'hour' ELSE 'day' END, {now - span} + i * 1000, 1 FROM generate_series(1, {n["fingerprint_counts"]}) i;
-INSERT INTO system_bugs SELECT 'b' || i, 'BUG-20200101-' || lpad(i::text, 9, '0'), {kind}, 't', 'P2_minor', 'logic_bug', 'closed', 's' || i % 20, 'p', 'E', 'm', '', 1, {now - span} + i, {now - span} + i,
+INSERT INTO system_bugs SELECT 'b' || i, 'BUG-20200101-' || lpad(i::text, 9, '0'), {kind}, 't', 'P2_minor', 'logic_bug', 'closed', 's' || i % 20, 'p', 'E' || i % 100, 'm', '', 1, {now - span} + i, {now - span} + i,
   {now - span} + i, {now - span} + i, 'rule', '[]' FROM generate_series(1, {n["system_bugs"]}) i;
 INSERT INTO self_heal_events (id, fingerprint, service_name, environment, target, severity, trigger_name, state, resolution, reason, occurrence_count, first_event_at, opened_at, closed_at, updated_at,
   healed_by, incident, decision) SELECT 'e' || i, {kind}, 's' || i % 20, 'p', 's' || i % 20, 'P2_minor', 't', 'held', 'auto', '', 1, {now - span} + i, {now - span} + i * ({span} / {n["self_heal_events"]}),
-  {now}, {now}, 'act', '{{}}', '{{}}' FROM generate_series(1, {n["self_heal_events"]}) i;
+  {now - span + 60_000_000} + i * ({span} / {n["self_heal_events"]}), {now}, 'act', '{{}}', '{{}}' FROM generate_series(1, {n["self_heal_events"]}) i;
 INSERT INTO healing_results (id, event_id, fingerprint, service_name, target, strategy, version, build, rank, priority, confidence, score, idempotent, dry_run, state, verified, rolled_back, request, text,
-  detail, evidence, started_at, ended_at, verified_at) SELECT 'r' || i, 'e' || i, {kind}, 's' || i % 20, 's' || i % 20, 'act', '1', 'b', 1, 50, 0.5, 0.5, 0, 0, 'executed', 'succeeded', '', '{{}}', '', '{{}}',
-  '[]', {now - span} + i * ({span} / {n["healing_results"]}), {now}, {now} FROM generate_series(1, {n["healing_results"]}) i;
+  detail, evidence, started_at, ended_at, verified_at, error_class) SELECT 'r' || i, 'e' || i, {kind}, 's' || i % 20, 's' || i % 20, 'act', '1', 'b', 1, 50, 0.5, 0.5, 0, 0, 'executed', 'succeeded', '', '{{}}', '', '{{}}',
+  '[]', {now - span} + i * ({span} / {n["healing_results"]}), {now}, {now}, 's/' || i % 50 FROM generate_series(1, {n["healing_results"]}) i;
 INSERT INTO healing_actions SELECT 'a' || i, 'r' || (i % {n["healing_results"]} + 1), 'e' || (i % {n["healing_results"]} + 1), 'execute', i / {n["healing_results"]}, 'exec', 's', '{{}}', '', 1, 0, '{{}}', 0,
   'done', '{{}}', '', {now - span} + i, 1 FROM generate_series(1, {n["healing_actions"]}) i;
 ANALYZE""", schema)
     return n
 
 
-def plans(log):
-    """(statement, plan, ms) of each that auto_explain wrote."""
-    for ms, block in re.findall(r"duration: ([\d.]+) ms  plan:\n((?:\t.*\n?)+)", log):
+def plans(path, offset):
+    """(statement, plan, longest ms, how often) of each different one that auto_explain wrote behind the offset. Millions, with big jobs: read
+    piece by piece, and each text is parsed once."""
+    seen = {}
+    with open(path, "rb") as log:
+        log.seek(offset)
+        rest = b""
+        while True:
+            piece = log.read(1 << 26)
+            text = rest + piece
+            cut = text.rfind(b" LOG:  duration: ") if piece else len(text)
+            rest = text[max(cut, 0):]
+            for ms, block in re.findall(rb"duration: ([\d.]+) ms  plan:\n((?:\t.*\n?)+)", text[:max(cut, 0)]):
+                longest, often = seen.get(block, (0.0, 0))
+                seen[block] = (max(longest, float(ms)), often + 1)
+            if not piece:
+                break
+    for block, (longest, often) in seen.items():
         try:
-            found = json.loads(re.sub(r"(?m)^\t", "", block))
+            found = json.loads(re.sub(r"(?m)^\t", "", block.decode(errors="replace")))
         except ValueError:
             continue
-        yield re.sub(r"\s+", " ", found.get("Query Text", "")).strip(), found["Plan"], float(ms)
+        yield re.sub(r"\s+", " ", found.get("Query Text", "")).strip(), found["Plan"], longest, often
 
 
 def nodes(plan):
@@ -134,12 +153,12 @@ def on_postgresql(rows):
             pg.sql("ALTER DATABASE postgres SET session_preload_libraries = 'auto_explain'")
             for key, value in (("log_min_duration", "0"), ("log_format", "'json'"), ("log_nested_statements", "on")):
                 pg.sql(f"ALTER DATABASE postgres SET auto_explain.{key} = {value}")
-            before = len(pg.log.read_text(errors="replace"))
+            before = pg.log.stat().st_size
             h.script("act.lua", touch_script("act", h.folder / "ledger", matches='{ message = "boom" }'))
             h.start(120)
             exercise(h)
             h.kill()
-            return n, list(plans(pg.log.read_text(errors="replace")[before:])), pg.sql("SELECT indexname FROM pg_indexes WHERE schemaname = 'big' AND tablename = 'log_entries'")
+            return n, list(plans(pg.log, before)), pg.sql("SELECT indexname FROM pg_indexes WHERE schemaname = 'big' AND tablename = 'log_entries'")
         finally:
             h.close()
 
@@ -175,12 +194,12 @@ def main():
         sizes, found, indexes = on_postgresql(rows)
         allowed = lambda text: next((why for pattern, why in WHOLE.items() if re.search(pattern, text)), None)
         by_text = collections.defaultdict(list)
-        for text, plan, ms in found:
-            by_text[text].append((plan, ms))
+        for text, plan, ms, often in found:
+            by_text[text].append((plan, ms, often))
         used = set()
         for text, runs in sorted(by_text.items()):
             whole, touched = set(), set()
-            for plan, _ in runs:
+            for plan, *_ in runs:
                 for node in nodes(plan):
                     table = node.get("Relation Name")
                     used.add(node.get("Index Name"))
@@ -191,7 +210,7 @@ def main():
                             whole.add(table)
             if not touched:
                 continue
-            report["statements"].append({"text": text[:300], "tables": sorted(touched), "runs": len(runs), "ms_max": max(ms for _, ms in runs), "whole": sorted(whole), "why": allowed(text)})
+            report["statements"].append({"text": text[:300], "tables": sorted(touched), "runs": sum(often for *_, often in runs), "ms_max": max(ms for _, ms, _ in runs), "whole": sorted(whole), "why": allowed(text)})
             note(f"postgresql: {text[:110]}", f"reads {sorted(whole)} as a whole" if whole and not allowed(text) else None)
         note("there was something to see", None if len(report["statements"]) > 20 else f"only {len(report['statements'])} statements")
         for (name,) in indexes:

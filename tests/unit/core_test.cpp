@@ -385,6 +385,13 @@ TEST(HealingMachine, AFreeTargetConcernsOnlyWhatWaits) {
     EXPECT_EQ(w(input::Freed{}), "");
 }
 
+TEST(HealingMachine, WhatIsLeftAloneIsNotWokenByAFreeTarget) {
+    Walk w{{candidate("a")}};
+    EXPECT_EQ(w(input::LeaveAlone{6s}), "move open; wait 6000ms");
+    EXPECT_EQ(w(input::Freed{}), "");
+    EXPECT_EQ(w(input::Timer{}, 6s), "look");
+}
+
 TEST(HealingMachine, WhatNobodyAnsweredIsConsideredAgainOnceItIsAllowed) {
     Walk w{{candidate("a")}};
     w(input::Begin{});

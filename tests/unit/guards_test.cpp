@@ -37,7 +37,7 @@ struct Case : GuardScene {
     std::string tripped() const {
         const auto outcome = evaluate_guards(in);
         // Whatever a test makes the guards see: what is stored of it gives the same verdicts again.
-        const auto record = guard_record(in);
+        const auto record = to_json(guard_record(in));
         EXPECT_TRUE(record.is_object());
         const auto again = replay_guards(json::parse(json::serialize(record)).as_object());
         EXPECT_EQ(json::serialize(again), json::serialize(guard_entry(in, outcome)));

@@ -146,39 +146,60 @@ TEST_F(Runner, DoesNotPerformWhatCouldNotBeRecorded) {
     EXPECT_FALSE(fs::exists(file));
 }
 
-TEST_F(Runner, HoldsAnEffectBackUntilTheIntentIsStored) {
-    load_sample();
+class RunnerIntent : public Runner, public ::testing::WithParamInterface<bool> {
+protected:
+    RunnerIntent() { world.ledger.pending = GetParam(); }
+    StrategyReply write() {
+        load_sample();
+        return world.execute(with(
+            world.call("sample", {"file:" + world.folder.path + "/**"}), {{"do", "write"}, {"path", file}}
+        ));
+    }
+    asio::awaitable<void> pause() {
+        asio::steady_timer timer{world.context, std::chrono::milliseconds{100}};
+        co_await timer.async_wait(asio::use_awaitable);
+    }
     const std::string file = world.folder / "x.txt";
+};
+INSTANTIATE_TEST_SUITE_P(PlannedAfterAndAhead, RunnerIntent, ::testing::Bool());
+
+TEST_P(RunnerIntent, HoldsAnEffectBackUntilTheIntentIsStored) {
     bool stored = false, there_before = true;
-    asio::steady_timer commit{world.context};
     world.ledger.on_intent = [&]() -> asio::awaitable<result<void>> {
         // The strategy has run up to its effect by now; a commit that takes its time.
-        commit.expires_after(std::chrono::milliseconds{100});
-        co_await commit.async_wait(asio::use_awaitable);
+        co_await pause();
         there_before = fs::exists(file) || !world.ledger.effects.empty();
         stored = true;
         co_return result<void>{};
     };
-    const StrategyReply r = world.execute(
-        with(world.call("sample", {"file:" + world.folder.path + "/**"}), {{"do", "write"}, {"path", file}})
-    );
+    const StrategyReply r = write();
     EXPECT_EQ(r.outcome, Outcome::succeeded) << r.text;
     EXPECT_TRUE(stored);
     EXPECT_FALSE(there_before);
     EXPECT_TRUE(fs::exists(file));
 }
 
-TEST_F(Runner, PerformsNothingForAnIntentThatCouldNotBeStored) {
-    load_sample();
-    const std::string file = world.folder / "x.txt";
+TEST_P(RunnerIntent, PerformsNothingWhenItCouldNotBeStored) {
     world.ledger.on_intent = []() -> asio::awaitable<result<void>> {
         co_return fail(errc::unavailable, "the disk is full");
     };
-    const StrategyReply r = world.execute(
-        with(world.call("sample", {"file:" + world.folder.path + "/**"}), {{"do", "write"}, {"path", file}})
-    );
+    const StrategyReply r = write();
     EXPECT_NE(r.outcome, Outcome::succeeded);
     EXPECT_NE(r.text.find("the disk is full"), std::string::npos) << r.text;
+    EXPECT_FALSE(fs::exists(file));
+    EXPECT_TRUE(world.ledger.effects.empty());
+    EXPECT_TRUE(world.ledger.results.empty()) << "what was not recorded has no end";
+    world.ledger.on_intent = nullptr;
+    EXPECT_EQ(write().outcome, Outcome::succeeded) << "the one that performs is there for the next";
+}
+
+TEST_P(RunnerIntent, PerformsNothingThatWasCancelledBeforeItWasStored) {
+    world.ledger.on_intent = [&]() -> asio::awaitable<result<void>> {
+        world.plugins->runner().cancel("attempt-1");
+        co_await pause();
+        co_return result<void>{};
+    };
+    EXPECT_NE(write().outcome, Outcome::succeeded);
     EXPECT_FALSE(fs::exists(file));
     EXPECT_TRUE(world.ledger.effects.empty());
 }

@@ -60,6 +60,7 @@ inline void drop_in(const std::string& from, const std::string& to) {
 
 class Ledger final : public EffectLedger {
 public:
+    bool intent_pending() const override { return pending; }
     asio::awaitable<result<void>> intent_durable() override {
         lines.push_back("asked whether the intent is stored");
         if (on_intent) co_return co_await on_intent();
@@ -87,6 +88,7 @@ public:
     std::string refuse_kind;
     std::function<void(const Effect&)> on_begin;
     std::function<asio::awaitable<result<void>>()> on_intent;
+    bool pending = false;  ///< effects are planned ahead of the intent
 };
 
 class World {
