@@ -38,6 +38,10 @@ if(HEAL_SANITIZE)
   # The instrumented code confuses the warning about uninitialised variables.
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+  # Half of the compiler's time for what AddressSanitizer finds too (docs/adr/0011-build-time.md); the fuzzer's build has them.
+  if(NOT HEAL_FUZZ)
+    add_compile_options(-fno-sanitize=null,alignment,object-size,vptr)
+  endif()
   add_link_options(-fsanitize=address,undefined)
 endif()
 if(HEAL_TSAN)

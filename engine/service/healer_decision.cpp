@@ -387,10 +387,14 @@ void HealerImpl::open_dependency(const Run& run, const DependencyHealth& depende
 
 asio::awaitable<std::optional<HealingInput>> HealerImpl::look(Run& run) {
     const Evidence evidence = co_await s_.prober.check(run.probes);
-    const bool others =
-        std::any_of(history_.facts().rbegin(), history_.facts().rend(), [&](const AttemptFact& f) {
-            return f.target == run.incident.target && f.event != run.incident.id && f.ended &&
-                   *f.ended >= run.incident.opened_at;
+    const auto& on_it = history_.on(run.incident.target);
+    const bool others = std::any_of(on_it.rbegin(), on_it.rend(), [&](const auto& f) {
+        return f->event != run.incident.id && f->ended && *f->ended >= run.incident.opened_at;
+    });
+    // Of one that was helped it cannot be learned what recovers by itself.
+    if (others && left_alone(run))
+        submit("control arm", [id = run.incident.id](Database& db) {
+            return sql::set_event_arm(db, id, "");
         });
     co_return input::Looked{evidence, others};
 }
