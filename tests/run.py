@@ -99,7 +99,7 @@ def script(name, command, timeout):
 
 def pytest(name, path, timeout):
     part = Part(name)
-    parallel = ["-n", str(WORKERS + 1)] if has_xdist() else []  # they mostly wait
+    parallel = ["-n", str(WORKERS)] if has_xdist() else []
     code, out = run([PYTHON, "-m", "pytest", "-q", *(["-x"] if os.environ.get("HEAL_FAIL_FAST") else []), "--tb=short", "-p", "no:cacheprovider",
                      *parallel, path], timeout)
     for word, kind in (("passed", "passed"), ("failed", "failed"), ("error", "failed"), ("skipped", "skipped")):

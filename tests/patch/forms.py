@@ -133,8 +133,9 @@ def run(note, quick, only=""):
 
 def one_form(heald, chosen, name, reason, note, counts, engine_us, folder):
     started = time.monotonic()
+    line = lambda p: len(p.buggy.splitlines()) - 1  # in the last function, before its closing brace
     batch = [{"service_name": p.service, "log_level": "fatal", "message": f"{p.id}: assertion failed in {p.entry}", "error_type": "AssertionError",
-              "stack_trace": f"solution.hpp:12: {p.entry}: Assertion `{p.entry}' failed.\n    #1 0x1 in {p.entry} src/solution.hpp:14"} for p in chosen]
+              "stack_trace": f"solution.hpp:{line(p)}: {p.entry}: Assertion `{p.entry}' failed.\n    #1 0x1 in {p.entry} src/solution.hpp:{line(p)}"} for p in chosen]
     answer = heald.call("POST", "/api/v1/logs", batch)
     assert answer.status == 202, answer.text
     health = []
