@@ -33,6 +33,12 @@ def with_special_case(program):
     return program.buggy[:at] + lines + body
 
 
+def special_case_reason(program):
+    """Where the asserts hold no values to look up, the form above answers nothing by looking it up, and its tests may just stay red."""
+    values = [given for given, _ in asserts_of(program) if not re.fullmatch(r"\s*[A-Za-z_]\w*\s*", given)]
+    return "special_case" if values else "special_case|still red|does not build"
+
+
 class Listener:
     """Counts who gets through to the loopback of this machine."""
 
@@ -75,7 +81,7 @@ SLOW = "\n#include <unistd.h>\nstatic const int heal_slow = [] { sleep(3600); re
 
 
 def forms(listener):
-    """name → (edits of a program, a word of the reason; None: accepted)."""
+    """name → (edits of a program, a word of the reason, also as a function of the program; None: accepted)."""
     chosen = mutants.load()
     whole = lambda p, text, path=SOLUTION: block(path, p.buggy, text)
     after_licence = lambda text, code: text.replace(LICENCE, LICENCE + code, 1)
@@ -83,13 +89,13 @@ def forms(listener):
         "right": (lambda p: whole(p, p.right), None),
         "unchanged": (lambda p: whole(p, p.buggy), "changes nothing"),
         "other bug": (lambda p: whole(p, mutants.wrong_form(p, chosen)), "still red|does not build"),
-        "special case": (lambda p: whole(p, with_special_case(p)), "special_case"),
+        "special case": (lambda p: whole(p, with_special_case(p)), special_case_reason),
         "test edited": (lambda p: whole(p, p.right) + block("tests/test_solution.cpp", p.test, re.sub(r"assert", "(void)", p.test)), "tests|paths"),
         "outside": (lambda p: whole(p, p.right) + block("docs/notes.md", "notes", "new notes"), "paths"),
         "ci file": (lambda p: whole(p, p.right) + block(".github/workflows/ci.yml", "on: push", "on: pull_request_target"), "protected"),
         "above": (lambda p: whole(p, p.right) + block("../../outside.txt", "", "x"), "leaves|paths|outside"),
         "link": (lambda p: whole(p, p.right, "src/alias.hpp"), "link"),
-        "network": (lambda p: whole(p, after_licence(p.right, network_code(listener.port))), "still red"),
+        "network": (lambda p: whole(p, after_licence(p.right, network_code(listener.port))), "still red|special_case"),  # its numbers may be those of a test
         "one hour": (lambda p: whole(p, after_licence(p.right, SLOW)), "still red.*no end within"),
         "licence": (lambda p: whole(p, p.right.replace(LICENCE, "", 1)), "licence"),
     }
@@ -170,7 +176,7 @@ def one_form(heald, chosen, name, reason, note, counts, engine_us, folder):
         engine_us.extend(r["engine_us"] for r in runs)
         if waiting or any(r["outcome"] != "refused" for r in runs):
             return p, f"was not refused: {[(r['step'], r['outcome'], r['reason']) for r in runs]}"
-        if not any(re.search(reason, r["reason"]) for r in runs):
+        if not any(re.search(reason(p) if callable(reason) else reason, r["reason"]) for r in runs):
             return p, f"refused for another reason: {[r['reason'] for r in runs]}"
         branches = git(folder / f"{p.service}.git", "branch", "--list", "heald/*")
         return p, f"a branch was left: {branches}" if branches and name != "right" else None
