@@ -146,13 +146,15 @@ TEST_F(Runner, DoesNotPerformWhatCouldNotBeRecorded) {
     EXPECT_FALSE(fs::exists(file));
 }
 
-class RunnerIntent : public Runner, public ::testing::WithParamInterface<bool> {
+/// Planned ahead of the intent or not; an effect that can be taken back ("write") and one that cannot.
+class RunnerIntent : public Runner, public ::testing::WithParamInterface<std::tuple<bool, const char*>> {
 protected:
-    RunnerIntent() { world.ledger.pending = GetParam(); }
+    RunnerIntent() { world.ledger.pending = std::get<0>(GetParam()); }
     StrategyReply write() {
         load_sample();
         return world.execute(with(
-            world.call("sample", {"file:" + world.folder.path + "/**"}), {{"do", "write"}, {"path", file}}
+            world.call("sample", {"file:" + world.folder.path + "/**", "exec:/bin/*"}),
+            {{"do", std::get<1>(GetParam())}, {"path", file}}
         ));
     }
     asio::awaitable<void> pause() {
@@ -161,7 +163,11 @@ protected:
     }
     const std::string file = world.folder / "x.txt";
 };
-INSTANTIATE_TEST_SUITE_P(PlannedAfterAndAhead, RunnerIntent, ::testing::Bool());
+INSTANTIATE_TEST_SUITE_P(
+    PlannedAfterAndAhead,
+    RunnerIntent,
+    ::testing::Combine(::testing::Bool(), ::testing::Values("write", "touch"))
+);
 
 TEST_P(RunnerIntent, HoldsAnEffectBackUntilTheIntentIsStored) {
     bool stored = false, there_before = true;

@@ -24,7 +24,9 @@ struct sample {
     static heal::parameters parameters() {
         return {
             heal::text("do")
-                .one_of({"nothing", "exec", "write", "throw", "crash", "sleep", "denied", "loop", "log"})
+                .one_of(
+                    {"nothing", "exec", "touch", "write", "throw", "crash", "sleep", "denied", "loop", "log"}
+                )
                 .by_default("nothing"),
             heal::text("path").by_default(""),
             heal::integer("n").range(0, 10).by_default(3).unit("s")};
@@ -38,6 +40,10 @@ struct sample {
         if (what == "exec") {
             const auto r = call.exec({.argv = {"/bin/echo", "hello"}, .inverse = {"/bin/echo", "back"}});
             return r.ok() ? heal::outcome::succeeded(r.output) : heal::outcome::failed(r.error_output);
+        }
+        if (what == "touch") {  // cannot be taken back
+            const auto r = call.exec({.argv = {"/bin/touch", config_["path"].string_or("")}});
+            return r.ok() ? heal::outcome::succeeded("touched") : heal::outcome::failed(r.error_output);
         }
         if (what == "write") call.write_file(config_["path"].string_or(""), "after " + rq.attempt());
         if (what == "denied") call.write_file("/etc/heal-test-denied", "x");
