@@ -58,12 +58,15 @@ void store_batch(Database& db, const Clock& clock, int first, int lines, int kin
     for (int i = 0; i < lines; ++i)
         by_kind[(first + i) % kinds].push_back(record(clock, (first + i) % kinds, first + i));
     must(db.begin());
+    std::vector<sql::Occurrences> occurrences;
     for (const auto& [kind, records] : by_kind) {
         const auto& newest = records.back();
-        must(sql::add_occurrences(
-            db, {&newest, "", 1, records.size(), records.front().time, newest.time, Severity::p2_minor}
-        ));
+        occurrences.push_back(
+            {&newest, "", 1, records.size(), records.front().time, newest.time, Severity::p2_minor}
+        );
     }
+    const auto added = sql::add_occurrences(db, occurrences);
+    must(added ? result<void>{} : added.error());
     for (const auto& [kind, records] : by_kind) {
         const std::size_t samples = std::min<std::size_t>(3, records.size());
         for (std::size_t k = 0; k < samples; ++k)

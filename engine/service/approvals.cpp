@@ -4,6 +4,7 @@
 #include "base/id.hpp"
 #include "base/log.hpp"
 #include "store/approval_store.hpp"
+#include "store/cluster_store.hpp"
 
 #include <boost/asio/co_spawn.hpp>
 
@@ -103,8 +104,20 @@ public:
         std::optional<json::object> bound;
         if (const auto binder = binders_.find(loaded->kind); binder != binders_.end()) {
             bound = binder->second(*loaded);
-            if (!bound && loaded->is_open())
+            if (!bound && loaded->is_open()) {
+                const auto slash = loaded->subject.find('/');
+                json::object body{{"digest", seen}, {"reason", vote.reason}};
+                if (vote.break_glass) body["break_glass"] = true;
+                if (slash != std::string::npos) body["strategy"] = loaded->subject.substr(slash + 1);
+                std::string what = loaded->subject.substr(0, slash), request = vote.yes ? "approve" : "reject";
+                std::string who = vote.actor;
+                auto handed = co_await forward(
+                    std::move(what), std::move(request), std::move(body), std::move(who)
+                );
+                if (handed) co_return std::move(*loaded);
+                if (handed.error().code != errc::not_found) co_return handed.error();
                 co_return fail(errc::conflict, "nothing waits for this approval any more");
+            }
         }
         vote.at = s_.clock.wall();
         struct Outcome {
@@ -129,6 +142,27 @@ public:
         if (vote.break_glass)
             log::warn("{} broke the glass for {}: {}", vote.actor, outcome->approval.subject, vote.reason);
         co_return std::move(outcome->approval);
+    }
+
+    asio::awaitable<result<void>> forward(
+        std::string what, std::string request, json::object body, std::string actor
+    ) override {
+        if (!s_.cluster) co_return fail(errc::not_found, "this node is alone");
+        sql::EventRequest asked{
+            new_id(s_.clock),
+            std::move(what),
+            std::move(request),
+            json::serialize(body),
+            std::move(actor),
+            false};
+        Store::Job job = [asked, node = s_.settings->node, now = s_.clock.wall()](Database& db
+                         ) -> result<void> {
+            HEAL_TRY(sql::request_of_event(db, asked, node, now));
+            return sql::append_audit(
+                db, now, asked.actor, "event." + asked.request, asked.event, asked.argument
+            );
+        };
+        co_return co_await s_.store.write(std::move(job));
     }
 
     asio::awaitable<result<Approval>> take(std::string kind, std::string subject, json::object bound)

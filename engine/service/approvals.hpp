@@ -29,10 +29,18 @@ public:
     virtual boost::asio::awaitable<result<Approval>> ask(ApprovalAsk ask) = 0;
 
     /// One vote. Looks first at what is so now (set_binder); drift voids the request.
+    /// One that another node has asked for is handed on to it and comes back as it was.
     /// @param seen  the digest that the voter was shown; "" when they did not say
     /// errc::not_found; errc::conflict with the reason: not open, expired, void, voted before;
     /// errc::invalid_input.
     virtual boost::asio::awaitable<result<Approval>> decide(std::string id, Vote vote, std::string seen) = 0;
+
+    /// Hands a request on to the node that has `what`: an incident, or a run of a patch by its id, its bug or
+    /// the bug's code. `request`: approve, reject; of a run also cancel. Audited. errc::not_found: no other
+    /// node has it, or there are none.
+    virtual boost::asio::awaitable<result<void>> forward(
+        std::string what, std::string request, json::object body, std::string actor
+    ) = 0;
 
     /// To be called right before the act: marks an approved request as used, once, if `bound` is still what
     /// was approved. errc::denied with the reason: nothing acts.

@@ -546,15 +546,11 @@ public:
         if (!wanted) {
             if (!cluster_ || wanted.error().code != errc::not_found) co_return wanted.error();
             // Another node may heal it: it gets the vote.
-            sql::EventRequest asked{
-                new_id(clock_), event, yes ? "approve" : "reject", json::serialize(body), actor};
-            Store::Job job = [asked, now = clock_.wall()](Database& db) -> result<void> {
-                HEAL_TRY(sql::append_audit(
-                    db, now, asked.actor, "event." + asked.request, asked.event, asked.argument
-                ));
-                return sql::request_of_event(db, asked, now);
-            };
-            HEAL_CO_TRY(co_await store_->write(std::move(job)));
+            std::string request = yes ? "approve" : "reject";
+            auto handed = co_await approvals_->forward(
+                std::move(event), std::move(request), std::move(body), std::move(actor)
+            );
+            if (!handed) co_return handed.error();
             co_return json::object{{"forwarded", true}};
         }
         auto request = co_await approvals_->ask(std::move(*wanted));
@@ -795,6 +791,20 @@ private:
         co_return std::count((*texts)[2].begin(), (*texts)[2].end(), '\n');
     }
 
+    /// What somebody asked for through another node.
+    asio::awaitable<result<json::object>> requested(sql::EventRequest r, json::object body) {
+        const bool yes = r.request == "approve";
+        if (!r.patch)
+            co_return co_await vote(
+                std::move(r.event), yes, std::move(body), std::move(r.actor)
+            );
+        if (r.request != "cancel")
+            co_return co_await fixer_->vote(std::move(r.event), yes, std::move(body), std::move(r.actor));
+        std::string reason{string_at(body, "reason")};
+        HEAL_CO_TRY(co_await fixer_->cancel(std::move(r.event), std::move(reason), std::move(r.actor)));
+        co_return json::object{};
+    }
+
     ClusterEvents cluster_events() {
         ClusterEvents events;
         events.take_up = [this](std::vector<sql::TakenOver> taken) { healer_->take_up(std::move(taken)); };
@@ -810,7 +820,7 @@ private:
             if (parsed && parsed->is_object()) body = std::move(parsed->get_object());
             asio::co_spawn(
                 io_,
-                vote(r.event, r.request == "approve", std::move(body), r.actor),
+                requested(r, std::move(body)),
                 [r](const std::exception_ptr& error, const result<json::object>& outcome) {
                     if (error)
                         log::error("{} of {} ended by a defect", r.request, r.event);

@@ -347,7 +347,14 @@ public:
             pause.expires_after(20ms);
             co_await pause.async_wait(asio::use_awaitable);
         }
-        if (!waiting)
+        if (!waiting) {
+            // Another node may run it.
+            std::string what = bug_or_run, request = yes ? "approve" : "reject";
+            auto handed = co_await s_.approvals->forward(
+                std::move(what), std::move(request), std::move(body), std::move(actor)
+            );
+            if (handed) co_return json::object{{"forwarded", true}};
+            if (handed.error().code != errc::not_found) co_return handed.error();
             co_return fail(
                 errc::conflict,
                 fmt::format(
@@ -355,6 +362,7 @@ public:
                     to_valid_utf8(bug_or_run)
                 )
             );
+        }
         Vote vote;
         vote.actor = std::move(actor);
         vote.yes = yes;
@@ -368,7 +376,16 @@ public:
 
     asio::awaitable<result<void>> cancel(std::string id, std::string reason, std::string actor) override {
         const auto it = runs_.find(id);
-        if (it == runs_.end()) co_return fail(errc::not_found, "there is no such run under way on this node");
+        if (it == runs_.end()) {
+            std::string request = "cancel";
+            json::object body{{"reason", to_valid_utf8(reason)}};
+            auto handed = co_await s_.approvals->forward(
+                std::move(id), std::move(request), std::move(body), std::move(actor)
+            );
+            if (!handed && handed.error().code == errc::not_found)
+                co_return fail(errc::not_found, "there is no such run under way");
+            co_return handed;
+        }
         auto run = it->second;
         HEAL_CO_TRY(run->machine.cancel(fmt::format("cancelled by {}: {}", actor, reason), s_.clock.wall()));
         run->give_up.store(true);
@@ -676,7 +693,9 @@ private:
                 HEAL_TRY(sql::update_patch_run(db, *row));
                 return more ? more(db) : result<void>{};
             };
+            const auto begin = s_.clock.steady();
             auto stored = co_await s_.store.write(std::move(job));
+            run->row.engine_us += (s_.clock.steady() - begin).count();  // stored by the next one
             if (stored) co_return true;
             if (stored.error().code == errc::conflict || stored.error().code == errc::denied || ending())
                 co_return false;
@@ -746,9 +765,18 @@ private:
     }
 
     asio::awaitable<void> drive(RunPtr run) {
+        bool slot = false;                // kept from one heavy step to the next
+        std::optional<PatchStep> begun;  // its intent was stored with the outcome of the step before
+        const auto give_back = [this, &slot] {
+            if (std::exchange(slot, false)) give_slot();
+        };
         while (!ending() && !run->machine.ended()) {
-            co_await until_due(run);
-            if (ending()) co_return;
+            if (begun != run->machine.step()) begun.reset();  // cancelled meanwhile
+            if (!begun) {
+                give_back();
+                co_await until_due(run);
+            }
+            if (ending()) break;
             const auto* known = find_settings(run->row.repository);
             if (!known) {
                 // Its repository is gone from the configuration: nothing can be done, and nothing is.
@@ -762,39 +790,38 @@ private:
                 co_await note(run, run->machine.step(), {});
                 if (run->machine.step() == PatchStep::finish)
                     run->machine.take({}, PatchPlan{}, s_.clock.wall());
-                if (!co_await save(run)) co_return;
+                if (!co_await save(run)) break;
                 continue;
             }
             const RepositorySettings settings = *known;
             const auto step = run->machine.step();
-            if (acts(step)) {
-                if (const auto why = held(*run); !why.empty()) {
-                    if (run->row.data["held"] != json::value(why)) {
-                        log::info("patch run {} waits: {}", run->row.id, why);
-                        run->row.data["held"] = why;
-                        if (!co_await save(run)) co_return;
-                        publish(*run);
+            if (!begun) {
+                if (acts(step)) {
+                    if (const auto why = held(*run); !why.empty()) {
+                        if (run->row.data["held"] != json::value(why)) {
+                            log::info("patch run {} waits: {}", run->row.id, why);
+                            run->row.data["held"] = why;
+                            if (!co_await save(run)) break;
+                            publish(*run);
+                        }
+                        run->wake.expires_after(500ms);
+                        boost::system::error_code ignored;
+                        co_await run->wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+                        continue;
                     }
-                    run->wake.expires_after(500ms);
-                    boost::system::error_code ignored;
-                    co_await run->wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
-                    continue;
                 }
+                run->row.data.erase("held");
+                if (is_heavy(step) && run->outcome() == PatchOutcome::none) {
+                    if (!co_await take_slot(run)) continue;
+                    slot = true;
+                    if (acts(step) && !held(*run).empty()) continue;  // it waited for its turn meanwhile
+                }
+                run->machine.begin(s_.clock.wall());
+                std::function<result<void>(Database&)> intent = entering(*run, step);
+                const bool stored = co_await save(run, std::move(intent));
+                if (!stored || faults::pass("patch.intent")) break;
             }
-            run->row.data.erase("held");
-            const bool slot = is_heavy(step) && run->outcome() == PatchOutcome::none;
-            if (slot && !co_await take_slot(run)) continue;
-            if (slot && acts(step) && !held(*run).empty()) {  // it waited for its turn meanwhile
-                give_slot();
-                continue;
-            }
-            run->machine.begin(s_.clock.wall());
-            std::function<result<void>(Database&)> intent = entering(*run, step);
-            const bool stored = co_await save(run, std::move(intent));
-            if (!stored || faults::pass("patch.intent")) {
-                if (slot) give_slot();
-                co_return;
-            }
+            begun.reset();
             publish(*run);
             run->working = true;
             if (acts(step)) {
@@ -804,32 +831,62 @@ private:
             }
             auto outcome = co_await work(run, settings, step);
             run->working = false;
-            if (slot) give_slot();
-            if (ending() && outcome.kind != Kind::done) co_return;  // given up in its middle; resume() knows
+            if (ending() && outcome.kind != Kind::done) break;  // given up in its middle; resume() knows
             if (run->machine.step() != step) {
                 // Cancelled meanwhile: what was found out does not matter any more.
-                if (!co_await save(run)) co_return;
+                if (!co_await save(run)) break;
                 continue;
             }
             // Held in its middle: it begins again once it may act, and that is no try that failed.
             if (outcome.kind == Kind::again && run->give_up.load()) continue;
-            if (outcome.kind == Kind::mend) outcome = co_await mend(run, std::move(outcome), settings);
+            if (outcome.kind == Kind::mend) {
+                give_back();
+                outcome = co_await mend(run, std::move(outcome), settings);
+            }
             const bool was_stable = run->machine.stable();
             run->machine.take(outcome, plan(settings), s_.clock.wall());
             run->facts.keep_branch = run->outcome() == PatchOutcome::proposed && !run->machine.landed();
             follow(*run);
             co_await note(run, step, outcome);
             std::function<result<void>(Database&)> after = leaving(*run, step, was_stable);
-            if (!co_await save(run, std::move(after))) co_return;
+            if (may_go_on(*run, step, slot)) {
+                begun = run->machine.step();
+                run->machine.begin(s_.clock.wall());
+                after = both(std::move(after), entering(*run, *begun));
+            } else {
+                give_back();
+            }
+            if (!co_await save(run, std::move(after))) break;
             (void)faults::pass("patch.result");
             publish(*run);
             wake_siblings(*run);
+            if (begun && faults::pass("patch.intent")) break;
             if (!run->machine.ended()) continue;
             learn(*run);
             if (!run->pattern.empty() && run->outcome() != PatchOutcome::held &&
                 run->outcome() != PatchOutcome::proposed)
                 ask_models(*run);
         }
+        give_back();
+    }
+
+    /// The next step of a run may begin at once, so that one commit holds the outcome of `from` and its intent.
+    bool may_go_on(const Run& run, PatchStep from, bool slot) const {
+        const auto next = run.machine.step();
+        if (next == from || run.machine.ended() || ending() || run.machine.next_at() > s_.clock.wall())
+            return false;
+        if (is_heavy(next) && run.outcome() == PatchOutcome::none && !slot) return false;
+        return !acts(next) || held(run).empty();
+    }
+
+    static std::function<result<void>(Database&)> both(
+        std::function<result<void>(Database&)> one, std::function<result<void>(Database&)> other
+    ) {
+        if (!one || !other) return one ? one : other;
+        return [one = std::move(one), other = std::move(other)](Database& db) -> result<void> {
+            HEAL_TRY(one(db));
+            return other(db);
+        };
     }
 
     asio::awaitable<PatchResult> work(RunPtr run, RepositorySettings settings, PatchStep step) {
@@ -845,10 +902,15 @@ private:
             auto tools = make_tools(settings, *run);
             if (!tools) co_return PatchResult{Kind::broken, tools.error().text, {}};
             PatchWork worker{settings, **tools, run->row.id, run->facts};
-            const auto job = [&] { outcome = worker.perform(step); };
+            Duration spent{0};
+            const auto job = [&] {
+                const auto begin = s_.clock.steady();
+                outcome = worker.perform(step);
+                spent = s_.clock.steady() - begin - worker.outside();
+            };
             co_await offload(pool_, job);
-            const auto own = s_.clock.steady() - started - worker.outside();
-            run->row.engine_us += std::max<std::int64_t>(0, own.count());
+            // Waiting for a thread that others' builds have is not heald's work for this bug.
+            run->row.engine_us += std::max<std::int64_t>(0, spent.count());
             s_.metrics.observe(
                 "heald_patch_step_seconds",
                 {{"step", to_string(step)}},

@@ -55,12 +55,13 @@ public:
     ) = 0;
 
     /// A person's word on the run of a bug (or on a run, by its id) that waits for one; answers with the
-    /// request (core/approval.hpp). Body: any of reason, digest, break_glass. errc::not_found,
-    /// errc::conflict, errc::invalid_input.
+    /// request (core/approval.hpp). Body: any of reason, digest, break_glass. When another node runs it, that
+    /// one gets the vote and {"forwarded": true} is the answer. errc::not_found, errc::conflict,
+    /// errc::invalid_input.
     virtual boost::asio::awaitable<result<json::object>> vote(
         std::string bug_or_run, bool yes, json::object body, std::string actor
     ) = 0;
-    /// Ends a run that is not merged yet. errc::not_found, errc::conflict.
+    /// Ends a run that is not merged yet, also one of another node. errc::not_found, errc::conflict.
     virtual boost::asio::awaitable<result<void>> cancel(
         std::string run, std::string reason, std::string actor
     ) = 0;

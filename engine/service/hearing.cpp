@@ -363,11 +363,10 @@ result<void> Hearing::store_rows(
     }
     // Table by table: rows of one statement in a row go to PostgreSQL together.
     std::uint64_t collided = 0;
-    std::vector<std::size_t> kinds;
+    std::vector<sql::Occurrences> occurrences;
     for (std::size_t i = 0; i < batch.deltas.size(); ++i) {
         const auto& delta = batch.deltas[i];
-        auto added = sql::add_occurrences(
-            db,
+        occurrences.push_back(
             {&delta.samples.back(),
              delta.signature,
              fingerprint::mechanism_version,
@@ -376,13 +375,15 @@ result<void> Hearing::store_rows(
              delta.last,
              decided[i].severity}
         );
-        if (!added && added.error().code == errc::conflict) {
-            // A crafted or unlucky collision: kept apart, counted, never healed as the other.
-            ++collided;
-            continue;
-        }
-        if (!added) return added.error();
-        kinds.push_back(i);
+    }
+    const auto added = sql::add_occurrences(db, occurrences);
+    if (!added) return added.error();
+    std::vector<std::size_t> kinds;
+    for (std::size_t i = 0; i < added->size(); ++i) {
+        if ((*added)[i])
+            kinds.push_back(i);
+        else
+            ++collided;  // crafted or unlucky: kept apart, counted, never healed as the other
     }
     for (const std::size_t i : kinds) {
         const auto& delta = batch.deltas[i];

@@ -358,7 +358,9 @@ PatchResult PatchWork::gate() {
         facts_.fresh_trees = false;
         HEAL_TRY(write_into(place("tree"), looked->files));
         HEAL_TRY(write_into(place("plain"), added_tests));
-        return r.diff(place("tree"));
+        auto staged = r.stage(place("tree"));
+        if (!staged) return staged.error();
+        return std::move(staged->patch);
     });
     if (!written) return around(written.error());
     if (written->empty()) return refused("the patch changes nothing", std::move(evidence));
@@ -513,12 +515,12 @@ PatchResult PatchWork::commit() {
         if (!files) return files.error();
         HEAL_TRY(r.add_worktree(place("commit"), facts_.revision));
         HEAL_TRY(write_into(place("commit"), *files));
-        auto patch = r.diff(place("commit"));
-        if (!patch) return patch.error();
+        auto staged = r.stage(place("commit"));
+        if (!staged) return staged.error();
         // No build or test had a hand on this tree; what is committed is what was shown.
-        if (sha256_hex(*patch) != facts_.patch_hash)
+        if (sha256_hex(staged->patch) != facts_.patch_hash)
             return fail(errc::internal, "the patch is not the one that was tried and approved");
-        return r.commit({place("commit"), message(), settings_.author, facts_.made_at});
+        return r.commit(*staged, {message(), settings_.author, facts_.made_at});
     });
     if (!made) return around(made.error());
     facts_.commit = *made;

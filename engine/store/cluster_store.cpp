@@ -100,11 +100,20 @@ constexpr Statement put_request{
     "$4, $5, $6 FROM event_claims c JOIN cluster_nodes n ON n.node = c.node AND n.fence = c.fence AND "
     "n.state = "
     "'alive' WHERE c.event_id = $2"};
+constexpr Statement put_patch_request{
+    "insert event_requests of patch_runs",
+    "INSERT INTO event_requests (id, event_id, request, argument, requested_by, requested_at) SELECT $1, "
+    "p.id, $3, $4, $5, $6 FROM patch_runs p JOIN system_bugs b ON b.id = p.bug_id JOIN cluster_nodes n ON "
+    "n.node = p.node AND n.state = 'alive' WHERE p.outcome = '' AND p.node <> $7 AND (p.id = $2 OR b.id = $2 "
+    "OR b.bug_code = $2) AND (p.step = 'review' OR $3 = 'cancel') ORDER BY p.created_at DESC LIMIT 1"};
 constexpr Statement take_request{
     "take event_requests",
     "DELETE FROM event_requests r USING event_claims c WHERE c.event_id = r.event_id AND c.node = $1 "
-    "RETURNING "
-    "r.id, r.event_id, r.request, r.argument, r.requested_by"};
+    "RETURNING r.id, r.event_id, r.request, r.argument, r.requested_by"};
+constexpr Statement take_patch_request{
+    "take event_requests of patch_runs",
+    "DELETE FROM event_requests r USING patch_runs p WHERE p.id = r.event_id AND p.node = $1 "
+    "RETURNING r.id, r.event_id, r.request, r.argument, r.requested_by"};
 constexpr Statement see_shared{
     "select shared state",
     "SELECT COALESCE((SELECT MAX(updated_at) FROM engine_state), 0) || ' ' || COALESCE((SELECT "
@@ -303,7 +312,7 @@ result<std::optional<HeldEvent>> load_held(
     return held;
 }
 
-result<void> request_of_event(Database& db, const EventRequest& q, Time now) {
+result<void> request_of_event(Database& db, const EventRequest& q, const std::string& node, Time now) {
     auto n = db.run(
         put_request,
         {string_view{q.id},
@@ -313,16 +322,30 @@ result<void> request_of_event(Database& db, const EventRequest& q, Time now) {
          string_view{q.actor},
          now.us}
     );
+    if (n && *n == 0)
+        n = db.run(
+            put_patch_request,
+            {string_view{q.id},
+             string_view{q.event},
+             string_view{q.request},
+             string_view{q.argument},
+             string_view{q.actor},
+             now.us,
+             string_view{node}}
+        );
     if (!n) return n.error();
-    if (*n == 0) return fail(errc::not_found, fmt::format("there is no open event {}", q.event));
+    if (*n == 0) return fail(errc::not_found, fmt::format("no other node has '{}'", to_valid_utf8(q.event)));
     return notify_nodes(db, q.event);
 }
 
 result<std::vector<EventRequest>> take_requests(Database& db, const std::string& node) {
     std::vector<EventRequest> requests;
-    HEAL_TRY(db.query(take_request, {string_view{node}}, [&](const Row& r) {
-        requests.push_back({r.text(0), r.text(1), r.text(2), r.text(3), r.text(4)});
-    }));
+    for (const auto* take : {&take_request, &take_patch_request})
+        HEAL_TRY(db.query(*take, {string_view{node}}, [&](const Row& r) {
+            requests.push_back(
+                {r.text(0), r.text(1), r.text(2), r.text(3), r.text(4), take == &take_patch_request}
+            );
+        }));
     return requests;
 }
 

@@ -80,12 +80,20 @@ result<std::optional<HeldEvent>> load_held(
     Database& db, const std::string& fingerprint, const std::string& environment
 );
 
+/// What somebody wants of an incident, or of a run of a patch, that another node has.
 struct EventRequest {
-    std::string id, event, request, argument, actor;
+    std::string id;
+    std::string event;     ///< the incident; the run, its bug or the bug's code
+    std::string request;   ///< approve, reject; of a run also cancel
+    std::string argument;  ///< the body as JSON
+    std::string actor;
+    bool patch = false;  ///< of a run; `event` is its id once it is taken
 };
-/// Asks the node that heals the incident. errc::not_found: no node heals it.
-result<void> request_of_event(Database& db, const EventRequest& request, Time now);
-/// Takes the requests for incidents of this node.
+/// Asks the node that has it. errc::not_found: no living node but `node` does.
+result<void> request_of_event(
+    Database& db, const EventRequest& request, const std::string& node, Time now
+);
+/// Takes the requests for incidents and runs of this node.
 result<std::vector<EventRequest>> take_requests(Database& db, const std::string& node);
 
 /// What people changed that every node follows, as one word that differs when it does.

@@ -8,7 +8,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <deque>
+#include <numeric>
 #include <tuple>
+#include <unordered_map>
 
 namespace heal::sql {
 namespace {
@@ -50,7 +53,7 @@ constexpr Statement upsert_fingerprint{
     "ELSE error_fingerprints.last_seen_at END, "
     "last_release = CASE WHEN excluded.last_release <> '' THEN excluded.last_release ELSE "
     "error_fingerprints.last_release END "
-    "WHERE error_fingerprints.digest = excluded.digest"};
+    "WHERE error_fingerprints.digest = excluded.digest RETURNING id"};
 
 constexpr Statement upsert_count{
     "upsert fingerprint_counts",
@@ -285,41 +288,70 @@ std::string audit_hash(
 
 }  // namespace
 
+result<std::vector<bool>> add_occurrences(Database& db, std::span<const Occurrences> all) {
+    static constexpr std::pair<string_view, int64_t> resolutions[] = {
+        {"minute", 60'000'000LL}, {"hour", 3'600'000'000LL}, {"day", 86'400'000'000LL}};
+    std::vector<bool> stored(all.size());
+    std::vector<std::size_t> left(all.size());
+    std::iota(left.begin(), left.end(), std::size_t{0});
+    // Two digests of one batch may share a short id: the second one meets the first.
+    while (!left.empty()) {
+        std::unordered_map<string_view, std::size_t> ids;
+        std::vector<std::size_t> later;
+        std::deque<std::string> texts;
+        std::vector<Value> rows, counts;
+        const auto text = [&](string_view bytes) { return string_view{texts.emplace_back(clean(bytes))}; };
+        for (const std::size_t i : left) {
+            const auto& o = all[i];
+            const auto& r = *o.sample;
+            if (!ids.emplace(r.fingerprint, i).second) {
+                later.push_back(i);
+                continue;
+            }
+            rows.insert(
+                rows.end(),
+                {string_view{r.fingerprint},
+                 string_view{r.digest},
+                 int64_t{o.mechanism},
+                 text(r.service_name),
+                 text(r.environment),
+                 string_view{to_string(r.level)},
+                 text(r.error_type),
+                 text(r.pattern),
+                 text(o.signature),
+                 string_view{to_string(o.severity)},
+                 number(o.count),
+                 o.first.us,
+                 o.last.us,
+                 text(r.release)}
+            );
+        }
+        HEAL_TRY(db.run_rows(upsert_fingerprint, rows, 14, [&](const Row& r) {
+            const auto found = ids.find(r.text(0));
+            if (found != ids.end()) stored[found->second] = true;
+        }));
+        for (const auto& [id, i] : ids) {
+            if (!stored[i]) continue;
+            const auto last = all[i].last.us;
+            for (const auto& [name, width] : resolutions)
+                counts.insert(counts.end(), {id, name, last - last % width, number(all[i].count)});
+        }
+        HEAL_TRY(db.run_rows(upsert_count, counts, 4, nullptr));
+        left = std::move(later);
+    }
+    return stored;
+}
+
 result<void> add_occurrences(Database& db, const Occurrences& o) {
-    const auto& r = *o.sample;
-    auto changed = db.run(
-        upsert_fingerprint,
-        {string_view{r.fingerprint},
-         string_view{r.digest},
-         int64_t{o.mechanism},
-         string_view{clean(r.service_name)},
-         string_view{clean(r.environment)},
-         string_view{to_string(r.level)},
-         string_view{clean(r.error_type)},
-         string_view{clean(r.pattern)},
-         string_view{clean(o.signature)},
-         string_view{to_string(o.severity)},
-         number(o.count),
-         o.first.us,
-         o.last.us,
-         string_view{clean(r.release)}}
-    );
-    if (!changed) return changed.error();
-    if (*changed == 0) {
+    auto stored = add_occurrences(db, std::span{&o, 1});
+    if (!stored) return stored.error();
+    if (!(*stored)[0])
         return fail(
             errc::conflict,
             fmt::format(
-                "fingerprint {} belongs to another digest: a collision of the short id", r.fingerprint
+                "fingerprint {} belongs to another digest: a collision of the short id", o.sample->fingerprint
             )
         );
-    }
-    static constexpr std::pair<string_view, int64_t> resolutions[] = {
-        {"minute", 60'000'000LL}, {"hour", 3'600'000'000LL}, {"day", 86'400'000'000LL}};
-    for (const auto& [name, width] : resolutions) {
-        HEAL_TRY(db.post(
-            upsert_count, {string_view{r.fingerprint}, name, o.last.us - o.last.us % width, number(o.count)}
-        ));
-    }
     return {};
 }
 

@@ -7,6 +7,7 @@
 #include "store/database.hpp"
 
 #include <optional>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -25,8 +26,10 @@ struct Occurrences {
     Time first, last;
     Severity severity = Severity::p2_minor;
 };
-/// Adds to error_fingerprints and to the minute, hour and day of `last`.
-/// errc::conflict: the short id belongs to another digest (a collision).
+/// Adds to error_fingerprints and to the minute, hour and day of `last`. False for each whose short id belongs
+/// to another digest (a collision): nothing of it is added.
+result<std::vector<bool>> add_occurrences(Database& db, std::span<const Occurrences> all);
+/// Of one kind. errc::conflict: a collision.
 result<void> add_occurrences(Database& db, const Occurrences& occurrences);
 
 /// `represents`: how many occurrences this sample stands for.

@@ -137,24 +137,25 @@ private:
     std::vector<const char*> pointers_;
 };
 
-/// "INSERT … VALUES ($1, …, $n)" and nothing behind: rows of such a one can go together.
+/// "INSERT … VALUES ($1, …, $n)": rows of such a one can go together. What stands behind holds no parameter.
 struct RowInsert {
     std::string_view head;    ///< up to and with "VALUES "
     std::size_t columns = 0;  ///< 0: not such a statement
+    std::string_view tail;    ///< ON CONFLICT …, RETURNING …
 };
 RowInsert row_insert(std::string_view sql) {
-    RowInsert out;
-    const auto at = sql.rfind("VALUES (");
-    if (sql.rfind("INSERT INTO", 0) != 0 || at == std::string_view::npos) return out;
+    const auto at = sql.find("VALUES (");
+    if (!sql.starts_with("INSERT INTO") || at == std::string_view::npos) return {};
+    const std::string_view row = sql.substr(at + 7, sql.find(')', at) + 1 - (at + 7));
     std::string expected;
     std::size_t columns = 0;
-    const std::string_view row = sql.substr(at + 7);
     while (expected.size() + 1 < row.size()) {
         expected += fmt::format("{}${}", columns == 0 ? "(" : ", ", columns + 1);
         ++columns;
     }
-    if (expected + ")" == row) out = {sql.substr(0, at + 7), columns};
-    return out;
+    const std::string_view tail = sql.substr(at + 7 + row.size());
+    if (expected + ")" != row || tail.find('$') != std::string_view::npos) return {};
+    return {sql.substr(0, at + 7), columns, tail};
 }
 std::string of_rows(const RowInsert& insert, std::size_t rows) {
     std::string sql{insert.head};
@@ -164,6 +165,7 @@ std::string of_rows(const RowInsert& insert, std::size_t rows) {
         for (std::size_t c = 0; c < insert.columns; ++c) sql += fmt::format("{}${}", c == 0 ? "" : ", ", ++n);
         sql += ')';
     }
+    sql += insert.tail;
     return sql;
 }
 
@@ -208,10 +210,9 @@ public:
     }
 
     result<void> post(const Statement& statement, std::span<const Value> parameters) override {
-        const auto known = inserts_.try_emplace(statement.sql).first;
-        if (known->second.head.empty()) known->second = row_insert(statement.sql);
-        if (known->second.head.empty()) known->second.head = statement.sql;  // looked at
-        if (known->second.columns > 0 && known->second.columns == parameters.size()) {
+        // What may meet a row that is there may also meet one of its own statement.
+        const RowInsert& insert = insert_of(statement);
+        if (insert.columns > 0 && insert.columns == parameters.size() && insert.tail.empty()) {
             if (rows_of_.sql != statement.sql) HEAL_TRY(send_rows());
             rows_of_ = statement;
             rows_.add(parameters);
@@ -222,6 +223,21 @@ public:
         }
         // Bounded: what is under way lies in buffers of both sides.
         return expected_.size() >= 1000 ? exchange() : result<void>{};
+    }
+
+    result<void> run_rows(
+        const Statement& statement,
+        std::span<const Value> values,
+        std::size_t columns,
+        const std::function<void(const Row&)>& on_row
+    ) override {
+        if (insert_of(statement).columns != columns || values.size() % columns != 0)
+            return fail(errc::internal, fmt::format("{} is no insert of {} columns", statement.name, columns));
+        HEAL_TRY(send_rows());
+        rows_of_ = statement;
+        rows_.add(values);
+        HEAL_TRY(send_rows(on_row ? &on_row : nullptr));
+        return on_row || expected_.size() >= 1000 ? exchange() : result<void>{};
     }
 
     result<void> script(std::string_view sql) override {
@@ -412,8 +428,15 @@ private:
         return {};
     }
 
+    const RowInsert& insert_of(const Statement& statement) {
+        auto& known = inserts_[statement.sql];
+        if (known.head.empty()) known = row_insert(statement.sql);
+        if (known.head.empty()) known.head = statement.sql;  // looked at
+        return known;
+    }
+
     /// The rows that were posted one by one, as few statements: each costs the server some 15 us by itself.
-    result<void> send_rows() {
+    result<void> send_rows(const std::function<void(const Row&)>* on_row = nullptr) {
         if (rows_.size() == 0) return {};
         const RowInsert& insert = inserts_.at(rows_of_.sql);
         const std::size_t all = rows_.size() / insert.columns;
@@ -425,7 +448,7 @@ private:
             if (sql.empty()) sql = of_rows(insert, rows);
             const Statement statement{rows_of_.name, rows == 1 ? rows_of_.sql : sql.c_str()};
             const std::size_t count = rows * insert.columns;
-            outcome = send(statement, rows_.data(sent * insert.columns, count), count, nullptr, nullptr);
+            outcome = send(statement, rows_.data(sent * insert.columns, count), count, on_row, nullptr);
             sent += rows;
         }
         rows_.clear();
@@ -556,7 +579,7 @@ private:
     unsigned statements_ = 0;
     std::deque<Expected> expected_;
     std::unordered_map<const char*, std::string> prepared_;  // by address: statements are constants
-    std::unordered_map<const char*, RowInsert> inserts_;     // what is known of the posted ones, by address
+    std::unordered_map<const char*, RowInsert> inserts_;     // what is known of statements, by address
     std::map<std::pair<const char*, std::size_t>, std::string> row_texts_;  // by statement and rows
     Parameters rows_;                                                       // posted, not sent yet
     Statement rows_of_{};

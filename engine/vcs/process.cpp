@@ -48,6 +48,17 @@ bool drain(Fd& from, BoundedText& to, std::size_t budget) {
     return true;
 }
 
+/// Behind what else runs on this machine. The kernel weighs sessions against each other before it looks at the
+/// nice value of a process (sched(7), autogroup), and this one has a session of its own. False: ask again
+/// later, other users than root may do so ten times a second.
+bool step_back(pid_t pid, int nice) {
+    ::setpriority(PRIO_PROCESS, static_cast<id_t>(pid), nice);
+    const Fd session{::open(fmt::format("/proc/{}/autogroup", pid).c_str(), O_WRONLY | O_CLOEXEC)};
+    if (session.value < 0) return true;  // a kernel without it
+    const auto text = std::to_string(nice);
+    return ::write(session.value, text.data(), text.size()) > 0 || errno != EAGAIN;
+}
+
 }  // namespace
 
 void BoundedText::append(std::string_view bytes) {
@@ -136,7 +147,7 @@ result<ProgramEnd> run_program(const Program& what, const std::atomic<bool>& can
             );
         return fail_errno(fmt::format("cannot start {}", what.argv[0]), why);
     }
-    if (what.nice != 0) ::setpriority(PRIO_PROCESS, static_cast<id_t>(pid), what.nice);
+    bool stepped_back = what.nice == 0 || step_back(pid, what.nice);
     high_out.close(), high_error.close(), out_end.close(), error_end.close();
     Fd ended{static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))};
 
@@ -160,6 +171,7 @@ result<ProgramEnd> run_program(const Program& what, const std::atomic<bool>& can
         }
         const auto now = Steady::now();
         if (over || killed) continue;
+        if (!stepped_back) stepped_back = step_back(pid, what.nice);
         end.timed_out = now >= deadline;
         end.cancelled = cancel.load(std::memory_order_relaxed);
         if (what.watch && now >= next_watch) {

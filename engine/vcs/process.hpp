@@ -38,7 +38,7 @@ struct Program {
     bool one_output = false;                               ///< standard error goes where standard output goes
     std::size_t first_bytes = 16U << 20U, last_bytes = 0;  ///< kept of standard output
     int control_group = -1;                                ///< as in Launch
-    int nice = 0;
+    int nice = 0;  ///< of the process and of its session (sched(7), autogroup)
     /// Called twenty times a second with the child's pid; "" or why it has to end.
     std::function<std::string(pid_t)> watch;
 };

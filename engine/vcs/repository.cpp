@@ -14,6 +14,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <optional>
 
@@ -23,6 +24,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t max_file_bytes = 1U << 20U;
+/// Of listings and of files, per repository, in memory.
+constexpr std::size_t kept_bytes = 1U << 20U;
 
 /// What every git of ours reads instead of the system's and the user's configuration; also the one that
 /// serves a local remote.
@@ -248,16 +251,30 @@ public:
     result<void> add_worktree(const std::string& folder, const std::string& commit) override {
         HEAL_TRY(known(commit));
         HEAL_TRY(remove_worktree(folder));
+        // As git-worktree(1) makes it (gitrepository-layout(5)), by one process of git instead of three.
+        const std::string id = free_id(fs::path{folder}.filename().string());
         std::error_code error;
-        fs::create_directories(fs::path{folder}.parent_path(), error);
-        auto done =
-            must({"worktree", "add", "--quiet", "--detach", "--force", "--", folder, commit}, mirror());
-        if (!done) {
-            // Nothing half made remains.
-            (void)remove_worktree(folder);
-            return done.error();
-        }
-        return {};
+        fs::create_directories(folder, error);
+        if (!error) fs::create_directories(id, error);
+        if (error) return fail(errc::io, fmt::format("cannot make {}: {}", folder, error.message()));
+        const auto make = [&]() -> result<void> {
+            // After a crash they are made anew, so nothing waits for the disk.
+            const std::pair<std::string, std::string> files[] = {
+                {id + "/locked", "initializing"},
+                {id + "/gitdir", folder + "/.git"},
+                {id + "/commondir", "../.."},
+                {id + "/HEAD", commit},
+                {folder + "/.git", "gitdir: " + id}};
+            for (const auto& [path, text] : files)
+                if (!(std::ofstream{path} << text << '\n').flush())
+                    return fail_errno(fmt::format("cannot write {}", path), errno);
+            auto done = must({"read-tree", "--reset", "-u", commit}, {id, folder});
+            if (!done) return done.error();
+            return SystemFiles{}.remove(id + "/locked");
+        }();
+        // Nothing half made remains.
+        if (!make) (void)remove_worktree(folder);
+        return make;
     }
 
     result<void> remove_worktree(const std::string& folder) override {
@@ -279,25 +296,15 @@ public:
             return fail(errc::invalid_input, fmt::format("{} is a symbolic link", path));
         if ((*entry)->size > max_file_bytes)
             return fail(errc::invalid_input, fmt::format("{} is larger than 1 MiB", path));
-        auto done = must({"cat-file", "blob", (*entry)->id}, mirror());
-        if (!done) return done.error();
-        return std::move(done->out);
+        return blob((*entry)->id);
     }
 
     result<std::vector<std::string>> files(const std::string& commit) override {
-        HEAL_TRY(known(commit));
-        auto done = must({"ls-tree", "-r", "-z", "--full-tree", commit}, mirror());
-        if (!done) return done.error();
-        if (done->cut) return fail(errc::invalid_input, fmt::format("{} has too many files", place_.name));
+        auto listed = listing(commit);
+        if (!listed) return listed.error();
         std::vector<std::string> out;
-        for (std::string_view rest = done->out; !rest.empty();) {
-            const auto end = std::min(rest.find('\0'), rest.size());
-            const auto line = rest.substr(0, end);
-            if (const auto tab = line.find('\t'); tab != std::string_view::npos && line.starts_with("100"))
-                out.emplace_back(line.substr(tab + 1));
-            rest.remove_prefix(std::min(end + 1, rest.size()));
-        }
-        std::sort(out.begin(), out.end());
+        for (const auto& [path, entry] : **listed)
+            if ((entry.mode & 0170000U) == 0100000U) out.push_back(path);
         return out;
     }
 
@@ -362,12 +369,21 @@ public:
         return out;
     }
 
-    result<std::string> diff(const std::string& worktree) override {
-        auto tree = stage(worktree);
-        if (!tree) return tree.error();
-        auto head = head_of(worktree);
+    result<Staged> stage(const std::string& worktree) override {
+        const Where where = where_of(worktree);
+        if (where.git_dir.empty())
+            return fail(errc::not_found, fmt::format("{} is no worktree of {}", worktree, place_.name));
+        auto head = head_of(where);
         if (!head) return head.error();
-        return diff_of(*head, *tree);
+        auto added = must({"add", "--all", "--", "."}, where);
+        if (!added) return added.error();
+        auto tree = must({"write-tree"}, where);
+        if (!tree) return tree.error();
+        Staged out{std::move(*head), std::string{trim(tree->out)}, {}};
+        auto patch = diff_of(out.head, out.tree);
+        if (!patch) return patch.error();
+        out.patch = std::move(*patch);
+        return out;
     }
     result<std::string> diff(const std::string& from, const std::string& to) override {
         HEAL_TRY(known(from));
@@ -375,20 +391,14 @@ public:
         return diff_of(from, to);
     }
 
-    result<std::string> commit(const Commit& what) override {
-        auto tree = stage(what.worktree);
-        if (!tree) return tree.error();
-        auto head = head_of(what.worktree);
-        if (!head) return head.error();
-        auto before = tree_of(*head);
-        if (!before) return before.error();
-        if (*before == *tree)
-            return fail(errc::conflict, fmt::format("nothing has changed in {}", what.worktree));
-        auto id = commit_tree(*tree, {*head}, what.message, what.author, what.at);
-        if (!id) return id;
-        auto moved = must({"update-ref", "--no-deref", "HEAD", *id}, where_of(what.worktree));
-        if (!moved) return moved.error();
-        return id;
+    result<std::string> commit(const Staged& staged, const Commit& what) override {
+        HEAL_TRY(known(staged.head));
+        HEAL_TRY(known(staged.tree));
+        if (staged.patch.empty())
+            return fail(
+                errc::conflict, fmt::format("nothing has changed since {}", staged.head.substr(0, 12))
+            );
+        return commit_tree(staged.tree, {staged.head}, what.message, what.author, what.at);
     }
 
     result<std::string> revert(
@@ -518,6 +528,14 @@ private:
             out.emplace_back(entry.path().string(), place.string());
         }
         return out;
+    }
+    /// A folder of git's for one more worktree.
+    std::string free_id(const std::string& name) const {
+        std::string id = mirror_ + "/worktrees/" + name;
+        std::error_code ignored;
+        for (unsigned n = 1; fs::exists(id, ignored); ++n)
+            id = fmt::format("{}/worktrees/{}{}", mirror_, name, n);
+        return id;
     }
     static bool same_place(const std::string& a, const std::string& b) {
         if (a.empty()) return false;
@@ -698,13 +716,29 @@ private:
         HEAL_TRY(known(commit));
         if (!is_path(path))
             return fail(errc::not_found, fmt::format("'{}' is no path in a repository", to_valid_utf8(path)));
+        if (!large_) {
+            auto listed = listing(commit);
+            if (!listed) return listed.error();
+            const auto& all = **listed;
+            if (const auto found = all.find(path); found != all.end()) return std::optional{found->second};
+            const auto below = all.lower_bound(path + "/");
+            if (below != all.end() && below->first.starts_with(path + "/"))
+                return std::optional{Entry{0040000, "tree", {}, 0}};
+            return std::optional<Entry>{};
+        }
         auto done = must({"ls-tree", "-z", "-l", "--full-tree", commit, "--", path}, mirror());
         if (!done) return done.error();
-        // "100644 blob ID    SIZE\tPATH\0"
         std::string_view line = done->out;
         line = line.substr(0, std::min(line.find('\0'), line.size()));
+        auto [named, entry] = parse_entry(line);
+        if (named != path) return std::optional<Entry>{};
+        return std::optional{std::move(entry)};
+    }
+
+    /// "100644 blob ID    SIZE\tPATH"
+    static std::pair<std::string_view, Entry> parse_entry(std::string_view line) {
         const auto tab = line.find('\t');
-        if (tab == std::string_view::npos || line.substr(tab + 1) != path) return std::optional<Entry>{};
+        if (tab == std::string_view::npos) return {};
         Entry entry;
         std::from_chars(line.data(), line.data() + 6, entry.mode, 8);
         const auto head = line.substr(0, tab);
@@ -713,7 +747,45 @@ private:
         entry.id = head.substr(b + 1, 40);
         const auto size = head.substr(head.rfind(' ') + 1);
         std::from_chars(size.data(), size.data() + size.size(), entry.size);
-        return std::optional{entry};
+        return {line.substr(tab + 1), std::move(entry)};
+    }
+
+    using Listing = std::map<std::string, Entry, std::less<>>;
+
+    /// All that is at a commit. What an id names never changes, so the last ones are kept, unless they are
+    /// large.
+    result<std::shared_ptr<const Listing>> listing(const std::string& commit) const {
+        HEAL_TRY(known(commit));
+        for (const auto& [of, kept] : listings_)
+            if (of == commit) return kept;
+        auto done = must({"ls-tree", "-r", "-z", "-l", "--full-tree", commit}, mirror());
+        if (!done) return done.error();
+        if (done->cut) return fail(errc::invalid_input, fmt::format("{} has too many files", place_.name));
+        auto made = std::make_shared<Listing>();
+        for (std::string_view rest = done->out; !rest.empty();) {
+            const auto end = std::min(rest.find('\0'), rest.size());
+            auto [path, entry] = parse_entry(rest.substr(0, end));
+            if (!path.empty()) made->insert_or_assign(std::string{path}, std::move(entry));
+            rest.remove_prefix(std::min(end + 1, rest.size()));
+        }
+        large_ = done->out.size() > kept_bytes / 2;
+        if (!large_) {
+            if (listings_.size() == 2) listings_.erase(listings_.begin());
+            listings_.emplace_back(commit, made);
+        }
+        return std::shared_ptr<const Listing>{std::move(made)};
+    }
+
+    result<std::string> blob(const std::string& id) const {
+        if (const auto found = blobs_.find(id); found != blobs_.end()) return found->second;
+        auto done = must({"cat-file", "blob", id}, mirror());
+        if (!done) return done.error();
+        if (done->out.size() <= kept_bytes / 4) {
+            if (blob_bytes_ + done->out.size() > kept_bytes) blobs_.clear(), blob_bytes_ = 0;
+            blob_bytes_ += done->out.size();
+            blobs_.emplace(id, done->out);
+        }
+        return std::move(done->out);
     }
 
     result<std::string> tree_of(const std::string& commit) const {
@@ -723,25 +795,14 @@ private:
         return std::string{trim(done->out)};
     }
 
-    result<std::string> head_of(const std::string& worktree) const {
-        const Where where = where_of(worktree);
-        if (where.git_dir.empty())
-            return fail(errc::not_found, fmt::format("{} is no worktree of {}", worktree, place_.name));
+    result<std::string> head_of(const Where& where) const {
+        // Of a detached worktree the file is the commit.
+        const SystemFiles files;
+        if (auto text = files.read(where.git_dir + "/HEAD", 4096); text && is_id(trim(*text)))
+            return std::string{trim(*text)};
         auto done = must({"rev-parse", "--verify", "--quiet", "--end-of-options", "HEAD^{commit}"}, where);
         if (!done) return done.error();
         return std::string{trim(done->out)};
-    }
-
-    /// The tree of all that is in a worktree, without what it says to ignore.
-    result<std::string> stage(const std::string& worktree) const {
-        const Where where = where_of(worktree);
-        if (where.git_dir.empty())
-            return fail(errc::not_found, fmt::format("{} is no worktree of {}", worktree, place_.name));
-        auto added = must({"add", "--all", "--", "."}, where);
-        if (!added) return added.error();
-        auto tree = must({"write-tree"}, where);
-        if (!tree) return tree.error();
-        return std::string{trim(tree->out)};
     }
 
     result<std::string> diff_of(const std::string& from, const std::string& to) const {
@@ -874,6 +935,11 @@ private:
     std::chrono::milliseconds deadline_;
     const std::atomic<bool>& cancel_;
     const std::atomic<bool>* give_up_ = nullptr;
+    // What was read of late: most of a run's questions are about one commit.
+    mutable std::vector<std::pair<std::string, std::shared_ptr<const Listing>>> listings_;
+    mutable std::map<std::string, std::string, std::less<>> blobs_;
+    mutable std::size_t blob_bytes_ = 0;
+    mutable bool large_ = false;  ///< its last listing was: single paths are asked for
 };
 
 }  // namespace

@@ -21,11 +21,17 @@ struct RepositoryPlace {
     std::string token;   ///< for https; handed over by the environment, never on a command line; "": none
 };
 
+/// What a worktree has changed, as git took it down; later changes of the worktree are not in it.
+struct Staged {
+    std::string head;   ///< the commit that it began with
+    std::string tree;   ///< git's id of all its files now
+    std::string patch;  ///< the canonical patch (added files too), without colours, renames or binary parts; "": nothing
+};
+
 struct Commit {
-    std::string worktree;  ///< folder
-    std::string message;   ///< first line ≤ 72 characters, then a blank line and the body
-    std::string author;    ///< "heald <heald@host>"
-    Time at;               ///< of author and committer: the same commit twice has the same id
+    std::string message;  ///< first line ≤ 72 characters, then a blank line and the body
+    std::string author;   ///< "heald <heald@host>"
+    Time at;              ///< of author and committer: the same commit twice has the same id
 };
 
 struct BlameLine {
@@ -56,14 +62,12 @@ public:
     virtual result<std::vector<BlameLine>> blame(
         const std::string& commit, const std::string& path, unsigned first_line, unsigned last_line
     ) = 0;
-    /// The canonical patch of what is changed in a worktree (added files too), without colours, renames or
-    /// binary parts.
-    virtual result<std::string> diff(const std::string& worktree) = 0;
-    /// The patch between two commits.
+    virtual result<Staged> stage(const std::string& worktree) = 0;
+    /// The patch between two commits, of the same form.
     virtual result<std::string> diff(const std::string& from, const std::string& to) = 0;
-    /// Commits all of the worktree; the commit's id. Not on any branch yet. errc::conflict: nothing has
-    /// changed.
-    virtual result<std::string> commit(const Commit& what) = 0;
+    /// The id of a commit of what was staged, on top of its head; on no branch yet. errc::conflict: nothing
+    /// has changed.
+    virtual result<std::string> commit(const Staged& staged, const Commit& what) = 0;
     /// A commit on top of `onto` that undoes `commit`; `onto` when it is undone there already. errc::conflict
     /// when that does not go without a person.
     virtual result<std::string> revert(

@@ -321,11 +321,11 @@ private:
         std::vector<std::string> out;
         const auto add = [&](std::initializer_list<std::string> words) { out.insert(out.end(), words); };
         if (kind_ == Kind::bubblewrap) {
+            // It has a session of its own already (run_program), one that comes after heald's.
             add(
                 {bubblewrap(),
                  "--unshare-all",
                  "--die-with-parent",
-                 "--new-session",
                  "--cap-drop",
                  "ALL",
                  "--uid",

@@ -575,6 +575,63 @@ std::string join(const Lines& lines, Span span) {
     return out;
 }
 
+bool is_word(char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
+}
+
+/// "total" of "int shop::Cart<long>::total(long) const" and of "main.(*Cart).total"; "" when that is no name.
+std::string_view own_name(std::string_view function) {
+    if (function.ends_with(" const")) function.remove_suffix(6);
+    for (const auto& [open, close] : {std::pair{'(', ')'}, std::pair{'<', '>'}}) {
+        if (!function.ends_with(close)) continue;
+        int depth = 0;
+        while (!function.empty()) {
+            depth += function.back() == close ? 1 : function.back() == open ? -1 : 0;
+            function.remove_suffix(1);
+            if (depth == 0) break;
+        }
+    }
+    std::size_t begin = function.size();
+    while (begin > 0 && is_word(function[begin - 1])) --begin;
+    return function.substr(begin);
+}
+
+/// Where `name` is called or defined in `text`, from `from` on; npos.
+std::size_t find_call(std::string_view text, std::string_view name, std::size_t from) {
+    for (auto at = text.find(name, from); at != std::string_view::npos; at = text.find(name, at + 1)) {
+        auto end = at + name.size();
+        while (end < text.size() && text[end] == ' ') ++end;
+        if ((at == 0 || !is_word(text[at - 1])) && end < text.size() && text[end] == '(') return at;
+    }
+    return std::string_view::npos;
+}
+
+/// The line of the only function with that name, 0-based; npos.
+std::size_t line_of_function(
+    const std::string& path, std::string_view content, const Lines& lines, std::string_view name
+) {
+    constexpr unsigned most_looked_at = 16;
+    constexpr auto none = std::string_view::npos;
+    if (name.size() < 3) return none;
+    std::size_t found = none, first = none;
+    unsigned looked_at = 0;
+    for (std::size_t l = 0; l < lines.size(); ++l) {
+        if (find_call(lines[l], name, 0) == none) continue;
+        if (++looked_at > most_looked_at) return none;
+        const Span span = function_around(path, content, lines, l);
+        const std::string text = join(lines, span);
+        const auto call = find_call(text, name, 0);
+        // Its own name stands before its body, and nothing is done with it there.
+        const auto line = text.substr(0, call).rfind('\n') + 1;
+        const auto before = std::string_view{text}.substr(line, call - line);
+        if (text.find('{') < call || before.find('=') != none || before.find("return ") != none) continue;
+        if (const auto end = text.find('\n', call); text.substr(call, end - call).ends_with(';')) continue;
+        if (first != none && first != span.first) return none;
+        first = span.first, found = l;
+    }
+    return found;
+}
+
 }  // namespace
 
 std::vector<Place> places_of(std::string_view stack_trace) {
@@ -628,7 +685,8 @@ result<std::vector<Excerpt>> excerpts(
     std::size_t bytes = 0;
     for (const Place& place : places) {
         const std::string path = file_of(*files, place.file);
-        if (path.empty() || place.line == 0) continue;
+        const auto name = own_name(place.function);
+        if (path.empty() || (place.line == 0 && name.empty())) continue;
         const auto inside = [&](const Excerpt& e) {
             return e.file == path && place.line >= e.first_line &&
                    place.line < e.first_line + lines_of(e.text).size();
@@ -641,11 +699,25 @@ result<std::vector<Excerpt>> excerpts(
             return content.error();
         }
         const auto lines = lines_of(*content);
-        // The release may not be what the trace is of.
-        if (place.line > lines.size()) continue;
-        const std::size_t at = place.line - 1;
-        Span span = function_around(path, *content, lines, at);
-        std::string text = join(lines, span);
+        std::size_t at = place.line - 1;
+        Span span;
+        std::string text;
+        const bool known = place.line > 0 && at < lines.size();
+        if (known) text = join(lines, span = function_around(path, *content, lines, at));
+        // The release may not be what the trace is of: the function may stand elsewhere by now.
+        if (!known || (!name.empty() && text.find(name) == std::string::npos)) {
+            const auto moved = line_of_function(path, *content, lines, name);
+            if (moved != std::string_view::npos) {
+                at = moved;
+                text = join(lines, span = function_around(path, *content, lines, at));
+                const auto same = [&](const Excerpt& e) {
+                    return e.file == path && e.first_line == span.first + 1;
+                };
+                if (std::any_of(out.begin(), out.end(), same)) continue;
+            } else if (!known) {
+                continue;
+            }
+        }
         while (bytes + text.size() > max_bytes && span.first < span.last) {
             if (at - span.first > span.last - at)
                 ++span.first;
@@ -656,7 +728,12 @@ result<std::vector<Excerpt>> excerpts(
         if (bytes + text.size() > max_bytes) break;
         bytes += text.size();
         Excerpt one{
-            path, static_cast<unsigned>(span.first + 1), place.line, place.function, std::move(text), {}};
+            path,
+            static_cast<unsigned>(span.first + 1),
+            static_cast<unsigned>(at + 1),
+            place.function,
+            std::move(text),
+            {}};
         if (auto history =
                 repository.blame(commit, path, one.first_line, static_cast<unsigned>(span.last + 1))) {
             std::stable_sort(history->begin(), history->end(), [](const BlameLine& a, const BlameLine& b) {

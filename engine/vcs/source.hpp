@@ -32,7 +32,8 @@ struct Excerpt {
 };
 
 /// The functions around the frames that are in the repository, innermost first, each once; a function longer
-/// than 200 lines is cut around its line.
+/// than 200 lines is cut around its line. Where the line of a frame is not in the function that it names, the
+/// only function of that name in its file counts.
 /// @param max_bytes  of all texts together
 result<std::vector<Excerpt>> excerpts(
     Repository& repository, const std::string& commit, const std::vector<Place>& places, std::size_t max_bytes

@@ -454,3 +454,26 @@ def test_a_stopped_node_that_wakes_up_does_not_go_on_with_what_was_taken_over(pg
         assert end["outcome"] == "held" and runs_of(second, bug)[0] == {k: v for k, v in end.items() if k in runs_of(second, bug)[0]}
         assert len(shop.commits()) == 1 and shop.lines(shop.deploys) == shop.commits()
         assert first.get("/api/v1/status")["cluster"]["times_lost"] == 1
+
+
+@pytest.mark.parametrize("by", ["run", "bug", "code", "request", "no", "cancel"])
+def test_a_word_given_to_any_node_reaches_the_one_that_runs_the_patch(pg, shop, by):
+    shop.repository["autonomy"] = "trial"
+    with ModelServer(shop.fix) as model, Pair(pg, f"vote_{by}", shop, model) as (first, second):
+        bug = shop.breaks(first)
+        run = shop.run(second, bug, "review")
+        asked = wait_for("people are asked", lambda: second.get("/api/v1/approvals?state=pending")["items"])[0]
+        named = {"run": run["id"], "bug": bug, "code": second.get(f"/api/v1/system/bugs/{bug}")["bug_code"]}.get(by, run["id"])
+        wrong = second.call("POST", f"/api/v1/patches/{run['id']}x/approve", {})
+        assert wrong.status == 409, wrong.text
+        word = {"no": "reject", "cancel": "cancel"}.get(by, "approve")
+        path = f"/api/v1/approvals/{asked['id']}/approve" if by == "request" else f"/api/v1/patches/{named}/{word}"
+        said = second.call("POST", path, {"reason": "as seen"}, {"X-Heald-Actor": "anna"})
+        assert said.status == 200, said.text
+        assert by in ("request", "cancel") or said.json == {"forwarded": True}
+        end = shop.run(second, bug)
+        assert end["node"] == "n0" and end["outcome"] == {"no": "rejected", "cancel": "cancelled"}.get(by, "held"), end["reason"]
+        assert "anna" in (end["reason"] if by == "cancel" else end["facts"]["approved_by"] if word == "approve" else "anna")
+        assert any("anna" in a["actor"] and a["action"] == f"event.{word}" for a in second.get("/api/v1/audit?limit=100")["items"])
+        again = second.call("POST", f"/api/v1/patches/{run['id']}/approve", {})
+        assert again.status == 409, again.text

@@ -1,8 +1,12 @@
 """Forms of patches over all usable programs of HumanEvalPack C++: the right one is accepted, every other is refused with its reason."""
 import concurrent.futures
+import json
+import pathlib
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 
@@ -144,16 +148,8 @@ def one_form(heald, chosen, name, reason, note, counts, engine_us, folder):
               "stack_trace": f"solution.hpp:{line(p)}: {p.entry}: Assertion `{p.entry}' failed.\n    #1 0x1 in {p.entry} src/solution.hpp:{line(p)}"} for p in chosen]
     answer = heald.call("POST", "/api/v1/logs", batch)
     assert answer.status == 202, answer.text
-    health = []
-    stop = threading.Event()
-
-    def watch():
-        while not stop.wait(0.05):
-            t = time.monotonic()
-            if heald.call("GET", "/health").status == 200:
-                health.append((time.monotonic() - t) * 1000)
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
+    watcher = subprocess.Popen([sys.executable, str(pathlib.Path(__file__).with_name("health_watch.py")), str(heald.port)],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def one(p):
         bug = bug_of(heald, p.service, 60)["id"]
@@ -172,7 +168,8 @@ def one_form(heald, chosen, name, reason, note, counts, engine_us, folder):
             engine_us.append(end["engine_us"])
             if end["outcome"] != "proposed":
                 return p, f"ended as {end['outcome']}: {end['reason']}"
-            return p, check_branch(folder / f"{p.service}.git", p, end)
+            proposed[p.id] = end
+            return p, None
         engine_us.extend(r["engine_us"] for r in runs)
         if waiting or any(r["outcome"] != "refused" for r in runs):
             return p, f"was not refused: {[(r['step'], r['outcome'], r['reason']) for r in runs]}"
@@ -180,19 +177,24 @@ def one_form(heald, chosen, name, reason, note, counts, engine_us, folder):
             return p, f"refused for another reason: {[r['reason'] for r in runs]}"
         branches = git(folder / f"{p.service}.git", "branch", "--list", "heald/*")
         return p, f"a branch was left: {branches}" if branches and name != "right" else None
+    proposed = {}
     try:
         with concurrent.futures.ThreadPoolExecutor(12) as pool:
-            for p, fault in pool.map(one, chosen):
-                counts["refused" if reason else "accepted"] += fault is None
-                note(f"{name}: {p.id}", fault)
+            ended = list(pool.map(one, chosen))
     finally:
-        stop.set()
-        watcher.join()
+        health = json.loads(watcher.communicate("")[0])
+        seconds = round(time.monotonic() - started, 1)
+    # What is built here to look at it must not keep the pipelines waiting: they are measured.
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        looked = list(pool.map(lambda p: p.id in proposed and check_branch(folder / f"{p.service}.git", p, proposed[p.id]), [p for p, _ in ended]))
+    for (p, fault), found in zip(ended, looked):
+        counts["refused" if reason else "accepted"] += not (fault or found)
+        note(f"{name}: {p.id}", fault or found or None)
     if reason is None:  # the branches of this form must not stand in the way of the next
         for p in chosen:
             for branch in git(folder / f"{p.service}.git", "branch", "--list", "heald/*").split():
                 git(folder / f"{p.service}.git", "branch", "-D", branch)
-    return {"seconds": round(time.monotonic() - started, 1), "health_p99_ms": percentile(health, 0.99)}
+    return {"seconds": seconds, "health_n": len(health), "health_p99_ms": percentile(health, 0.99)}
 
 
 def check_branch(bare, program, run):

@@ -120,7 +120,7 @@ def at_review_or_ended(heald, bug, timeout=120):
         runs = runs_of(heald, bug)
         calm = runs and all(r["step"] == "review" or r["ended_at"] for r in runs)
         return runs if calm else None
-    return wait_for("each run waits or has ended", look, timeout, 0.05)
+    return wait_for("each run waits or has ended", look, timeout, 0.2)
 
 
 def percentile(values, p):

@@ -31,6 +31,11 @@ protected:
         EXPECT_TRUE(r) << (r ? "" : r.error().text);
         return r ? std::move(*r) : nullptr;
     }
+    result<std::string> commit(Repository& r, const Commit& what) const {
+        auto staged = r.stage(tree());
+        if (!staged) return staged.error();
+        return r.commit(*staged, what);
+    }
     std::string tree() const { return folder + "/state/trial/tree"; }
     static constexpr Time at{1'790'000'000'000'000};
     static constexpr const char* author = "heald <heald@test>";
@@ -55,6 +60,22 @@ TEST_F(RepositoryTest, ReadsWhatIsAtACommit) {
     EXPECT_EQ(*r->mode(second, "run.sh"), 0100755U);
     EXPECT_EQ(*r->mode(second, "src/a.cpp"), 0100644U);
     EXPECT_EQ(*r->mode(second, "none"), 0U);
+    EXPECT_EQ(*r->mode(second, "src"), 0040000U);
+}
+
+TEST_F(RepositoryTest, ReadsTheSameOfManyFilesAndOfFew) {
+    // More than a listing that is kept; what is read before and after says the same.
+    sh(work, "mkdir many; cd many; for i in $(seq 9000); do : > a-name-of-some-length-as-they-are-in-real-trees-$i; done");
+    const auto second = commit_file("src/b.cpp", "int b;\n", "many");
+    const auto r = open();
+    for (int round = 0; round < 2; ++round) {
+        EXPECT_EQ(r->show(first, "src/b.cpp").error().code, errc::not_found);
+        EXPECT_EQ(*r->show(second, "src/b.cpp"), "int b;\n");
+        EXPECT_EQ(*r->show(second, "src/a.cpp"), "int one() {\n    return 1;\n}\n");
+        EXPECT_EQ(*r->mode(second, "many"), 0040000U);
+        EXPECT_EQ(r->files(second)->size(), 9002U);
+        EXPECT_EQ(r->files(first)->size(), 1U);
+    }
 }
 
 TEST_F(RepositoryTest, FindsBranchTagReleaseAndShortId) {
@@ -92,17 +113,18 @@ TEST_F(RepositoryTest, TheSameChangeIsTheSameCommit) {
     std::string ids[2];
     for (auto& id : ids) {
         ASSERT_TRUE(r->add_worktree(tree(), first));
-        EXPECT_EQ(r->commit({tree(), "fix: two", author, at}).error().code, errc::conflict);
+        EXPECT_EQ(commit(*r, {"fix: two", author, at}).error().code, errc::conflict);
         write(tree() + "/src/a.cpp", "int one() {\n    return 2;\n}\n");
         write(tree() + "/src/new.cpp", "new\n");
-        const auto diff = r->diff(tree());
-        ASSERT_TRUE(diff);
-        EXPECT_NE(diff->find("-    return 1;\n+    return 2;\n"), std::string::npos);
-        EXPECT_NE(diff->find("+++ b/src/new.cpp"), std::string::npos);
-        auto commit = r->commit({tree(), "fix: two", author, at});
-        ASSERT_TRUE(commit) << commit.error().text;
-        id = *commit;
-        EXPECT_EQ(*r->diff(first, id), *diff);
+        const auto staged = r->stage(tree());
+        ASSERT_TRUE(staged);
+        EXPECT_EQ(staged->head, first);
+        EXPECT_NE(staged->patch.find("-    return 1;\n+    return 2;\n"), std::string::npos);
+        EXPECT_NE(staged->patch.find("+++ b/src/new.cpp"), std::string::npos);
+        auto made = commit(*r, {"fix: two", author, at});
+        ASSERT_TRUE(made) << made.error().text;
+        id = *made;
+        EXPECT_EQ(*r->diff(first, id), staged->patch);
     }
     EXPECT_EQ(ids[0], ids[1]);
     ASSERT_TRUE(r->remove_worktree(tree()));
@@ -117,7 +139,7 @@ TEST_F(RepositoryTest, PushesOnceAndOnlyFromWhatItExpects) {
     const auto r = open();
     ASSERT_TRUE(r->add_worktree(tree(), first));
     write(tree() + "/x", "x");
-    const auto fix = *r->commit({tree(), "fix", author, at});
+    const auto fix = *commit(*r, {"fix", author, at});
     EXPECT_EQ(*r->remote_head("heald/fix"), "");
     ASSERT_TRUE(r->push("heald/fix", fix, ""));
     ASSERT_TRUE(r->push("heald/fix", fix, "")) << "again is the same";
@@ -157,7 +179,7 @@ TEST_F(RepositoryTest, MergesWhatGoesTogether) {
     const auto r = open();
     ASSERT_TRUE(r->add_worktree(tree(), first));
     write(tree() + "/fix", "fix\n");
-    const auto fix = *r->commit({tree(), "fix", author, at});
+    const auto fix = *commit(*r, {"fix", author, at});
     EXPECT_EQ(*r->merge(fix, first, "merge", author, at), fix);
     const auto moved = commit_file("other", "other\n", "moved");
     ASSERT_TRUE(r->fetch());
@@ -250,10 +272,10 @@ TEST_F(RepositoryTest, RunsNoCodeOfTheRepository) {
     std::filesystem::remove(tree() + "/.git");
     std::filesystem::copy(work + "/.git", tree() + "/.git", std::filesystem::copy_options::recursive);
     write(tree() + "/x.txt", "changed\n");
-    const auto diff = r->diff(tree());
-    ASSERT_TRUE(diff) << diff.error().text;
-    EXPECT_NE(diff->find("+changed"), std::string::npos);
-    const auto fix = r->commit({tree(), "fix", author, at});
+    const auto staged = r->stage(tree());
+    ASSERT_TRUE(staged) << staged.error().text;
+    EXPECT_NE(staged->patch.find("+changed"), std::string::npos);
+    const auto fix = commit(*r, {"fix", author, at});
     ASSERT_TRUE(fix) << fix.error().text;
     EXPECT_EQ(*r->files(*fix), (std::vector<std::string>{".gitattributes", "src/a.cpp", "x.txt", "y.txt"}));
     ASSERT_TRUE(r->push("fix", *fix, ""));

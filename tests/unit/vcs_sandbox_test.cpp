@@ -68,6 +68,14 @@ TEST_P(SandboxTest, RunsInItsFolderAndTellsHowItEnded) {
     EXPECT_EQ(sandbox->run({"true"}, work + "/none", {}, limits, cancel).error().code, errc::not_found);
 }
 
+TEST_P(SandboxTest, ComesAfterWhatServesPeople) {
+    EXPECT_EQ(sh_inside("nice").output, "10\n");
+    if (!std::filesystem::exists("/proc/self/autogroup")) GTEST_SKIP() << "sessions are not weighed here";
+    // Given a moment after the start; users other than root may have to ask again.
+    const auto group = sh_inside("sleep 0.3; cat /proc/self/autogroup").output;
+    EXPECT_TRUE(group.ends_with(" nice 10\n")) << group;
+}
+
 TEST_P(SandboxTest, HasNothingOfOurEnvironment) {
     ::setenv("HEAL_TEST_SECRET", "hunter2", 1);
     EXPECT_EQ(sh_inside("env; cat /proc/self/environ").output.find("hunter2"), std::string::npos);

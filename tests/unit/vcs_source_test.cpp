@@ -210,6 +210,35 @@ TEST_F(ExcerptTest, KnowLanguagesWithoutSemicolons) {
     EXPECT_EQ((*found)[1].text, "  total (v) {\n    v.forEach(p => {\n      use(p)\n    })\n  }\n");
 }
 
+TEST_F(ExcerptTest, AreFoundByNameWhereTheLineIsOfAnotherRevision) {
+    write(
+        folder + "/built/src/two.cpp",
+        "int rate(int a) { return a; }\nint rate(long a) { return 2; }\nint use(int a) {\n    return "
+        "rate(a);\n}\n"
+    );
+    sh(folder + "/built", "git add -A; git commit -qm third; git push -q origin HEAD:main");
+    ASSERT_TRUE(repository->fetch());
+    head = *repository->resolve("main");
+    const auto found = excerpts(
+        *repository,
+        head,
+        {{"src/cart.cpp", 999, "int shop::Cart::other() const"},
+         {"app/cart.py", 5, "Cart.two"},
+         {"app/cart.go", 0, "main.(*Cart).Total(0xc000012345)"},
+         {"src/cart.cpp", 999, "shop::Cart::none()"},
+         {"src/two.cpp", 999, "rate(int)"},  // two have this name
+         {"src/two.cpp", 4, "inlined::elsewhere"}},
+        100'000
+    );
+    ASSERT_TRUE(found) << found.error().text;
+    ASSERT_EQ(found->size(), 4U);
+    EXPECT_EQ((*found)[0].text, "    int other() { return 1; }\n");
+    EXPECT_EQ((*found)[0].line, 15U);
+    EXPECT_EQ((*found)[1].text, "    def two(self):\n        return 2\n");
+    EXPECT_TRUE((*found)[2].text.starts_with("func (c *Cart) Total() int {")) << (*found)[2].text;
+    EXPECT_TRUE((*found)[3].text.starts_with("int use(int a)")) << "a line that is there counts";
+}
+
 TEST_F(ExcerptTest, FitIntoWhatIsAllowed) {
     const auto found = excerpts(*repository, head, {{"src/cart.cpp", 13, ""}, {"app/cart.py", 11, ""}}, 120);
     ASSERT_TRUE(found);
