@@ -13,15 +13,6 @@ namespace {
 using boost::asio::awaitable;
 using namespace std::chrono_literals;
 
-result<json::object> body_object(const Request& request) {
-    auto parsed = parse_json(request.body.empty() ? "{}" : request.body, "body");
-    if (!parsed) return parsed.error();
-    if (!parsed->is_object()) return fail(errc::invalid_input, "body: must be a JSON object");
-    return std::move(parsed->get_object());
-}
-
-Response starting() { return problem(fail(errc::unavailable, "heald is starting; try again")); }
-
 awaitable<Response> list(Engine& engine, Request request) {
     auto* approvals = engine.approvals();
     if (!approvals) co_return starting();

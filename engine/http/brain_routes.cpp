@@ -8,18 +8,9 @@ namespace {
 
 using boost::asio::awaitable;
 
-result<json::object> body_object(const Request& request) {
-    auto parsed = parse_json(request.body.empty() ? "{}" : request.body, "body");
-    if (!parsed) return parsed.error();
-    if (!parsed->is_object()) return fail(errc::invalid_input, "body: must be a JSON object");
-    return std::move(parsed->get_object());
-}
-
 Response answer_of(result<json::object> answer, unsigned status = 200) {
     return answer ? json_response(std::move(*answer), status) : problem(answer.error());
 }
-
-Response starting() { return problem(fail(errc::unavailable, "heald is starting; try again")); }
 
 awaitable<Response> list_holds(Engine& engine, Request) {
     auto* brain = engine.brain();

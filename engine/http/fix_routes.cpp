@@ -10,8 +10,6 @@ namespace {
 
 using boost::asio::awaitable;
 
-Response starting() { return problem(fail(errc::unavailable, "heald is starting; try again")); }
-
 awaitable<Response> analyze(Engine& engine, Request request) {
     auto* analyst = engine.analyst();
     if (!analyst || !engine.not_ready().empty()) co_return starting();

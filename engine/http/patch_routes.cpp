@@ -13,15 +13,13 @@ namespace {
 
 using boost::asio::awaitable;
 
-Response starting() { return problem(fail(errc::unavailable, "heald is starting; try again")); }
-
-result<json::object> body_object(
+/// @param texts  the keys it may have; @param flag  and break_glass
+result<json::object> body_of(
     const Request& request, std::initializer_list<std::string_view> texts, bool flag = false
 ) {
-    auto parsed = parse_json(request.body.empty() ? "{}" : request.body, "body");
-    if (!parsed) return parsed.error();
-    if (!parsed->is_object()) return fail(errc::invalid_input, "body: must be a JSON object");
-    for (const auto& [key, value] : parsed->get_object()) {
+    auto body = body_object(request);
+    if (!body) return body;
+    for (const auto& [key, value] : *body) {
         const std::string_view name{key.data(), key.size()};
         const bool good = (std::find(texts.begin(), texts.end(), name) != texts.end() && value.is_string()) ||
                           (flag && name == "break_glass" && value.is_bool());
@@ -38,7 +36,7 @@ result<json::object> body_object(
             )
         );
     }
-    return std::move(parsed->get_object());
+    return body;
 }
 
 template <auto list_rows>
@@ -97,7 +95,7 @@ awaitable<Response> show_run(Engine& engine, Request request) {
 awaitable<Response> vote(Engine& engine, Request request, bool yes) {
     auto* fixer = engine.fixer();
     if (!fixer) co_return starting();
-    auto body = body_object(request, {"reason", "digest"}, true);
+    auto body = body_of(request, {"reason", "digest"}, true);
     if (!body) co_return problem(body.error());
     if (!yes && string_at(*body, "reason").empty())
         co_return problem(fail(errc::invalid_input, "body.reason: must say why not"));
@@ -110,7 +108,7 @@ awaitable<Response> reject(Engine& e, Request r) { return vote(e, std::move(r), 
 awaitable<Response> cancel(Engine& engine, Request request) {
     auto* fixer = engine.fixer();
     if (!fixer) co_return starting();
-    auto body = body_object(request, {"reason"});
+    auto body = body_of(request, {"reason"});
     if (!body) co_return problem(body.error());
     std::string reason{string_at(*body, "reason")};
     auto outcome = co_await fixer->cancel(request.arguments[0], std::move(reason), std::move(request.actor));
@@ -148,7 +146,7 @@ awaitable<Response> act_on_bug(Engine& engine, Request request) {
     auto* fixer = engine.fixer();
     if (!fixer) co_return starting();
     if (request.arguments[1] == "approve") co_return co_await approve(engine, std::move(request));
-    auto body = body_object(request, {"suggestion"});
+    auto body = body_of(request, {"suggestion"});
     if (!body) co_return problem(body.error());
     std::string suggestion{string_at(*body, "suggestion")};
     auto answer =

@@ -81,13 +81,6 @@ awaitable<Response> listing(Engine& engine, Request request, std::vector<std::st
     co_return co_await from_query(engine, std::move(job));
 }
 
-result<json::object> body_object(const Request& request) {
-    auto parsed = parse_json(request.body.empty() ? "{}" : request.body, "body");
-    if (!parsed) return parsed.error();
-    if (!parsed->is_object()) return fail(errc::invalid_input, "body: must be a JSON object");
-    return std::move(parsed->get_object());
-}
-
 awaitable<Response> health(Engine&, Request) { co_return json_response(json::object{{"status", "ok"}}); }
 
 awaitable<Response> ready(Engine& engine, Request) {
@@ -469,6 +462,15 @@ Response problem(unsigned status, std::string_view title, std::string_view detai
 
 Response problem(const Error& error) {
     return problem(status_of(error.code), to_string(error.code), error.text);
+}
+
+Response starting() { return problem(fail(errc::unavailable, "heald is starting; try again")); }
+
+result<json::object> body_object(const Request& request) {
+    auto parsed = parse_json(request.body.empty() ? "{}" : request.body, "body");
+    if (!parsed) return parsed.error();
+    if (!parsed->is_object()) return fail(errc::invalid_input, "body: must be a JSON object");
+    return std::move(parsed->get_object());
 }
 
 const std::vector<Route>& routes() {

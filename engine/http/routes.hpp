@@ -29,6 +29,10 @@ Response json_response(const json::value& value, unsigned status = 200);
 /// problem+json of an Error; the status follows from its code.
 Response problem(const Error& error);
 Response problem(unsigned status, std::string_view title, std::string_view detail);
+/// What answers until the engine is there: 503.
+Response starting();
+/// A body's JSON object; an empty body is an empty one. errc::invalid_input.
+result<json::object> body_object(const Request& request);
 
 struct Route {
     const char* method;

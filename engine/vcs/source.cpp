@@ -575,10 +575,6 @@ std::string join(const Lines& lines, Span span) {
     return out;
 }
 
-bool is_word(char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
-}
-
 /// "total" of "int shop::Cart<long>::total(long) const" and of "main.(*Cart).total"; "" when that is no name.
 std::string_view own_name(std::string_view function) {
     if (function.ends_with(" const")) function.remove_suffix(6);

@@ -8,13 +8,14 @@ namespace {
 
 constexpr unsigned max_changes = 1000;
 
+bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+
+}  // namespace
+
 bool is_word(char c) noexcept {
     const auto u = static_cast<unsigned char>(c);
     return (std::isalnum(u) != 0) || c == '_' || u >= 0x80;
 }
-bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
-
-}  // namespace
 
 std::vector<std::string_view> lines_of(std::string_view text) {
     std::vector<std::string_view> lines;

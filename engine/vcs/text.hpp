@@ -8,6 +8,8 @@
 
 namespace heal::vcs {
 
+/// Of an identifier, in any language.
+bool is_word(char c) noexcept;
 /// The lines without their ends ("\n", "\r\n"). A text that ends with "\n" has no empty last line; "" has
 /// none.
 std::vector<std::string_view> lines_of(std::string_view text);
