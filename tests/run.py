@@ -17,6 +17,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3"
 WORKERS = max(2, min(4, os.cpu_count() or 2))
 ALONE = {"hostile", "healbench", "patch"}
+# Begun first: the others run beside it.
+LONGEST = ["store_migration_test", "fingerprint_test", "ai_test", "vcs_sandbox_test"]
 counts = {"passed": 0, "failed": 0, "skipped": 0}
 failures = []
 one_at_a_time = threading.Lock()
@@ -142,7 +144,8 @@ def main():
                 continue  # a suite: run below
             elif name != "architecture_test" and preset == "release":
                 units.append((script, name, ["ctest", "--test-dir", "build/release", "-R", f"^{name}$", "--output-on-failure"], 600))
-    side_by_side(units)
+    long = lambda unit: next((i for i, name in enumerate(LONGEST) if pathlib.Path(unit[1]).name == name), len(LONGEST))
+    side_by_side(sorted(units, key=long))
     if wanted("integration"):
         pytest("integration", "tests/integration", 1200)
     suites = [s for s in sorted((ROOT / "tests").glob("*/run.py")) if wanted(s.parent.name)]

@@ -2,6 +2,7 @@
 
 #include "service/fixer.hpp"
 #include "store/fix_store.hpp"
+#include "store/healing_store.hpp"
 
 #include <fmt/format.h>
 
@@ -135,9 +136,15 @@ awaitable<Response> figures(Engine& engine, Request request) {
 }
 
 awaitable<Response> scan(Engine& engine, Request) {
-    auto* fixer = engine.fixer();
-    if (!fixer) co_return starting();
-    co_return json_response(fixer->scan());
+    std::function<result<json::object>(Database&)> job = [](Database& db) -> result<json::object> {
+        auto stored = sql::load_engine_state(db, "code_scan");
+        if (!stored) return stored.error();
+        auto parsed = parse_json(stored->value_or(R"({"at":null,"patterns":0,"items":[],"trouble":""})"), "scan");
+        if (!parsed) return parsed.error();
+        return std::move(parsed->as_object());
+    };
+    auto answer = co_await engine.query(std::move(job));
+    co_return answer ? json_response(std::move(*answer)) : problem(answer.error());
 }
 
 }  // namespace

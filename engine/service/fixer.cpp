@@ -469,17 +469,21 @@ public:
         };
         co_await offload(pool_, look);
         const auto n = static_cast<std::int64_t>(items.size());
-        scan_ = json::object{
-            {"at", to_rfc3339(s_.clock.wall())},
-            {"patterns", patterns->size()},
-            {"items", std::move(items)},
-            {"trouble", trouble}};
+        const Time now = s_.clock.wall();
+        Store::Job keep = [now,
+                           found = json::serialize(json::object{
+                               {"at", to_rfc3339(now)},
+                               {"patterns", patterns->size()},
+                               {"items", std::move(items)},
+                               {"trouble", trouble}})](Database& db) {
+            return sql::save_engine_state(db, "code_scan", found, now);
+        };
+        HEAL_CO_TRY(co_await s_.store.write(std::move(keep)));
         s_.metrics.set("heald_scan_findings", {}, static_cast<double>(n));
         s_.feed.publish("scan", {{"findings", n}});
         if (!trouble.empty() && n == 0) co_return fail(errc::unavailable, trouble);
         co_return n;
     }
-    json::object scan() const override { return scan_; }
 
     std::size_t open_count() const override { return runs_.size(); }
 
@@ -1433,7 +1437,6 @@ private:
     std::string paused_;  ///< why the kill switch is on
     unsigned busy_ = 0, active_ = 0;
     bool stopping_ = false, abandoning_ = false;
-    json::object scan_;
     asio::thread_pool pool_;
 };
 

@@ -80,10 +80,9 @@ public:
     virtual std::optional<json::object> binding(const Approval& approval) = 0;
     virtual void approval_changed(const Approval& approval) = 0;
 
-    /// The job code_scan: places of known patterns in all repositories; returns how many. What was found is
-    /// under `scan()`.
+    /// The job code_scan: places of known patterns in all repositories; returns how many. What was found
+    /// stands in engine_state "code_scan" as JSON.
     virtual boost::asio::awaitable<result<std::int64_t>> scan_code() = 0;
-    virtual json::object scan() const = 0;
 
     virtual std::size_t open_count() const = 0;
     /// Takes on nothing new; steps under way are given up, the next start takes them up.

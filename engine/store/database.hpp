@@ -71,18 +71,22 @@ public:
     result<void> post(const Statement& statement, std::initializer_list<Value> parameters) {
         return post(statement, std::span<const Value>{parameters.begin(), parameters.size()});
     }
-    /// Runs an "INSERT … VALUES ($1, …, $n) …" once for each `columns` of `values`; `on_row` is called for what
-    /// RETURNING gives. PostgreSQL takes many rows in one statement, so no two of them may have the same key;
-    /// without `on_row` its error may come late, as of post().
+    /// Runs an "INSERT INTO … (…) VALUES ($1, …, $n) …" once for each `columns` of `values`. PostgreSQL takes
+    /// many rows in one statement, so no two of them may have the same key.
+    /// @param ret_changed  for each row whether it was stored, or changed one that was there; the first column
+    /// has to be the table's key, a text. nullptr: nobody asks, and an error may come late, as of post()
     virtual result<void> run_rows(
         const Statement& statement,
         std::span<const Value> values,
         std::size_t columns,
-        const std::function<void(const Row&)>& on_row
+        std::vector<bool>* ret_changed
     ) {
-        for (std::size_t at = 0; at < values.size(); at += columns)
-            if (auto outcome = run(statement, values.subspan(at, columns), on_row); !outcome)
-                return outcome.error();
+        if (ret_changed) ret_changed->assign(values.size() / columns, false);
+        for (std::size_t at = 0; at < values.size(); at += columns) {
+            auto outcome = run(statement, values.subspan(at, columns), nullptr);
+            if (!outcome) return outcome.error();
+            if (ret_changed) (*ret_changed)[at / columns] = *outcome > 0;
+        }
         return {};
     }
     /// Several statements without parameters, separated by semicolons (migrations).

@@ -11,7 +11,7 @@
 #include <deque>
 #include <numeric>
 #include <tuple>
-#include <unordered_map>
+#include <unordered_set>
 
 namespace heal::sql {
 namespace {
@@ -53,7 +53,7 @@ constexpr Statement upsert_fingerprint{
     "ELSE error_fingerprints.last_seen_at END, "
     "last_release = CASE WHEN excluded.last_release <> '' THEN excluded.last_release ELSE "
     "error_fingerprints.last_release END "
-    "WHERE error_fingerprints.digest = excluded.digest RETURNING id"};
+    "WHERE error_fingerprints.digest = excluded.digest"};
 
 constexpr Statement upsert_count{
     "upsert fingerprint_counts",
@@ -296,18 +296,19 @@ result<std::vector<bool>> add_occurrences(Database& db, std::span<const Occurren
     std::iota(left.begin(), left.end(), std::size_t{0});
     // Two digests of one batch may share a short id: the second one meets the first.
     while (!left.empty()) {
-        std::unordered_map<string_view, std::size_t> ids;
-        std::vector<std::size_t> later;
+        std::unordered_set<string_view> ids;
+        std::vector<std::size_t> now, later;
         std::deque<std::string> texts;
         std::vector<Value> rows, counts;
         const auto text = [&](string_view bytes) { return string_view{texts.emplace_back(clean(bytes))}; };
         for (const std::size_t i : left) {
             const auto& o = all[i];
             const auto& r = *o.sample;
-            if (!ids.emplace(r.fingerprint, i).second) {
+            if (!ids.insert(r.fingerprint).second) {
                 later.push_back(i);
                 continue;
             }
+            now.push_back(i);
             rows.insert(
                 rows.end(),
                 {string_view{r.fingerprint},
@@ -326,15 +327,17 @@ result<std::vector<bool>> add_occurrences(Database& db, std::span<const Occurren
                  text(r.release)}
             );
         }
-        HEAL_TRY(db.run_rows(upsert_fingerprint, rows, 14, [&](const Row& r) {
-            const auto found = ids.find(r.text(0));
-            if (found != ids.end()) stored[found->second] = true;
-        }));
-        for (const auto& [id, i] : ids) {
-            if (!stored[i]) continue;
-            const auto last = all[i].last.us;
+        std::vector<bool> changed;
+        HEAL_TRY(db.run_rows(upsert_fingerprint, rows, 14, &changed));
+        for (std::size_t k = 0; k < now.size(); ++k) {
+            if (!changed[k]) continue;
+            const auto& o = all[now[k]];
+            stored[now[k]] = true;
             for (const auto& [name, width] : resolutions)
-                counts.insert(counts.end(), {id, name, last - last % width, number(all[i].count)});
+                counts.insert(
+                    counts.end(),
+                    {string_view{o.sample->fingerprint}, name, o.last.us - o.last.us % width, number(o.count)}
+                );
         }
         HEAL_TRY(db.run_rows(upsert_count, counts, 4, nullptr));
         left = std::move(later);

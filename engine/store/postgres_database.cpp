@@ -157,7 +157,8 @@ RowInsert row_insert(std::string_view sql) {
     if (expected + ")" != row || tail.find('$') != std::string_view::npos) return {};
     return {sql.substr(0, at + 7), columns, tail};
 }
-std::string of_rows(const RowInsert& insert, std::size_t rows) {
+/// @param returning  the first column, by which the rows that were stored or changed are known
+std::string of_rows(const RowInsert& insert, std::size_t rows, bool returning) {
     std::string sql{insert.head};
     std::size_t n = 0;
     for (std::size_t r = 0; r < rows; ++r) {
@@ -166,6 +167,10 @@ std::string of_rows(const RowInsert& insert, std::size_t rows) {
         sql += ')';
     }
     sql += insert.tail;
+    if (returning) {
+        const auto begin = insert.head.find('(') + 1;
+        (sql += " RETURNING ") += insert.head.substr(begin, insert.head.find_first_of(",)", begin) - begin);
+    }
     return sql;
 }
 
@@ -229,15 +234,27 @@ public:
         const Statement& statement,
         std::span<const Value> values,
         std::size_t columns,
-        const std::function<void(const Row&)>& on_row
+        std::vector<bool>* ret_changed
     ) override {
+        if (ret_changed) ret_changed->assign(values.size() / columns, false);
+        if (values.empty()) return {};
         if (insert_of(statement).columns != columns || values.size() % columns != 0)
             return fail(errc::internal, fmt::format("{} is no insert of {} columns", statement.name, columns));
         HEAL_TRY(send_rows());
         rows_of_ = statement;
         rows_.add(values);
-        HEAL_TRY(send_rows(on_row ? &on_row : nullptr));
-        return on_row || expected_.size() >= 1000 ? exchange() : result<void>{};
+        if (!ret_changed) {
+            HEAL_TRY(send_rows());
+            return expected_.size() >= 1000 ? exchange() : result<void>{};
+        }
+        std::unordered_map<std::string_view, std::size_t> keys;
+        for (std::size_t at = 0; at < values.size(); at += columns)
+            keys.emplace(std::get<std::string_view>(values[at]), at / columns);
+        const std::function<void(const Row&)> mark = [&](const Row& row) {
+            if (const auto key = keys.find(row.text(0)); key != keys.end()) (*ret_changed)[key->second] = true;
+        };
+        HEAL_TRY(send_rows(&mark));
+        return exchange();
     }
 
     result<void> script(std::string_view sql) override {
@@ -444,9 +461,9 @@ private:
         for (std::size_t sent = 0; sent < all && outcome;) {
             std::size_t rows = most_rows;
             while (rows > all - sent) rows /= 4;
-            auto& sql = row_texts_[{rows_of_.sql, rows}];
-            if (sql.empty()) sql = of_rows(insert, rows);
-            const Statement statement{rows_of_.name, rows == 1 ? rows_of_.sql : sql.c_str()};
+            auto& sql = row_texts_[{rows_of_.sql, on_row ? rows : 2 * most_rows + rows}];
+            if (sql.empty()) sql = of_rows(insert, rows, on_row != nullptr);
+            const Statement statement{rows_of_.name, rows == 1 && !on_row ? rows_of_.sql : sql.c_str()};
             const std::size_t count = rows * insert.columns;
             outcome = send(statement, rows_.data(sent * insert.columns, count), count, on_row, nullptr);
             sent += rows;

@@ -347,6 +347,7 @@ def test_the_job_code_scan_finds_places_of_known_patterns(shop, tmp_path):
     twin = Shop(tmp_path, "twin", "def rate(a, b):\n    c = a - b\n    return 100 * a / c\n")
     clean = Shop(tmp_path, "clean", code(FIXED))
     with ModelServer(shop.fix) as model, heald_of(shop, model, twin, clean) as h:
+        assert h.get("/api/v1/scan")["items"] == []
         assert run_job(h, "code_scan")["output"] == "0 rows"
         assert shop.run(h, shop.breaks(h))["outcome"] == "held"
         wait_for("it is learned", lambda: h.get("/api/v1/patterns")["items"])
@@ -355,6 +356,10 @@ def test_the_job_code_scan_finds_places_of_known_patterns(shop, tmp_path):
         (found,) = h.get("/api/v1/scan")["items"]
         assert (found["repository"], found["file"], found["line"]) == ("twin", "src/rate.py", 3), "the fixed ones are not named"
         assert "if c == 0:" in found["replacement"]
+        before = h.get("/api/v1/scan")
+        h.stop()
+        h.start()
+        assert h.get("/api/v1/scan") == before, "kept over a restart"
 
 
 def test_the_job_bug_backup_keeps_fourteen_days():
