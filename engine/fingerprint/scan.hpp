@@ -83,7 +83,9 @@ private:
         previous_ = no_word;
         before_previous_ = no_word;
         // A number, or what has one in it: units and explanations may follow.
+        counted_ = rule == Rule::number;
         after_number_ = rule == Rule::number || rule == Rule::identifier || rule == Rule::object ||
+                        rule == Rule::hex ||
                         (rule == Rule::key_value && !text.empty() && is_digit(text.back())) ||
                         (after_number_ && rule == Rule::position);
         listed_ = true;
@@ -111,6 +113,12 @@ private:
     // A word without a digit: text, unless syntax and context say that it is a value.
     void word(std::string_view w, bool joined = false) noexcept {
         const std::uint64_t h = folded_hash(w);
+        static constexpr std::uint64_t localhost = word_hash("localhost");
+        if (h == localhost) {
+            // One of the names that the host in this place may have.
+            value(Rule::dotted_name, w);
+            return;
+        }
         if (glue_ == ':' && !label_.empty() && w.find('_') != std::string_view::npos &&
             is_field_label(label_)) {
             label_ = {};
@@ -137,7 +145,9 @@ private:
             return;
         }
         // `1 packet`, `2 packets`
-        sink_.text(after_number_ && glue_ == ' ' && is_plural(w) ? w.substr(0, w.size() - 1) : w);
+        sink_.text(
+            after_number_ && counted_ && glue_ == ' ' && is_plural(w, h) ? w.substr(0, w.size() - 1) : w
+        );
         before_previous_ = previous_;
         previous_ = h;
         previous_lower_ = !is_upper(w[0]);
@@ -145,9 +155,11 @@ private:
         after_number_ = listed_ = false;
     }
 
-    static bool is_plural(std::string_view w) noexcept {
+    static bool is_plural(std::string_view w, std::uint64_t h) noexcept {
         const std::size_t n = w.size();
-        return n >= 4 && w[n - 1] == 's' && w[n - 2] != 's' && w[n - 2] != 'u' && w[n - 2] != 'i';
+        static constexpr std::uint64_t does = word_hash("does"), exists = word_hash("exists");
+        return n >= 4 && h != does && h != exists && w[n - 1] == 's' && w[n - 2] != 's' && w[n - 2] != 'u' &&
+               w[n - 2] != 'i';
     }
 
     /// `8.8 KB`: formatted sizes and times change their unit with the number.
@@ -209,7 +221,9 @@ private:
         // `acls to: hdfs`
         if (glue_ == ':' && previous_ != no_word && previous_lower_ && is_preposition(previous_)) return true;
         // `1,2,DISK`: a tight list that began with a value
-        if (glue_ == ',' && listed_ && tight(w)) return true;
+        if (glue_ == ',' && listed_ && tight(w) &&
+            !(p < s_.size() && is_space(next) && is_known_word(folded_hash(w))))
+            return true;
         // `by deploy(uid=0)`, `from unknown[10.0.0.9]`
         if (glue_ == ' ' && (next == '(' || next == '[') && is_preposition(previous_)) {
             const std::string_view inner = s_.substr(p + 1, 24);
@@ -229,6 +243,18 @@ private:
             ) &&
             is_kind(previous_) && !is_state(w, folded_hash(w)))
             return true;
+        // `for [orders]`, `Adding [nightly] to`: a word in brackets of its own, unless in capitals
+        if (glue_ == '[' && next == ']' && previous_ != no_word && tight(w) && w.data() - s_.data() >= 2 &&
+            is_space(w.data()[-2]) && (classes_of(w) & cls_lower) != 0 && !is_state(w, folded_hash(w)))
+            return true;
+        // `between gateway and 10.0.0.9`
+        static constexpr std::uint64_t between = word_hash("between"), and_ = word_hash("and");
+        if (glue_ == ' ' && previous_ == between && folded_hash(next_token(w)) == and_) return true;
+        // `Creating new pool: staging`
+        if (glue_ == ':' && previous_ != no_word && ends_here(p) && is_kind(previous_)) {
+            const std::uint64_t h = folded_hash(w);
+            if (!is_state(w, h) && !is_function_word(h)) return true;
+        }
         // `[shop-orders][2]`
         if (glue_ == '[' && next == ']' && p + 1 < s_.size() && s_[p + 1] == '[' && tight(w) &&
             w.find('-') != std::string_view::npos)
@@ -310,12 +336,26 @@ private:
         return sub(p, e);
     }
 
+    /// A noun that names a kind of thing, or its plural.
+    static bool names_kind(std::string_view w) noexcept {
+        return is_kind(folded_hash(w)) ||
+               (w.size() > 3 && w.back() == 's' && is_kind(folded_hash(w.substr(0, w.size() - 1))));
+    }
+
+    /// Does the message or the part of it that p stands in end here?
+    bool ends_here(std::size_t p) const noexcept {
+        return p >= s_.size() || s_[p] == ',' || s_[p] == ';' || s_[p] == ')' || s_[p] == ']' ||
+               (s_[p] == '.' && p + 1 >= s_.size());
+    }
+
     /// Does the phrase end behind w: the message, a mark, a value or a function word?
     bool closes_phrase(std::string_view w) const noexcept {
         const std::size_t p = end_of(w);
         if (p >= s_.size()) return true;
         if (!is_space(s_[p]))
             return s_[p] == ',' || s_[p] == ';' || s_[p] == '.' || s_[p] == ')' || s_[p] == ']';
+        // `cluster stream 'orders'`: two nouns, and the name is still to come.
+        if (names_kind(w)) return false;
         const std::string_view next = next_token(w);
         if (next.empty() || (class_of(next[0]) & cls_alpha) == 0) return true;
         std::size_t letters = 0;
@@ -450,6 +490,18 @@ private:
                     p = close;
                     continue;
                 }
+                if (c == '[') {
+                    if (const std::size_t close = list_end(p); close != 0) {
+                        mark(c);
+                        value(Rule::object, sub(p + 1, close));
+                        mark(']');
+                        if (close + 1 >= e) {
+                            return close + 1;
+                        }
+                        p = close + 1;
+                        continue;
+                    }
+                }
                 if (c == '(' && p + 1 < e && s_[p + 1] == ')' && e == p + 2) {
                     // An argument that was empty this time.
                     mark(c);
@@ -529,6 +581,38 @@ private:
         return 0;
     }
 
+    /// ['a', 'b'], [a, b], []: a list printed in whole, which has more or fewer parts next time. The place of
+    /// its closing mark, or 0.
+    std::size_t list_end(std::size_t p) noexcept {
+        std::size_t q = p + 1;
+        if (q < s_.size() && s_[q] == ']') return previous_ != no_word || listed_ ? q : 0;
+        if (list_tries_ == 8) return 0;
+        ++list_tries_;
+        const std::size_t limit = std::min(s_.size(), p + 1000);
+        std::size_t parts = 0;
+        bool quoted = false;
+        while (q < limit) {
+            const char c = s_[q];
+            const std::size_t start = q;
+            if (c == '"' || c == '\'') {
+                ++q;
+                while (q < limit && s_[q] != c) ++q;
+                if (q >= limit) return 0;
+                ++q;
+                quoted = true;
+            } else {
+                while (q < limit && !is_space(s_[q]) && !is_hard(s_[q])) ++q;
+            }
+            if (q == start || q >= limit) return 0;
+            ++parts;
+            if (s_[q] == ']') return parts > 1 || quoted ? q : 0;
+            if (s_[q] != ',') return 0;
+            ++q;
+            if (q < limit && s_[q] == ' ') ++q;
+        }
+        return 0;
+    }
+
     /// Where the group that opened before p closes; 0 when that is not within 300 bytes.
     std::size_t group_close(std::size_t p, char open) const noexcept {
         const char close = open == '(' ? ')' : open == '[' ? ']' : open == '{' ? '}' : '>';
@@ -560,6 +644,8 @@ private:
         while (q < limit && s_[q] != c) {
             if (is_space(s_[q])) blanks = true;
             if (s_[q] == '\\' && q + 1 < limit) ++q;
+            // `name' as GNU programs quote
+            if (c == '`' && s_[q] == '\'' && !(q + 1 < s_.size() && is_alpha(s_[q + 1]))) break;
             ++q;
         }
         if (q >= limit) return p;
@@ -570,13 +656,21 @@ private:
         if (!blanks && (previous_ == state || previous_ == status) &&
             (classes_of(inner) & ~(cls_alpha | cls_hex)) == 0)
             return p;  // states tell apart
-        if (!blanks || is_path_start(inner)) {
+        if (!blanks || is_path_start(inner) || is_quoted_argument(p, q, inner)) {
             mark(c);
             value(Rule::quoted, inner);
-            mark(c);
+            mark(s_[q]);
             return q + 1;
         }
         return p;
+    }
+
+    /// `stream 'shop > orders'`: several words in quotes behind text. Behind a colon they may be what went
+    /// wrong, which tells errors apart.
+    bool is_quoted_argument(std::size_t p, std::size_t q, std::string_view inner) const noexcept {
+        return p > 0 && previous_ != no_word && glue_ == ' ' && is_space(s_[p - 1]) &&
+               !is_space(inner.front()) &&
+               (q + 1 >= s_.size() || !(is_alpha(s_[q + 1]) || is_digit(s_[q + 1])));
     }
 
     static bool is_path_start(std::string_view t) noexcept {
@@ -862,6 +956,10 @@ private:
             value((k & cls_digit) != 0 ? Rule::object : Rule::email, t);
             return;
         }
+        if (is_hex_groups(t, k)) {
+            value(Rule::hex, t);
+            return;
+        }
         std::size_t slashes = 0, backs = 0, colons = 0;
         for (const char c : t) {
             slashes += c == '/';
@@ -946,6 +1044,21 @@ private:
             for (; q < t.size() && (class_of(t[q]) & cls_punct) != 0; ++q) mark(t[q]);
             p = q;
         }
+    }
+
+    /// ef:01:c2:f2:cb:4e, fe:80::1: an address whose first group may be all letters.
+    static bool is_hex_groups(std::string_view t, std::uint8_t k) noexcept {
+        if ((k & (cls_space | cls_join)) != 0) return false;
+        std::size_t colons = 0, group = 0;
+        for (const char c : t) {
+            if (c == ':') {
+                ++colons;
+                group = 0;
+            } else if (!is_hex(c) || ++group > 4) {
+                return false;
+            }
+        }
+        return colons >= ((k & cls_digit) != 0 ? 2U : 5U);
     }
 
     /// users/list.html, com.example.mail/.Main, example.com/IN
@@ -1036,12 +1149,13 @@ private:
     std::uint64_t previous_ = no_word,
                   before_previous_ = no_word;  ///< folded hashes of the words to the left
     char glue_ = ' ';                          ///< last mark since the previous word
-    int literal_tries_ = 0, labels_ = 0;
+    int literal_tries_ = 0, list_tries_ = 0, labels_ = 0;
     bool container_ = false;  ///< the word to the left names a collection
     bool key_before_ = false, text_key_ = false, after_position_ = false;
     std::string_view label_;       ///< the last word
     bool previous_lower_ = false;  ///< the word to the left begins in lower case
     bool listed_ = false;          ///< a value, and perhaps a comma since
+    bool counted_ = false;         ///< the last value was a number and nothing else
     bool after_number_ = false;    ///< a value with a number in it, and perhaps blanks or a comma since
     bool numbered_group_ = false;  ///< the last mark was a ( behind such a value
 };
