@@ -1,5 +1,6 @@
 #include "fingerprint/chars.hpp"
 #include "fingerprint/fingerprint.hpp"
+#include "fingerprint/model.hpp"
 #include "fingerprint/reader.hpp"
 #include "fingerprint/shape.hpp"
 
@@ -113,15 +114,23 @@ std::size_t time_at(std::string_view s, std::size_t p, bool seconds_needed = tru
             return e;
     }
     // Most times have no zone; its first letter decides before any comparison.
-    if (z >= s.size() || !is_alpha(s[z]) || std::string_view{"UGCPEAap"}.find(s[z]) == std::string_view::npos)
+    if (z >= s.size() || !is_alpha(s[z]) ||
+        std::string_view{"UGCPEAMWBIJKSHNap"}.find(s[z]) == std::string_view::npos || z + 1 >= s.size() ||
+        (!is_upper(s[z + 1]) && s[z + 1] != 'm'))
         return p;
     if (z + 2 < s.size() && is_alpha(s[z + 2]) && z + 3 < s.size() && is_alpha(s[z + 3]) && s[z + 3] != 'T')
         return p;
     for (const std::string_view zone :
-         {"UTC", "GMT", "CET", "CEST", "PST", "PDT", "EST", "EDT", "AM", "PM", "am", "pm"}) {
+         {"UTC",  "GMT",  "CET",  "CEST", "PST",  "PDT", "EST", "EDT", "CST", "CDT", "MST", "MDT",
+          "WET",  "WEST", "EET",  "EEST", "MSK",  "BST", "IST", "JST", "KST", "SGT", "HKT", "AEST",
+          "AEDT", "ACST", "AWST", "NZST", "NZDT", "BRT", "AM",  "PM",  "am",  "pm"}) {
         if (s.substr(z, zone.size()) == zone &&
             (z + zone.size() >= s.size() || !is_alpha(s[z + zone.size()]))) {
-            return z + zone.size();
+            z += zone.size();
+            // 7:51:54 PM UTC
+            if ((zone == "AM" || zone == "PM") && (s.substr(z, 4) == " UTC" || s.substr(z, 4) == " GMT"))
+                z += 4;
+            return z;
         }
     }
     return p;
@@ -165,8 +174,8 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog, DigitW
         int parts = 0;
         if (const std::size_t d = date_at(s, p, parts, watch); d != 0) {
             std::size_t t = d;
-            if (t < s.size() &&
-                (s[t] == 'T' || s[t] == ' ' || s[t] == '_' || s[t] == ':' || s[t] == '-' || s[t] == ',')) {
+            if (t < s.size() && (s[t] == 'T' || s[t] == ' ' || s[t] == '_' || s[t] == ':' || s[t] == '-' ||
+                                 s[t] == ',' || s[t] == '|')) {
                 ++t;
                 while (t < s.size() && (s[t] == ' ' || s[t] == '-') && t < d + 4) ++t;
                 if (const std::size_t e = time_at(s, t, false); e != 0) return e;
@@ -190,7 +199,11 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog, DigitW
                 return d;
             return 0;
         }
-        if (const std::size_t e = time_at(s, p); e != 0) {
+        if (std::size_t e = time_at(s, p); e != 0) {
+            // 17:45:08 2024-05-28
+            if (at(s, e, ' ') && digits_at(s, e + 1) > 0) {
+                if (const std::size_t d = date_at(s, e + 1, parts, watch); d != 0 && parts == 3) e = d;
+            }
             // Two digits and a colon more are an address of hardware.
             return e >= s.size() || is_space(s[e]) || s[e] == ']' || s[e] == '|' || s[e] == ',' ||
                            (s[e] == ':' && !(e + 1 < s.size() && is_hex(s[e + 1]))) || s[e] == ';'
@@ -198,6 +211,10 @@ std::size_t timestamp_at(std::string_view s, std::size_t p, bool& syslog, DigitW
                        : 0;
         }
         const std::size_t n = digits_at(s, p);
+        // 5:56PM
+        if (n <= 2 && at(s, p + n, ':') && digits_at(s, p + n + 1) == 2 && at(s, p + n + 4, 'M') &&
+            (at(s, p + n + 3, 'A') || at(s, p + n + 3, 'P')) && at(s, p + n + 5, ' '))
+            return p + n + 5;
         // 01 Jan 2020 00:00:00.000
         if (n <= 2 && at(s, p + n, ' ') && is_name_of(months, s, p + n + 1) && at(s, p + n + 4, ' ')) {
             std::size_t t = p + n + 5;
@@ -283,6 +300,23 @@ std::size_t group_end(std::string_view s, std::size_t p) noexcept {
     return 0;
 }
 
+/// Python's default: LEVEL:logger:text
+bool cut_python(std::string_view s, Line& line) noexcept {
+    const std::size_t colon = s.substr(0, 9).find(':');
+    if (colon == std::string_view::npos || colon < 4) return false;
+    const std::string_view word = s.substr(0, colon);
+    if (word != "DEBUG" && word != "INFO" && word != "WARNING" && word != "ERROR" && word != "CRITICAL")
+        return false;
+    const std::size_t second = s.substr(0, 160).find(':', colon + 1);
+    if (second == std::string_view::npos || second == colon + 1) return false;
+    const std::string_view name = s.substr(colon + 1, second - colon - 1);
+    if (!std::all_of(name.begin(), name.end(), is_name_char)) return false;
+    line.level = parse_level(word);
+    line.component = name;
+    line.message = s.substr(second + 1);
+    return true;
+}
+
 struct Cutter {
     explicit Cutter(DigitWatch& w) : watch(w) {}
 
@@ -332,7 +366,7 @@ struct Cutter {
                     }
                 }
                 if (p < s.size() && (s[p] == ',' || s[p] == ':' || s[p] == ';')) ++p;
-                host_follows = syslog;
+                host_follows = syslog && !bracket;
                 dated = true;
                 return true;
             }
@@ -407,9 +441,12 @@ struct Cutter {
         const std::size_t e = timestamp_at(s, q, syslog, watch);
         if (e == 0) return false;
         if (q > p && !at(s, e, ']') && !at(s, e, ')')) return false;
+        host_follows = syslog && q == p;
         p = q > p ? e + 1 : e;
-        if (at(s, p, ',') || at(s, p, ':')) ++p;
-        host_follows = syslog;
+        if (at(s, p, ',') || at(s, p, ':')) {
+            ++p;
+            host_follows = false;
+        }
         return true;
     }
 
@@ -429,9 +466,25 @@ struct Cutter {
         std::size_t q, std::size_t& end, bool& strong, std::string_view& name, std::string_view& process
     ) const noexcept {
         const std::size_t start = q;
-        while (q < s.size() && is_name_char(s[q])) ++q;
+        bool modules = false;
+        while (q < s.size()) {
+            if (is_name_char(s[q])) {
+                ++q;
+            } else if (s[q] == '#' && q > start && q + 1 < s.size() && is_alpha(s[q + 1])) {
+                ++q;  // hudson.model.Work#doRun
+            } else if (s[q] == ':' && at(s, q + 1, ':') && q > start && q + 2 < s.size() && s[q + 2] >= 'a' && s[q + 2] <= 'z') {
+                q += 2;  // hyper::server
+                modules = true;
+            } else {
+                break;
+            }
+        }
         if (q == start || q - start > 120) return false;
         name = s.substr(start, q - start);
+        // Modules of Rust, in lower case and behind the level; functions and types of C++ are text.
+        if (modules &&
+            (line.level == Level::unknown || name.starts_with("std:") || (classes_of(name) & cls_upper) != 0))
+            return false;
         if ((classes_of(name) & cls_alpha) == 0 || is_error(name)) return false;
         strong = false;
         process = {};
@@ -458,7 +511,7 @@ struct Cutter {
             return true;
         }
         end = q;
-        return strong && (q >= s.size() || is_space(s[q]));
+        return strong && digits_at(process, 0) == process.size() && (q >= s.size() || is_space(s[q]));
     }
 
     void fields() noexcept {
@@ -468,7 +521,11 @@ struct Cutter {
             pass_separators();
             if (p >= s.size()) return;
             const char c = s[p];
-            if (dated && p > 0 && s[p - 1] == '|' && pipe_column()) continue;
+            if (dated && p > 0 && is_behind_pipe() && (pipe_column() || spaced_column())) {
+                after_level = after_level || line.level != Level::unknown;
+                continue;
+            }
+            if (dated && field == 0 && p > 0 && delimited_columns()) return;
             if (more_timestamps()) continue;
             std::size_t end = token_end(s, p);
             std::string_view token = s.substr(p, end - p);
@@ -482,7 +539,8 @@ struct Cutter {
                     take_component(e, name, process);
                     continue;
                 }
-                if (level_word(token, true) == Level::unknown || token.size() > 1) {
+                if ((level_word(token, true) == Level::unknown || token.size() > 1) && !is_class(token) &&
+                    !begins_text(token, end)) {
                     line.host = token;
                     p = end;
                     continue;
@@ -491,7 +549,8 @@ struct Cutter {
             if (c == '[' || c == '<' || c == '(' || c == '{') {
                 const std::size_t e = group_end(s, p);
                 if (e == 0) return;
-                const std::string_view inner = s.substr(p + 1, e - p - 2);
+                std::string_view inner = s.substr(p + 1, e - p - 2);
+                while (!inner.empty() && inner.back() == ' ') inner.remove_suffix(1);
                 std::size_t after = e;
                 if (at(s, after, ':') && c == '[') ++after;
                 if (after < s.size() && !is_space(s[after]) && s[after] != '[' && s[after] != '|') return;
@@ -501,11 +560,28 @@ struct Cutter {
                     p = after;
                     continue;
                 }
-                if (c == '{' || c == '<' || !dated) return;
-                if (c == '(' && !line.component.empty()) return;
+                if (c == '{' && dated && at(s, skip_blanks(s, after), '<')) {
+                    // {query id} <Level>
+                    const std::size_t open = skip_blanks(s, after), shut = group_end(s, open);
+                    if (shut != 0 &&
+                        level_word(s.substr(open + 1, shut - open - 2), true) != Level::unknown) {
+                        p = after;
+                        continue;
+                    }
+                }
+                if (c == '<' || !dated || (c == '{' && !is_place(inner))) return;
+                if (line.component.empty() && c == '[' && is_class(inner)) {
+                    line.component = inner;
+                    bracket_logger_ = true;
+                    p = after;
+                    continue;
+                }
+                if (c == '(' && !line.component.empty() && !(bracket_logger_ && line.thread.empty())) return;
                 const std::uint8_t k = classes_of(inner);
-                // After the component a bracket belongs to the message, unless it is a correlation id.
-                if (!line.component.empty() && inner != "-" &&
+                // After the component a bracket belongs to the message, unless it is a correlation id or
+                // stands behind a logger without a colon, where threads and requests are named.
+                const bool column = line.thread.empty() && ((c == '[' && bare_logger_) || bracket_logger_);
+                if (!line.component.empty() && inner != "-" && !column &&
                     !((k & cls_digit) != 0 && (inner.find("- -") != std::string_view::npos ||
                                                (inner.find(' ') == std::string_view::npos &&
                                                 inner.find(':') == std::string_view::npos)))) {
@@ -513,13 +589,18 @@ struct Cutter {
                 }
                 if (inner.size() > 396) return;
                 if (line.thread.empty()) line.thread = inner;
-                if (const std::size_t colon = inner.find(':');
-                    colon != std::string_view::npos && line.level == Level::unknown) {
-                    line.level = level_word(inner.substr(colon + 1), true);
+                placed_ = placed_ || is_place(inner);
+                if (const std::size_t mark = inner.find_first_of(":/");
+                    mark != std::string_view::npos && line.level == Level::unknown) {
+                    line.level = level_word(inner.substr(mark + 1), true);
+                    after_level = line.level != Level::unknown;
                 }
                 p = after;
                 continue;
             }
+            // LEVEL:logger:text, the default of Python, behind a time of its own
+            if (dated && line.component.empty() && is_upper(c) && token.find(':') < 9 && python_default())
+                return;
             // Level, alone or with a mark behind it.
             std::string_view bare = token;
             while (!bare.empty() && (bare.back() == ':' || bare.back() == ',' || bare.back() == '-'))
@@ -527,7 +608,7 @@ struct Cutter {
             if (line.level == Level::unknown || !after_level) {
                 const bool columns = p > before_blanks + 1 || end + 1 < s.size();
                 Level l = dated ? level_word(bare, columns) : Level::unknown;
-                if (l != Level::unknown && line.component.empty()) {
+                if (l != Level::unknown && (line.component.empty() || (bracket_logger_ && !after_level))) {
                     line.level = l;
                     after_level = true;
                     p = end;
@@ -535,10 +616,40 @@ struct Cutter {
                 }
             }
             if (!dated) return;
+            if (line.level == Level::unknown && is_upper(c)) {
+                // NOTICE[8644][C-8f765aee] pbx.c: text
+                if (const std::size_t open = token.find('['); open != std::string_view::npos && open >= 4 &&
+                                                              digits_at(token, open + 1) > 0 &&
+                                                              token.back() == ']') {
+                    if (const Level l = level_word(token.substr(0, open), false); l != Level::unknown) {
+                        line.level = l;
+                        after_level = true;
+                        line.process = token.substr(open);
+                        p = end;
+                        continue;
+                    }
+                }
+            }
+            if (line.level == Level::unknown && line.component.empty()) {
+                if (token.find('=') != std::string_view::npos) {
+                    if (const std::size_t q = pairs_end(p); q != 0) {
+                        p = q;
+                        continue;
+                    }
+                } else if (is_uuid(token)) {
+                    const std::size_t q = skip_blanks(s, end);
+                    if (level_word(s.substr(q, token_end(s, q) - q), false) != Level::unknown) {
+                        line.thread = token;
+                        p = q;
+                        continue;
+                    }
+                }
+            }
             if (token == "-" || token == "--" || token == "---" || token == ":" || token == "*" ||
                 (token.size() == 1 && (c == '#' || c == '.') && line.component.empty())) {
                 p = end;
-                if (token == "-" && !line.component.empty()) {
+                dashed_ = dashed_ || (token == "-" && after_level);
+                if (token == "-" && (!line.component.empty() || placed_)) {
                     p = skip_blanks(s, p);
                     level_column();
                     return;
@@ -565,7 +676,9 @@ struct Cutter {
             std::size_t e = 0;
             bool strong = false;
             std::string_view name, process;
-            if (line.component.empty() && component_at(p, e, strong, name, process)) {
+            // Behind `LEVEL - ` a plain `word:` is text.
+            if (line.component.empty() && component_at(p, e, strong, name, process) &&
+                (!dashed_ || strong || name.find('.') != std::string_view::npos)) {
                 if (const Level l = level_word(name, true); l != Level::unknown && name.size() > 1) {
                     if (line.level == Level::unknown) line.level = l;
                     p = e;
@@ -595,6 +708,8 @@ struct Cutter {
                     is_space(s[next + 1])) {
                     line.component = token;
                     p = next + 1;
+                    // Columns that are empty this time.
+                    while (at(s, skip_blanks(s, p), '|')) p = skip_blanks(s, p) + 1;
                     return;
                 }
                 // `logger - text`, `logger : text`
@@ -605,21 +720,59 @@ struct Cutter {
                     level_column();
                     continue;
                 }
+                // `LEVEL  Name [thread] - text`
+                if (after_level && line.thread.empty() && at(s, next, '[') && next > end && all_name(token)) {
+                    const std::size_t shut = group_end(s, next);
+                    const std::size_t dash = shut == 0 ? 0 : skip_blanks(s, shut);
+                    if (shut != 0 && dash > shut && at(s, dash, '-') && at(s, dash + 1, ' ')) {
+                        line.component = token;
+                        line.thread = s.substr(next + 1, shut - next - 2);
+                        p = dash + 2;
+                        return;
+                    }
+                }
                 // Two blanks or a tab on both sides make a column.
                 const std::size_t gap = skip_blanks(s, end) - end;
                 const bool column =
-                    all_name(token) && after_level && gap >= 1 &&
+                    all_name(token) && (after_level || (numbers_ >= 2 && gap >= 2 && p > 0)) && gap >= 1 &&
                     ((p - before_blanks >= 2 && gap >= 2) || (end < s.size() && s[end] == '\t') ||
                      s.substr(p > 0 ? p - 1 : 0, 1) == "|");
                 if (column) {
                     line.component = token;
+                    bare_logger_ = true;
                     p = end;
                     continue;
+                }
+                const auto second = [&] { return s.substr(next, token_end(s, next) - next); };
+                // `pool-1-thread-2 a.b.Logger text`
+                if (after_level && next > end && line.thread.empty() &&
+                    (token == "main" || ((k & cls_digit) != 0 && token.find('-') != std::string_view::npos &&
+                                         all_name(token))) &&
+                    is_class(second())) {
+                    line.thread = token;
+                    p = end;
+                    continue;
+                }
+                // `a.b.Class method LEVEL: text`, as java.util.logging writes on one line
+                if (!after_level && next > end && (k & cls_join) != 0 && is_class(token) &&
+                    all_name(second())) {
+                    const std::size_t third = skip_blanks(s, next + second().size());
+                    std::string_view word = s.substr(third, token_end(s, third) - third);
+                    if (word.size() > 3 && word.back() == ':') {
+                        word.remove_suffix(1);
+                        if (const Level l = level_word(word, false); l != Level::unknown) {
+                            line.level = l;
+                            line.component = token;
+                            p = third + word.size() + 1;
+                            return;
+                        }
+                    }
                 }
                 // a.b.c.Logger text: dotted names of three parts right after the level are loggers.
                 if (after_level && all_name(token) && std::count(token.begin(), token.end(), '.') >= 2 &&
                     !is_digit(token[0])) {
                     line.component = token;
+                    bare_logger_ = true;
                     p = end;
                     continue;
                 }
@@ -634,6 +787,19 @@ struct Cutter {
             }
             return;
         }
+    }
+
+    /// `Mar 11 22:14:15 Starting up`: a word of messages with no component behind it is no host.
+    bool begins_text(std::string_view token, std::size_t end) const noexcept {
+        if ((classes_of(token) & (cls_digit | cls_join | cls_punct)) != 0) return false;
+        const std::size_t next = skip_blanks(s, end);
+        std::size_t e = 0;
+        bool strong = false;
+        std::string_view name, process;
+        if (next >= s.size() || !is_alpha(s[next]) || component_at(next, e, strong, name, process))
+            return false;
+        const std::string_view word = s.substr(next, token_end(s, next) - next);
+        return word != "last" && word != "message" && is_known_word(folded_hash(token));
     }
 
     /// time|component|number|text: a column without blanks between two marks.
@@ -705,7 +871,117 @@ struct Cutter {
         p = e;
     }
 
-    int numbers_ = 0;
+    /// worker.py:839, cc/main.cc:12: where the statement stands in its source.
+    static bool is_place(std::string_view t) noexcept {
+        std::size_t n = t.size();
+        while (n > 0 && is_digit(t[n - 1])) --n;
+        if (n == t.size() || n < 4 || t[n - 1] != ':') return false;
+        const std::string_view file = t.substr(0, n - 1);
+        const std::size_t dot = file.rfind('.');
+        return dot != std::string_view::npos && dot > 0 && dot + 1 < file.size() && is_alpha(file[dot + 1]) &&
+               std::all_of(file.begin(), file.end(), is_name_char);
+    }
+
+    /// a.b.Class: at least two dots, the last part begins in upper case.
+    static bool is_class(std::string_view t) noexcept {
+        const std::size_t dot = t.rfind('.');
+        return dot != std::string_view::npos && dot + 1 < t.size() && is_upper(t[dot + 1]) &&
+               is_alpha(t[0]) && std::count(t.begin(), t.end(), '.') >= 2 &&
+               std::all_of(t.begin(), t.end(), is_name_char);
+    }
+
+    bool python_default() noexcept {
+        Line found;
+        if (!cut_python(rest(), found)) return false;
+        line.level = found.level;
+        line.component = found.component;
+        p = static_cast<std::size_t>(found.message.data() - s.data());
+        return true;
+    }
+
+    bool is_behind_pipe() const noexcept {
+        std::size_t q = p;
+        while (q > 0 && s[q - 1] == ' ') --q;
+        return q > 0 && s[q - 1] == '|';
+    }
+
+    /// time;LEVEL;name;text, time:LEVEL:logger:thread: text: the mark that stood behind the time again.
+    bool delimited_columns() noexcept {
+        const char mark = s[p - 1];
+        if (mark != ';' && mark != ',' && mark != ':') return false;
+        const auto column = [&](std::size_t b) {
+            std::size_t e = b;
+            while (e < s.size() && e < b + 64 && (is_name_char(s[e]) || s[e] == '#')) ++e;
+            return e > b && at(s, e, mark) ? e : 0;
+        };
+        std::size_t e = column(p);
+        if (e == 0) return false;
+        const Level l = level_word(s.substr(p, e - p), true);
+        if (l == Level::unknown) return false;
+        line.level = l;
+        p = e + 1;
+        for (int i = 0; i < 2; ++i) {
+            if (p < s.size() && is_space(s[p])) break;
+            e = column(p);
+            if (e == 0) break;
+            (line.component.empty() ? line.component : line.thread) = s.substr(p, e - p);
+            p = e + 1;
+        }
+        return true;
+    }
+
+    /// `pid=982 tid=g5x WARN: text`, `request_id=F42 [info] text`: pairs between the time and the level.
+    /// Where they end, or 0.
+    std::size_t pairs_end(std::size_t q) const noexcept {
+        for (int i = 0; i < 8; ++i) {
+            const std::size_t e = token_end(s, q);
+            const std::string_view token = s.substr(q, e - q);
+            std::size_t equals = 0;
+            while (equals < token.size() && (is_alpha(token[equals]) || token[equals] == '_')) ++equals;
+            if (equals == 0 || equals > 20 || !at(token, equals, '=') ||
+                token.find('"') != std::string_view::npos) {
+                const std::string_view bare = trim_marks(token);
+                return i > 0 && bare.size() >= 3 &&
+                               level_word(bare, bare.size() < token.size()) != Level::unknown
+                           ? q
+                           : 0;
+            }
+            q = skip_blanks(s, e);
+        }
+        return 0;
+    }
+
+    /// 6aefe8ed-1111-2222-3333-dc69fac3ef2f
+    static bool is_uuid(std::string_view t) noexcept {
+        return t.size() == 36 && t[8] == '-' && t[13] == '-' && t[18] == '-' && t[23] == '-' &&
+               std::all_of(t.begin(), t.end(), [](char x) { return is_hex(x) || x == '-'; });
+    }
+
+    /// `| pool-1-thread-2 |`, `| a.b.Logger |`: a column with blanks around it.
+    bool spaced_column() noexcept {
+        const std::size_t shut = s.substr(0, std::min(s.size(), p + 80)).find(" |", p);
+        if (shut == std::string_view::npos || shut + 3 >= s.size() || !is_space(s[shut + 2])) return false;
+        std::string_view field = s.substr(p, shut - p);
+        while (!field.empty() && field.back() == ' ') field.remove_suffix(1);
+        if (field.empty()) return false;
+        if (const Level l = level_word(field, true); l != Level::unknown) {
+            line.level = l;
+        } else if (all_name(field)) {
+            (line.component.empty() && is_class(field) ? line.component : line.thread) = field;
+        } else if (line.thread.empty() && (classes_of(field) & cls_digit) != 0 && columns_ < 3) {
+            line.thread = field;
+        } else {
+            return false;
+        }
+        p = shut + 2;
+        return ++columns_ <= 5;
+    }
+
+    int numbers_ = 0, columns_ = 0;
+    bool bracket_logger_ = false;  ///< the component stood in brackets, as [a.b.Class]
+    bool placed_ = false;          ///< a place in the source was cut
+    bool dashed_ = false;          ///< a dash stood behind the level
+    bool bare_logger_ = false;     ///< the component was a logger without a mark behind it
 };
 
 /// End of RFC 5424's [id name="value" …], in whose values \] and \" are escaped; 0 when it does not close.
@@ -754,23 +1030,6 @@ bool cut_brief(std::string_view s, Line& line) noexcept {
     line.component = s.substr(2, open - 2);
     line.process = s.substr(id, n);
     line.message = s.substr(skip_blanks(s, id + n + 2));
-    return true;
-}
-
-/// Python's default: LEVEL:logger:text
-bool cut_python(std::string_view s, Line& line) noexcept {
-    const std::size_t colon = s.substr(0, 9).find(':');
-    if (colon == std::string_view::npos || colon < 4) return false;
-    const std::string_view word = s.substr(0, colon);
-    if (word != "DEBUG" && word != "INFO" && word != "WARNING" && word != "ERROR" && word != "CRITICAL")
-        return false;
-    const std::size_t second = s.substr(0, 160).find(':', colon + 1);
-    if (second == std::string_view::npos || second == colon + 1) return false;
-    const std::string_view name = s.substr(colon + 1, second - colon - 1);
-    if (!std::all_of(name.begin(), name.end(), is_name_char)) return false;
-    line.level = parse_level(word);
-    line.component = name;
-    line.message = s.substr(second + 1);
     return true;
 }
 
@@ -1114,6 +1373,21 @@ Line cut_header(std::string_view raw_line, DigitWatch& watch) noexcept {
             cutter.p = 0;
         }
     }
+    // WARN[04-14|02:00:55.311]
+    if (is_upper(cutter.s[0])) {
+        std::size_t n = 0;
+        while (n < 9 && n < cutter.s.size() && is_upper(cutter.s[n])) ++n;
+        if (n >= 4 && at(cutter.s, n, '[') && digits_at(cutter.s, n + 1) > 0) {
+            if (const Level l = level_word(cutter.s.substr(0, n), false); l != Level::unknown) {
+                Cutter inner{watch};
+                inner.s = cutter.s.substr(n);
+                if (inner.leading_timestamp()) {
+                    cutter.s = inner.s;
+                    cutter.line.level = l;
+                }
+            }
+        }
+    }
     if (!cutter.leading_timestamp()) {
         // No time: a level in capitals or in brackets, or the kernel's uptime, may still lead the line.
         cutter.p = 0;
@@ -1125,7 +1399,11 @@ Line cut_header(std::string_view raw_line, DigitWatch& watch) noexcept {
             const std::string_view token = cutter.s.substr(0, end);
             const std::string_view bare = Cutter::trim_marks(token);
             const bool marked = !token.empty() && (token.front() == '[' || token.front() == '<');
-            const Level l = level_word(bare, marked);
+            Level l = level_word(bare, marked);
+            // [ERROR/MainProcess]
+            if (const std::size_t slash = bare.find('/');
+                marked && slash != std::string_view::npos && token.front() == '[' && token.back() == ']')
+                l = level_word(bare.substr(0, slash), false);
             if (l == Level::unknown || bare.size() < 3 ||
                 (!marked && l == Level::info && token.back() != ':' && bare != "INFO")) {
                 line.level = cutter.line.level;

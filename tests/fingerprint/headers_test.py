@@ -27,6 +27,51 @@ def t():
     return "%02d:%02d:%02d" % (n(0, 24), n(0, 60), n(0, 60))
 
 
+# Helpers of the layouts below: dates, levels and names as programs write them.
+def pick(*words):
+    return r.choice(words)
+
+
+def day():
+    return "2024-%02d-%02d" % (n(1, 13), n(10, 29))
+
+
+def month():
+    return pick("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def weekday():
+    return pick("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+def level():
+    return pick("INFO", "WARN", "ERROR", "DEBUG")
+
+
+def low():
+    return pick("info", "warning", "error", "debug")
+
+
+def ms():
+    return "%03d" % n(0, 1000)
+
+
+def us():
+    return "%06d" % n(0, 10 ** 6)
+
+
+def cls():
+    return pick("org.acme.shop.OrderService", "io.foo.impl.Worker", "com.bar.db.JdbcStore")
+
+
+def abbr():
+    return pick("o.a.s.OrderService", "i.f.i.Worker", "c.b.d.JdbcStore")
+
+
+def thread():
+    return pick("main", "pool-%d-thread-%d" % (n(1, 9), n(1, 9)), "Thread-%d" % n(1, 99), "qtp%d-%d" % (n(1, 10 ** 9), n(1, 99)))
+
+
 LAYOUTS = {
     'syslog': lambda: f"Nov {n(1,28):2d} {t()} web{n(1,9)} nginx[{n(1,9999)}]: ",
     'syslog_nopid': lambda: f"Nov {n(1,28):2d} {t()} web{n(1,9)} dbus: ",
@@ -76,6 +121,120 @@ LAYOUTS = {
     'celery': lambda: f"[2024-03-{n(10,28)} {t()},{n(100,999)}: {r.choice(lv)}/MainProcess] ",
     'serilog_short': lambda: f"[{t()} {r.choice(['INF','WRN','ERR'])}] ",
     'compose': lambda: f"{t()} web.{n(1,9)} | ",
+    'tomcat': lambda: f"{n(10,29)}-{month()}-2024 {t()}.{ms()} {pick('INFO','WARNING','SEVERE')} [{thread()}] org.apache.catalina.startup.{pick('Catalina.start','HostConfig.deployDirectory')} ",
+    'wildfly': lambda: f"{t()},{ms()} {level():5s} [{cls()}] ({pick('MSC service thread 1-%d'%n(1,9),'ServerService Thread Pool -- %d'%n(1,99),'default task-%d'%n(1,9))}) ",
+    'jenkins': lambda: f"{day()} {t()}.{ms()}+0000 [id={n(1,99)}]\t{pick('INFO','WARNING')}\thudson.{pick('WebAppMain$3#run','model.AsyncPeriodicWork#doRun')}: ",
+    'sidekiq': lambda: f"{day()}T{t()}.{ms()}Z pid={n(1,9999)} tid=g{n(1,9)}x class={pick('HardJob','MailJob')} jid={n(1,10**9):x} {level()}: ",
+    'envoy': lambda: f"[{day()} {t()}.{ms()}][{n(1,99)}][{low()}][{pick('main','upstream')}] [source/server/server.cc:{n(1,999)}] ",
+    'hclog': lambda: f"{day()}T{t()}.{ms()}Z [{level()}]  agent.{pick('server','client')}: ",
+    'hclog2': lambda: f"    {day()}T{t()}.{ms()}+0200 [{level()}]  {pick('client','worker')}.alloc_runner: ",
+    'cockroach': lambda: f"{pick(*'IWE')}2404{n(10,29)} {t()}.{us()} {n(1,999)} server/node.go:{n(1,999)}  [n{n(1,9)}] ",
+    'mariadb': lambda: f"{day()} {t()} {n(0,99)} [{pick('Note','Warning','ERROR')}] ",
+    'mssql': lambda: f"{day()} {t()}.{n(10,99)} spid{n(1,99)}{pick('','s')}     ",
+    'squid': lambda: f"{day().replace('-','/')} {t()} kid{n(1,4)}| ",
+    'nagios': lambda: f"[17{n(10000000,99999999)}] ",
+    'gluster': lambda: f"[{day()} {t()}.{us()} +0000] {pick(*'IWE')} [MSGID: {n(100000,199999)}] [glusterfsd.c:{n(1,999)}:main] 0-glusterfs: ",
+    'gluster2': lambda: f"[{day()} {t()}.{us()}] {pick(*'IWE')} [socket.c:{n(1,999)}:socket_event] 0-vol-client-{n(0,9)}: ",
+    'ceph': lambda: f"{day()}T{t()}.{ms()}+0000 7f{n(16**6,16**7):x}0700 {n(-1,10):2d} ",
+    'libvirt': lambda: f"{day()} {t()}.{ms()}+0000: {n(1,9999)}: {pick('error','info','warning')} : virNetSocketReadWire:{n(1,1999)} : ",
+    'chromium': lambda: f"[{n(1,9999)}:{n(1,9999)}:04{n(10,29)}/{n(100000,235959)}.{us()}:{pick('ERROR','WARNING','INFO')}:gpu_init.cc({n(1,999)})] ",
+    'gunicorn': lambda: f"[{day()} {t()} +0000] [{n(1,9999)}] [{level()}] ",
+    'django': lambda: f"[{n(10,29)}/{month()}/2024 {t()}] {level()} [app.views:{n(1,99)}] ",
+    'winston': lambda: f"{day()}T{t()}.{ms()}Z {pick('info','warn','error')}: ",
+    'winston2': lambda: f"{day()}T{t()}.{ms()}Z [{pick('info','warn','error')}] ",
+    'pm2': lambda: f"{n(0,9)}|app  | {day()} {t()}: ",
+    'nlog': lambda: f"{day()} {t()}.{n(1000,9999)}|{pick('INFO','WARN')}|Acme.Shop.{pick('Orders','Cart')}|",
+    'log4net': lambda: f"{day()} {t()},{ms()} [{n(1,30)}] {level():5s} Acme.Shop.{pick('Orders','Cart')} [(null)] - ",
+    'esxi': lambda: f"{day()}T{t()}.{ms()}Z {low()} hostd[{n(1,9999999)}] [Originator@6876 sub={pick('Vimsvc.ha-eventmgr','Hostsvc')} opID={n(1,9999)}] ",
+    'esxi2': lambda: f"{day()}T{t()}.{ms()}Z cpu{n(0,63)}:{n(1,9999999)})",
+    'ios': lambda: f"*{month()} {n(1,29):2d} {t()}.{ms()}: ",
+    'ios2': lambda: f"{month()} {n(1,29):2d} {t()} rtr{n(1,9)} {n(1,9999)}: {month()} {n(1,29):2d} {t()}.{ms()} EDT: ",
+    'splunk': lambda: f"04-{n(10,29)}-2024 {t()}.{ms()} +0000 {level():5s} {pick('TailReader','WatchedFile')} [{n(1,9999)} tailreader{n(0,9)}] - ",
+    'zabbix': lambda: f"{n(1,9999):6d}:202404{n(10,29)}:{n(100000,235959)}.{ms()} ",
+    'openvpn': lambda: f"{weekday()} {month()} {n(1,29):2d} {t()} 2024 ",
+    'openvpn2': lambda: f"{weekday()} {month()} {n(1,29):2d} {t()} 2024 us={us()} ",
+    'clickhouse': lambda: f"2024.04.{n(10,29)} {t()}.{us()} [ {n(1,9999)} ] {{{pick('','%08x-1111-2222-3333-%012x'%(n(0,16**8),n(0,16**12)))}}} <{pick('Information','Debug','Error')}> Application: ",
+    'scylla': lambda: f"{level():5s} {day()} {t()},{ms()} [shard {n(0,9)}] storage_service - ",
+    'aerospike': lambda: f"{month()} {n(10,29)} 2024 {t()} GMT: {pick('INFO','WARNING')} (drv_ssd): (drv_ssd.c:{n(1,9999)}) ",
+    'neo4j': lambda: f"{day()} {t()}.{ms()}+0000 {level():5s} [{abbr()}] ",
+    'fpm': lambda: f"[{n(10,29)}-{month()}-2024 {t()}] {pick('NOTICE','WARNING')}: ",
+    'php': lambda: f"[{n(10,29)}-{month()}-2024 {t()} UTC] ",
+    'php2': lambda: f"[{n(10,29)}-{month()}-2024 {t()} Europe/Berlin] ",
+    'mosquitto': lambda: f"17{n(10000000,99999999)}: ",
+    'freeswitch': lambda: f"{day()} {t()}.{us()} [{pick('NOTICE','ERR','DEBUG')}] switch_channel.c:{n(1,9999)} ",
+    'asterisk': lambda: f"[{day()} {t()}] {pick('VERBOSE','NOTICE','WARNING')}[{n(1,9999)}][C-{n(0,16**8):08x}] pbx.c: ",
+    'asterisk2': lambda: f"[{month()} {n(1,29):2d} {t()}] {pick('VERBOSE','NOTICE','WARNING')}[{n(1,9999)}] chan_sip.c: ",
+    'pbs': lambda: f"04/{n(10,29)}/2024 {t()};0008;Server@host{n(1,9)};Job;{n(1,999)}.host;",
+    'sge': lambda: f"04/{n(10,29)}/2024 {t()}|{pick('  main','worker')}|host{n(1,9)}|{pick(*'IWE')}|",
+    'condor': lambda: f"04/{n(10,29)}/24 {t()} ",
+    'condor2': lambda: f"04/{n(10,29)}/24 {t()}.{ms()} (pid:{n(1,9999)}) ",
+    'jetty': lambda: f"{day()} {t()}.{ms()}:{level()}:oejs.{pick('Server','AbstractConnector')}:{thread()}: ",
+    'solr': lambda: f"{day()} {t()}.{ms()} {level():5s} ({thread()}) [   x:core{n(1,9)}] {abbr()} ",
+    'solr2': lambda: f"{day()} {t()}.{ms()} {level():5s} ({thread()}) [ ] {abbr()} ",
+    'logstash': lambda: f"[{day()}T{t()},{ms()}][{level():5s}][logstash.agent           ] ",
+    'logstash2': lambda: f"[{day()}T{t()},{ms()}][{level():5s}][logstash.outputs.file    ][main][{n(0,16**8):08x}] ",
+    'spring3': lambda: f"{day()}T{t()}.{ms()}+02:00  {level():5s} {n(1,9999)} --- [shop] [{thread():>15s}] {abbr():40s} : ",
+    'spring2t': lambda: f"{day()} {t()}.{ms()} {level():5s} [shop,{n(0,16**8):08x}{n(0,16**8):08x},{n(0,16**8):08x}{n(0,16**8):08x}] {n(1,9999)} --- [{thread():>15s}] {abbr():40s} : ",
+    'play': lambda: f"{day()} {t()},{ms()} [{low()}] play.api.{pick('Play','http.Server')} - ",
+    'akka': lambda: f"[{level()}] [04/{n(10,29)}/2024 {t()}.{ms()}] [sys-akka.actor.default-dispatcher-{n(1,9)}] [akka://sys/user/a{n(1,9)}] ",
+    'akka2': lambda: f"[{day()} {t()},{ms()}] [{level()}] [akka.event.slf4j.Slf4jLogger] [sys-akka.actor.default-dispatcher-{n(1,9)}] [] - ",
+    'loguru': lambda: f"{day()} {t()}.{ms()} | {level():8s} | app.{pick('main','db')}:run:{n(1,99)} - ",
+    'tracing': lambda: f"{day()}T{t()}.{us()}Z  {level():>5s} {pick('hyper::server','app','app::db::pool')}: ",
+    'tracing2': lambda: f"{day()}T{t()}.{us()}Z {level():>5s} request{{method=GET id={n(1,99)}}}: app::db: ",
+    'envlogger': lambda: f"[{day()}T{t()}Z {level():5s} {pick('app','app::db')}] ",
+    'elixir': lambda: f"{t()}.{ms()} [{pick('info','error','warning')}] ",
+    'elixir2': lambda: f"{t()}.{ms()} request_id=F{n(1,10**9)} [{pick('info','error')}] ",
+    'boostlog': lambda: f"[{day()} {t()}.{us()}] [0x{n(0,16**8):016x}] [{low()}]    ",
+    'spdlog': lambda: f"[{day()} {t()}.{ms()}] [{pick('net','db')}] [{pick('info','warning','error')}] ",
+    'spdlog2': lambda: f"[{day()} {t()}.{ms()}] [{pick('info','warning','error')}] [main.cpp:{n(1,99)}] ",
+    'plog': lambda: f"{day()} {t()}.{ms()} {level():5s} [{n(1,9999)}] [Pool::run@{n(1,99)}] ",
+    'g3log': lambda: f"{day().replace('-','/')} {t()} {us()} {pick('INFO','WARNING')} [main.cpp:{n(1,99)}] ",
+    'ros': lambda: f"[ {pick('INFO','WARN')}] [17{n(10000000,99999999)}.{n(0,10**9):09d}]: ",
+    'ros2': lambda: f"[{pick('INFO','WARN')}] [17{n(10000000,99999999)}.{n(0,10**9):09d}] [node_{n(1,9)}]: ",
+    'minecraft': lambda: f"[{t()}] [{pick('Server thread','Worker-Main-%d'%n(1,9))}/{level()}]: ",
+    'tensorflow': lambda: f"{day()} {t()}.{us()}: {pick(*'IWE')} tensorflow/core/platform/cpu.cc:{n(1,999)}] ",
+    'klog': lambda: f"{pick(*'IWE')}04{n(10,29)} {t()}.{us()} {n(1,99):7d} controller.go:{n(1,999)}] ",
+    'tidb': lambda: f"[{day().replace('-','/')} {t()}.{ms()} +00:00] [{level()}] [server.go:{n(1,999)}] ",
+    'hbase': lambda: f"{day()} {t()},{ms()} {level():5s} [RS_OPEN_REGION-host{n(1,9)},16020,{n(1,10**9)}-{n(0,3)}] {pick('regionserver.HRegion','zookeeper.Watcher')}: ",
+    'glassfish': lambda: f"[{day()}T{t()}.{ms()}+0000] [Payara 5.2] [{pick('INFO','SEVERE')}] [] [{cls()}] [tid: _ThreadID={n(1,99)} _ThreadName=main] ",
+    'pylog_th': lambda: f"{day()} {t()},{ms()} [{thread()}] {level()} app.worker: ",
+    'pylog_fn': lambda: f"{day()} {t()},{ms()} {level()} app.py:{n(1,99)} run() ",
+    'pylog_line': lambda: f"{day()} {t()},{ms()} - {level()} - app.py:{n(1,99)} - ",
+    'pylog_pid': lambda: f"{day()} {t()},{ms()} {level()} {n(1,9999)} app.worker ",
+    'pylog_proc': lambda: f"{level()} {day()} {t()},{ms()} worker {n(1,9999)} {n(10**9,10**10)} ",
+    'uvicorn': lambda: f"{pick('INFO','WARNING','ERROR')}:     ",
+    'golog': lambda: f"{day().replace('-','/')} {t()} ",
+    'golog_us': lambda: f"{day().replace('-','/')} {t()}.{us()} main.go:{n(1,99)}: ",
+    'golevel': lambda: f"{day().replace('-','/')} {t()} {level()}: ",
+    'nats': lambda: f"[{n(1,9999)}] {day().replace('-','/')} {t()}.{us()} [{pick('INF','ERR','WRN','DBG')}] ",
+    'zerolog': lambda: f"{day()}T{t()}Z {pick('INF','ERR','WRN','DBG')} ",
+    'zerolog2': lambda: f"{n(1,12)}:{n(10,59)}PM {pick('INF','ERR')} ",
+    'geth': lambda: f"{level():5s}[04-{n(10,29)}|{t()}.{ms()}] ",
+    'lnd': lambda: f"{day()} {t()}.{ms()} [{pick('INF','ERR')}] {pick('LTND','PEER')}: ",
+    'upstart': lambda: f"{day()}T{t()}.{us()}+02:00 host{n(1,9)} app[{n(1,999)}]: ",
+    'isonopid': lambda: f"{day()}T{t()}+02:00 host{n(1,9)} app: ",
+    'syslogyear': lambda: f"{month()} {n(1,29):2d} 2024 {t()} host{n(1,9)} app[{n(1,999)}]: ",
+    'syslogpaths': lambda: f"{month()} {n(1,29):2d} {t()} host{n(1,9)} /usr/sbin/app[{n(1,999)}]: ",
+    'syslogsub': lambda: f"{month()} {n(1,29):2d} {t()} host{n(1,9)} app(sub)[{n(1,999)}]: ",
+    'solaris': lambda: f"{month()} {n(1,29):2d} {t()} host{n(1,9)} app[{n(1,999)}]: [ID {n(100000,999999)} daemon.notice] ",
+    'aix': lambda: f"{month()} {n(1,29):2d} {t()} host{n(1,9)} daemon:info app[{n(1,999)}]: ",
+    'bsd': lambda: f"{month()} {n(1,29):2d} {t()} <daemon.info> host{n(1,9)} app[{n(1,999)}]: ",
+    'journal_kern': lambda: f"{month()} {n(1,29):2d} {t()} host{n(1,9)} kernel: [{n(1,99999):5d}.{us()}] ",
+    'dmesgT': lambda: f"[{weekday()} {month()} {n(1,29):2d} {t()} 2024] ",
+    'docker_compose': lambda: f"web-{n(1,9)}  | {day()} {t()} {level()} ",
+    'docker_compose2': lambda: f"db_{n(1,9)}     | {day()}T{t()}.{us()}Z ",
+    'heroku': lambda: f"{day()}T{t()}.{us()}+00:00 app[web.{n(1,9)}]: ",
+    'aws': lambda: f"{day()}T{t()}.{ms()}Z\t%08x-1111-2222-3333-%012x\t{level()}\t"%(n(0,16**8),n(0,16**12)),
+    'cri': lambda: f"{day()}T{t()}.{n(0,10**9):09d}+02:00 stderr F {level()} ",
+    'timems_level': lambda: f"{t()}.{ms()} {level()}  [{thread()}] ",
+    'epochms': lambda: f"17{n(10**10,10**11-1)} {level()} ",
+    'bracket_epoch': lambda: f"[17{n(10**7,10**8-1)}.{us()}] {level()} ",
+    'dot_date': lambda: f"{n(10,29)}.04.2024 {t()} {level()}: ",
+    'us_date': lambda: f"4/{n(10,29)}/2024 {n(1,12)}:{n(10,59)}:{n(10,59)} PM: ",
+    'slash_short': lambda: f"{n(10,29)}/04/24 {t()},{ms()} {level()} ",
+    'semicolon': lambda: f"{day()} {t()};{level()};app.main;",
+    'comma': lambda: f"{day()} {t()},{level()},app.main,",
+    'tab': lambda: f"{day()} {t()}\t{level()}\t{n(1,999)}\tapp.main\t",
 }
 
 
