@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 FOLDER = pathlib.Path(__file__).resolve().parent
-BUDGET = {"systems.txt": 0.94, "systems_2.txt": 0.80, "systems_3.txt": 0.70}
+BUDGET = {"systems.txt": 0.94, "systems_2.txt": 0.83, "systems_3.txt": 0.72, "systems_4.txt": 0.85}
 LAYOUTS = ("", "2024-03-11 22:14:15,123 ERROR [pool-1-thread-2] com.acme.Worker: ", "Mar 11 22:14:15 web1 app[812]: ",
            "[2024-03-11T22:14:15.003Z] [warn] ", "24/03/11 22:14:15 INFO storage.Manager: ")
 
