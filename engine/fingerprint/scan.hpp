@@ -250,7 +250,7 @@ private:
         // `between gateway and 10.0.0.9`
         static constexpr std::uint64_t between = word_hash("between"), and_ = word_hash("and");
         if (glue_ == ' ' && previous_ == between && folded_hash(next_token(w)) == and_) return true;
-        // `Creating new pool: staging`
+        // `Creating new pool: alpha`
         if (glue_ == ':' && previous_ != no_word && ends_here(p) && is_kind(previous_)) {
             const std::uint64_t h = folded_hash(w);
             if (!is_state(w, h) && !is_function_word(h)) return true;
@@ -354,7 +354,7 @@ private:
         if (p >= s_.size()) return true;
         if (!is_space(s_[p]))
             return s_[p] == ',' || s_[p] == ';' || s_[p] == '.' || s_[p] == ')' || s_[p] == ']';
-        // `cluster stream 'orders'`: two nouns, and the name is still to come.
+        // `network interface 'x'`: two nouns, and the name is still to come.
         if (names_kind(w)) return false;
         const std::string_view next = next_token(w);
         if (next.empty() || (class_of(next[0]) & cls_alpha) == 0) return true;
