@@ -1374,7 +1374,7 @@ Line cut_header(std::string_view raw_line, DigitWatch& watch) noexcept {
         }
     }
     // WARN[04-14|02:00:55.311]
-    if (is_upper(cutter.s[0])) {
+    if (!cutter.s.empty() && is_upper(cutter.s[0])) {
         std::size_t n = 0;
         while (n < 9 && n < cutter.s.size() && is_upper(cutter.s[n])) ++n;
         if (n >= 4 && at(cutter.s, n, '[') && digits_at(cutter.s, n + 1) > 0) {
