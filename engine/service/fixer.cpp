@@ -875,12 +875,13 @@ private:
     }
 
     /// The next step of a run may begin at once, so that one commit holds the outcome of `from` and its intent.
+    /// Not where something outside changes: an intent that is stored early is a doubt that need not be.
     bool may_go_on(const Run& run, PatchStep from, bool slot) const {
         const auto next = run.machine.step();
-        if (next == from || run.machine.ended() || ending() || run.machine.next_at() > s_.clock.wall())
+        if (next == from || acts(next) || run.machine.ended() || ending() ||
+            run.machine.next_at() > s_.clock.wall())
             return false;
-        if (is_heavy(next) && run.outcome() == PatchOutcome::none && !slot) return false;
-        return !acts(next) || held(run).empty();
+        return !is_heavy(next) || run.outcome() != PatchOutcome::none || slot;
     }
 
     static std::function<result<void>(Database&)> both(
