@@ -139,7 +139,8 @@ awaitable<Response> scan(Engine& engine, Request) {
     std::function<result<json::object>(Database&)> job = [](Database& db) -> result<json::object> {
         auto stored = sql::load_engine_state(db, "code_scan");
         if (!stored) return stored.error();
-        auto parsed = parse_json(stored->value_or(R"({"at":null,"patterns":0,"items":[],"trouble":""})"), "scan");
+        auto parsed =
+            parse_json(stored->value_or(R"({"at":null,"patterns":0,"items":[],"trouble":""})"), "scan");
         if (!parsed) return parsed.error();
         return std::move(parsed->as_object());
     };

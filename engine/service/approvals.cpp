@@ -109,11 +109,11 @@ public:
                 json::object body{{"digest", seen}, {"reason", vote.reason}};
                 if (vote.break_glass) body["break_glass"] = true;
                 if (slash != std::string::npos) body["strategy"] = loaded->subject.substr(slash + 1);
-                std::string what = loaded->subject.substr(0, slash), request = vote.yes ? "approve" : "reject";
+                std::string what = loaded->subject.substr(0, slash),
+                            request = vote.yes ? "approve" : "reject";
                 std::string who = vote.actor;
-                auto handed = co_await forward(
-                    std::move(what), std::move(request), std::move(body), std::move(who)
-                );
+                auto handed =
+                    co_await forward(std::move(what), std::move(request), std::move(body), std::move(who));
                 if (handed) co_return std::move(*loaded);
                 if (handed.error().code != errc::not_found) co_return handed.error();
                 co_return fail(errc::conflict, "nothing waits for this approval any more");

@@ -794,10 +794,7 @@ private:
     /// What somebody asked for through another node.
     asio::awaitable<result<json::object>> requested(sql::EventRequest r, json::object body) {
         const bool yes = r.request == "approve";
-        if (!r.patch)
-            co_return co_await vote(
-                std::move(r.event), yes, std::move(body), std::move(r.actor)
-            );
+        if (!r.patch) co_return co_await vote(std::move(r.event), yes, std::move(body), std::move(r.actor));
         if (r.request != "cancel")
             co_return co_await fixer_->vote(std::move(r.event), yes, std::move(body), std::move(r.actor));
         std::string reason{string_at(body, "reason")};

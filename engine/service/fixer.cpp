@@ -769,7 +769,7 @@ private:
     }
 
     asio::awaitable<void> drive(RunPtr run) {
-        bool slot = false;                // kept from one heavy step to the next
+        bool slot = false;               // kept from one heavy step to the next
         std::optional<PatchStep> begun;  // its intent was stored with the outcome of the step before
         const auto give_back = [this, &slot] {
             if (std::exchange(slot, false)) give_slot();
@@ -874,8 +874,9 @@ private:
         give_back();
     }
 
-    /// The next step of a run may begin at once, so that one commit holds the outcome of `from` and its intent.
-    /// Not where something outside changes: an intent that is stored early is a doubt that need not be.
+    /// The next step of a run may begin at once, so that one commit holds the outcome of `from` and its
+    /// intent. Not where something outside changes: an intent that is stored early is a doubt that need not
+    /// be.
     bool may_go_on(const Run& run, PatchStep from, bool slot) const {
         const auto next = run.machine.step();
         if (next == from || acts(next) || run.machine.ended() || ending() ||

@@ -90,9 +90,7 @@ struct EventRequest {
     bool patch = false;  ///< of a run; `event` is its id once it is taken
 };
 /// Asks the node that has it. errc::not_found: no living node but `node` does.
-result<void> request_of_event(
-    Database& db, const EventRequest& request, const std::string& node, Time now
-);
+result<void> request_of_event(Database& db, const EventRequest& request, const std::string& node, Time now);
 /// Takes the requests for incidents and runs of this node.
 result<std::vector<EventRequest>> take_requests(Database& db, const std::string& node);
 

@@ -73,8 +73,9 @@ public:
     }
     /// Runs an "INSERT INTO … (…) VALUES ($1, …, $n) …" once for each `columns` of `values`. PostgreSQL takes
     /// many rows in one statement, so no two of them may have the same key.
-    /// @param ret_changed  for each row whether it was stored, or changed one that was there; the first column
-    /// has to be the table's key, a text. nullptr: nobody asks, and an error may come late, as of post()
+    /// @param ret_changed  for each row whether it was stored, or changed one that was there; the first
+    /// column has to be the table's key, a text. nullptr: nobody asks, and an error may come late, as of
+    /// post()
     virtual result<void> run_rows(
         const Statement& statement,
         std::span<const Value> values,

@@ -26,8 +26,8 @@ struct Occurrences {
     Time first, last;
     Severity severity = Severity::p2_minor;
 };
-/// Adds to error_fingerprints and to the minute, hour and day of `last`. False for each whose short id belongs
-/// to another digest (a collision): nothing of it is added.
+/// Adds to error_fingerprints and to the minute, hour and day of `last`. False for each whose short id
+/// belongs to another digest (a collision): nothing of it is added.
 result<std::vector<bool>> add_occurrences(Database& db, std::span<const Occurrences> all);
 /// Of one kind. errc::conflict: a collision.
 result<void> add_occurrences(Database& db, const Occurrences& occurrences);

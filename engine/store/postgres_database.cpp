@@ -239,7 +239,9 @@ public:
         if (ret_changed) ret_changed->assign(values.size() / columns, false);
         if (values.empty()) return {};
         if (insert_of(statement).columns != columns || values.size() % columns != 0)
-            return fail(errc::internal, fmt::format("{} is no insert of {} columns", statement.name, columns));
+            return fail(
+                errc::internal, fmt::format("{} is no insert of {} columns", statement.name, columns)
+            );
         HEAL_TRY(send_rows());
         rows_of_ = statement;
         rows_.add(values);
@@ -251,7 +253,8 @@ public:
         for (std::size_t at = 0; at < values.size(); at += columns)
             keys.emplace(std::get<std::string_view>(values[at]), at / columns);
         const std::function<void(const Row&)> mark = [&](const Row& row) {
-            if (const auto key = keys.find(row.text(0)); key != keys.end()) (*ret_changed)[key->second] = true;
+            if (const auto key = keys.find(row.text(0)); key != keys.end())
+                (*ret_changed)[key->second] = true;
         };
         HEAL_TRY(send_rows(&mark));
         return exchange();

@@ -48,8 +48,8 @@ bool drain(Fd& from, BoundedText& to, std::size_t budget) {
     return true;
 }
 
-/// Behind what else runs on this machine. The kernel weighs sessions against each other before it looks at the
-/// nice value of a process (sched(7), autogroup), and this one has a session of its own. False: ask again
+/// Behind what else runs on this machine. The kernel weighs sessions against each other before it looks at
+/// the nice value of a process (sched(7), autogroup), and this one has a session of its own. False: ask again
 /// later, other users than root may do so ten times a second.
 bool step_back(pid_t pid, int nice) {
     ::setpriority(PRIO_PROCESS, static_cast<id_t>(pid), nice);

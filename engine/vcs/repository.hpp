@@ -25,7 +25,8 @@ struct RepositoryPlace {
 struct Staged {
     std::string head;   ///< the commit that it began with
     std::string tree;   ///< git's id of all its files now
-    std::string patch;  ///< the canonical patch (added files too), without colours, renames or binary parts; "": nothing
+    std::string patch;  ///< the canonical patch (added files too), without colours, renames or binary parts;
+                        ///< "": nothing
 };
 
 struct Commit {

@@ -127,7 +127,8 @@ TEST_P(StoreTest, ManyKindsAreCountedTogetherAndCollisionsAmongThemKeptApart) {
     records.push_back(records[9]);
     records.back().digest[40] = records.back().digest[40] == '0' ? '1' : '0';
     std::vector<sql::Occurrences> all;
-    for (const auto& r : records) all.push_back({&r, "", 1, 2, clock.wall(), clock.wall(), Severity::p2_minor});
+    for (const auto& r : records)
+        all.push_back({&r, "", 1, 2, clock.wall(), clock.wall(), Severity::p2_minor});
     for (int round = 0; round < 2; ++round) {
         ASSERT_TRUE(db->begin());
         const auto stored = sql::add_occurrences(*db, all);
@@ -140,14 +141,20 @@ TEST_P(StoreTest, ManyKindsAreCountedTogetherAndCollisionsAmongThemKeptApart) {
         std::vector<std::int64_t> out;
         static constexpr Statement counts{
             "counts",
-            "SELECT count FROM fingerprint_counts WHERE fingerprint = $1 UNION ALL SELECT occurrence_count FROM "
+            "SELECT count FROM fingerprint_counts WHERE fingerprint = $1 UNION ALL SELECT occurrence_count "
+            "FROM "
             "error_fingerprints WHERE id = $1"};
-        EXPECT_TRUE(db->query(counts, {std::string_view{id}}, [&](const Row& r) { out.push_back(r.integer(0)); }));
+        EXPECT_TRUE(db->query(counts, {std::string_view{id}}, [&](const Row& r) {
+            out.push_back(r.integer(0));
+        }));
         return out;
     };
     for (int i = 0; i < 150; ++i) {
         const std::int64_t expected = i == 7 ? 8 : 4;
-        EXPECT_EQ(counts_of(records[static_cast<std::size_t>(i)].fingerprint), std::vector<std::int64_t>(4, expected)) << i;
+        EXPECT_EQ(
+            counts_of(records[static_cast<std::size_t>(i)].fingerprint),
+            std::vector<std::int64_t>(4, expected)
+        ) << i;
     }
     EXPECT_EQ(sql::add_occurrences(*db, std::span<const sql::Occurrences>{})->size(), 0U);
 }

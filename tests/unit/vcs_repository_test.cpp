@@ -65,7 +65,9 @@ TEST_F(RepositoryTest, ReadsWhatIsAtACommit) {
 
 TEST_F(RepositoryTest, ReadsTheSameOfManyFilesAndOfFew) {
     // More than a listing that is kept; what is read before and after says the same.
-    sh(work, "mkdir many; cd many; for i in $(seq 9000); do : > a-name-of-some-length-as-they-are-in-real-trees-$i; done");
+    sh(work,
+       "mkdir many; cd many; for i in $(seq 9000); do : > "
+       "a-name-of-some-length-as-they-are-in-real-trees-$i; done");
     const auto second = commit_file("src/b.cpp", "int b;\n", "many");
     const auto r = open();
     for (int round = 0; round < 2; ++round) {
