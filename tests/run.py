@@ -17,8 +17,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3"
 WORKERS = max(2, min(4, os.cpu_count() or 2))
 ALONE = {"hostile", "healbench", "patch"}
-# Begun first: the others run beside it.
-LONGEST = ["store_migration_test", "fingerprint_test", "ai_test", "vcs_sandbox_test"]
+# Begun first: the others run beside them.
+LONGEST = ["store_migration_test", "fingerprint_test", "ai_test", "vcs_sandbox_test", "fuzz", "crash", "cluster"]
 counts = {"passed": 0, "failed": 0, "skipped": 0}
 failures = []
 one_at_a_time = threading.Lock()
@@ -101,7 +101,8 @@ def script(name, command, timeout):
 
 def pytest(name, path, timeout):
     part = Part(name)
-    parallel = ["-n", str(WORKERS)] if has_xdist() else []
+    # They wait more than they work.
+    parallel = ["-n", str(WORKERS + 1)] if has_xdist() else []
     code, out = run([PYTHON, "-m", "pytest", "-q", *(["-x"] if os.environ.get("HEAL_FAIL_FAST") else []), "--tb=short", "-p", "no:cacheprovider",
                      *parallel, path], timeout)
     for word, kind in (("passed", "passed"), ("failed", "failed"), ("error", "failed"), ("skipped", "skipped")):
@@ -144,11 +145,11 @@ def main():
                 continue  # a suite: run below
             elif name != "architecture_test" and preset == "release":
                 units.append((script, name, ["ctest", "--test-dir", "build/release", "-R", f"^{name}$", "--output-on-failure"], 600))
-    long = lambda unit: next((i for i, name in enumerate(LONGEST) if pathlib.Path(unit[1]).name == name), len(LONGEST))
-    side_by_side(sorted(units, key=long))
+    rank = lambda name: LONGEST.index(name) if name in LONGEST else len(LONGEST)
+    side_by_side(sorted(units, key=lambda unit: rank(pathlib.Path(unit[1]).name)))
     if wanted("integration"):
         pytest("integration", "tests/integration", 1200)
-    suites = [s for s in sorted((ROOT / "tests").glob("*/run.py")) if wanted(s.parent.name)]
+    suites = [s for s in sorted((ROOT / "tests").glob("*/run.py"), key=lambda s: (rank(s.parent.name), s)) if wanted(s.parent.name)]
     job = lambda s: (script, f"{s.parent.name} --quick", [PYTHON, str(s), "--quick"], 600)
     side_by_side([job(s) for s in suites if s.parent.name not in ALONE])
     for suite in suites:
