@@ -253,11 +253,11 @@ public:
         HEAL_TRY(remove_worktree(folder));
         // As git-worktree(1) makes it (gitrepository-layout(5)), by one process of git instead of three.
         const std::string id = free_id(fs::path{folder}.filename().string());
-        std::error_code error;
-        fs::create_directories(folder, error);
-        if (!error) fs::create_directories(id, error);
-        if (error) return fail(errc::io, fmt::format("cannot make {}: {}", folder, error.message()));
         const auto make = [&]() -> result<void> {
+            std::error_code error;
+            fs::create_directories(folder, error);
+            if (!error) fs::create_directories(id, error);
+            if (error) return fail(errc::io, fmt::format("cannot make {}: {}", folder, error.message()));
             // After a crash they are made anew, so nothing waits for the disk.
             const std::pair<std::string, std::string> files[] = {
                 {id + "/locked", "initializing"},
@@ -272,8 +272,11 @@ public:
             if (!done) return done.error();
             return SystemFiles{}.remove(id + "/locked");
         }();
-        // Nothing half made remains.
-        if (!make) (void)remove_worktree(folder);
+        if (!make) {
+            // Nothing half made remains, also where a full disk kept git's folder from naming its worktree.
+            (void)remove_worktree(folder);
+            remove_all(id);
+        }
         return make;
     }
 
