@@ -3,6 +3,7 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -69,6 +70,8 @@ bool set_ids(const Launch::Ids& ids) noexcept {
     }
     if (usual_policy) set_policy(SCHED_OTHER);
     bool ok = what.group == Launch::Group::session ? ::setsid() >= 0 : ::setpgid(0, 0) == 0;
+    // Before anything else can be started.
+    if (what.nice != 0) ::syscall(SYS_setpriority, PRIO_PROCESS, 0, what.nice);
     for (const auto& [ours, theirs] : what.descriptors) ok = ok && ::dup2(ours, theirs) >= 0;
     if (what.close_from >= 0 &&
         ::syscall(SYS_close_range, static_cast<unsigned>(what.close_from), ~0U, 0U) != 0) {

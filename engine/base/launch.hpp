@@ -30,6 +30,7 @@ struct Launch {
     Group group = Group::process;
     const Ids* ids = nullptr;  ///< nullptr: ours; another's needs root
     int control_group = -1;    ///< a directory of cgroup v2 that the child begins in; -1: ours
+    int nice = 0;              ///< from the first instruction on, so that its children have it too
     bool child_first = false;  ///< waking up at the child's exec(2) does not push it off its processor
 };
 

@@ -48,11 +48,10 @@ bool drain(Fd& from, BoundedText& to, std::size_t budget) {
     return true;
 }
 
-/// Behind what else runs on this machine. The kernel weighs sessions against each other before it looks at
-/// the nice value of a process (sched(7), autogroup), and this one has a session of its own. False: ask again
+/// The whole session behind what else runs on this machine: the kernel weighs sessions against each other
+/// before it looks at the nice value of a process (sched(7), autogroup). False: ask again
 /// later, other users than root may do so ten times a second.
 bool step_back(pid_t pid, int nice) {
-    ::setpriority(PRIO_PROCESS, static_cast<id_t>(pid), nice);
     const Fd session{::open(fmt::format("/proc/{}/autogroup", pid).c_str(), O_WRONLY | O_CLOEXEC)};
     if (session.value < 0) return true;  // a kernel without it
     const auto text = std::to_string(nice);
@@ -138,6 +137,7 @@ result<ProgramEnd> run_program(const Program& what, const std::atomic<bool>& can
     launch_what.close_from = 3;
     launch_what.group = Launch::Group::session;
     launch_what.control_group = what.control_group;
+    launch_what.nice = what.nice;
     const pid_t pid = launch(launch_what);
     if (pid < 0) {
         const int why = errno;
