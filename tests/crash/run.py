@@ -255,8 +255,12 @@ def try_random(server, engine, kills, seed):
             body = "\n".join(json.dumps({"service_name": "cart", "log_level": "error", "message": f"{w} failed {n}"}) for w in ("alpha", "beta", "gamma"))
             wait_for("the last are taken", lambda: case.heald.call("POST", "/api/v1/logs", body, {"Idempotency-Key": key}, raw=True).status == 202)
             acknowledged.append(key)
-        # Incidents may stay open here: the limit that this tests holds them. Attempts under way end.
-        wait_for("attempts end", lambda: not any(e["state"] in ("healing", "verifying", "stabilizing") for e in case.heald.events()), 60)
+        # Incidents may stay open here: the limit that this tests holds them, or this pause. Attempts under way end; without the pause the
+        # next one could begin just before the stop, and what it did would rightly wait for the next start to be judged.
+        case.heald.call("POST", "/api/v1/pause", {"reason": "the end of the test"})
+        for _ in range(2):  # one that was allowed before the pause may have had its intent still to write
+            wait_for("attempts end", lambda: not any(e["state"] in ("healing", "verifying", "stabilizing") for e in case.heald.events()), 60)
+            time.sleep(0.2)
         case.heald.stop()
         bad = case.faults(3 * len(acknowledged))
         attempts = {line.split()[0] for line in case.ledger.read_text().splitlines()} if case.ledger.exists() else set()
