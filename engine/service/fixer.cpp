@@ -8,16 +8,14 @@
 #include "service/analyst.hpp"
 #include "service/approvals.hpp"
 #include "service/cluster.hpp"
+#include "service/code_patterns.hpp"
 #include "service/healer.hpp"
+#include "service/patch_state.hpp"
 #include "service/patch_work.hpp"
 #include "service/repository_desk.hpp"
 #include "store/analysis_store.hpp"
 #include "store/bug_store.hpp"
-#include "store/fix_store.hpp"
 #include "store/healing_store.hpp"
-#include "store/queries.hpp"
-#include "vcs/pattern.hpp"
-#include "vcs/source.hpp"
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/redirect_error.hpp>
@@ -42,7 +40,6 @@ using namespace std::chrono_literals;
 using Kind = PatchResult::Kind;
 
 /// Steps before people are asked; they run builds and tests, so only so many at a time.
-bool is_trial(PatchStep step) { return step < PatchStep::review; }
 bool is_heavy(PatchStep step) {
     return is_trial(step) || step == PatchStep::merge || step == PatchStep::deploy ||
            step == PatchStep::redeploy;
@@ -53,38 +50,15 @@ bool acts(PatchStep step) {
     return step >= PatchStep::push && step != PatchStep::watch && step != PatchStep::finish;
 }
 
-/// What was shown here, not what a model believes of itself: reproduced, red to green, red again without it;
-/// then the smaller patch, then the one without new files.
-std::int64_t score_of(const PatchMachine& machine, const PatchFacts& facts) {
-    const auto ok = [&](const char* step) { return bool_at(object_at(machine.evidence(), step), "ok"); };
-    std::int64_t score = 0;
-    if (ok("gate")) score += 100;
-    if (ok("reproduce")) score += 200;
-    if (ok("test")) score += 400;
-    if (ok("counter")) score += 200;
-    if (score == 0) return 0;
-    score -= std::min<std::int64_t>(facts.lines, 60);
-    score -=
-        10 *
-        std::min<std::int64_t>(static_cast<std::int64_t>(facts.files.size() - facts.added_tests.size()), 4);
-    score += facts.added_tests.empty() ? 0 : 5;
-    return std::max<std::int64_t>(score, 0);
-}
-
-struct Run {
-    sql::PatchRun row;
-    PatchMachine machine;
-    PatchFacts facts;
+struct Run : PatchState {
     asio::steady_timer wake;
     std::atomic<bool> give_up{false};  ///< ends the command that it runs
     bool woken = false;                ///< somebody has news for it
     bool recurred = false;             ///< heard again since it was deployed
     bool working = false;
-    std::string pattern;  ///< id, when its suggestion came from one
     std::string recurrence;
 
     explicit Run(asio::io_context& io) : wake(io) {}
-    PatchOutcome outcome() const { return machine.outcome(); }
 };
 using RunPtr = std::shared_ptr<Run>;
 
@@ -98,7 +72,8 @@ public:
           desk_(desk),
           http_(http),
           folder_(std::move(folder)),
-          pool_(std::max(1U, shared.settings->patches_at_once) + 1) {}
+          pool_(std::max(1U, shared.settings->patches_at_once) + 1),
+          patterns_(shared, desk, pool_) {}
 
     ~FixerImpl() override {
         for (auto& [id, run] : runs_) run->give_up.store(true);
@@ -180,94 +155,16 @@ public:
         if (!about) co_return about.error();
         const auto* settings = repository_of(*s_.settings, std::string{string_at(*about, "service_name")});
         if (!settings || settings->autonomy < FixAutonomy::trial) co_return false;
-        auto found = std::make_shared<std::vector<sql::StoredPattern>>();
-        auto under_way = std::make_shared<bool>(false);
-        Store::Job job = [found,
-                          under_way,
-                          id = std::string{string_at(*about, "id")},
-                          fingerprint = std::string{string_at(*about, "fingerprint")},
-                          type = std::string{string_at(*about, "error_type")}](Database& db) -> result<void> {
-            auto patterns = sql::load_patterns_for(db, fingerprint, type, "");
-            if (!patterns) return patterns.error();
-            auto runs = sql::load_patch_runs(db, id);
-            if (!runs) return runs.error();
-            *under_way = false;
-            for (const auto& run : *runs) {
-                const auto pattern = string_at(run.data, "pattern");
-                if (pattern.empty()) continue;
-                *under_way = *under_way || !run.ended_at;
-                std::erase_if(*patterns, [&](const sql::StoredPattern& p) { return p.id == pattern; });
-            }
-            *found = std::move(*patterns);
-            return {};
-        };
-        HEAL_CO_TRY(co_await s_.store.write(std::move(job)));
-        if (*under_way) co_return true;
-        if (found->empty()) co_return false;
-        struct Fit {
-            sql::StoredPattern pattern;
-            vcs::Edit edit;
-            std::string revision;
-        };
-        std::optional<Fit> fit;
-        const auto repository = *settings;
-        const auto trace = std::string{string_at(*about, "stack_trace")};
-        const auto release = std::string{string_at(*about, "last_release")};
-        const auto look = [&] {
-            auto looked = desk_.with(repository, [&](vcs::Repository& r) -> result<std::optional<Fit>> {
-                (void)r.fetch();
-                auto revision = release.empty() ? r.resolve(repository.branch) : r.resolve(release);
-                if (!revision) revision = r.resolve(repository.branch);
-                if (!revision) return revision.error();
-                auto excerpts = vcs::excerpts(r, *revision, vcs::places_of(trace), 256U << 10U);
-                if (!excerpts) return excerpts.error();
-                for (const auto& pattern : *found) {
-                    for (const auto& e : *excerpts) {
-                        if (!e.file.ends_with(pattern.suffix)) continue;
-                        auto content = r.show(*revision, e.file);
-                        if (!content) continue;
-                        const auto lines =
-                            static_cast<unsigned>(std::count(e.text.begin(), e.text.end(), '\n')) + 1;
-                        auto edit = vcs::apply_pattern(
-                            {pattern.search, pattern.replacement, pattern.suffix},
-                            e.file,
-                            *content,
-                            e.first_line,
-                            e.first_line + lines
-                        );
-                        if (edit) return Fit{pattern, std::move(*edit), *revision};
-                    }
-                }
-                return std::optional<Fit>{};
-            });
-            if (looked) fit = std::move(*looked);
-        };
-        co_await offload(pool_, look);
-        if (!fit) co_return false;
-        const std::string edits = fmt::format(
-            "{}\n<<<<<<< SEARCH\n{}\n=======\n{}\n>>>>>>> REPLACE\n",
-            fit->edit.file,
-            fit->edit.search,
-            fit->edit.replace
+        json::object copy = *about;
+        RepositorySettings repository = *settings;
+        auto found = co_await patterns_.suggest(std::move(copy), std::move(repository));
+        if (!found) co_return found.error();
+        if (found->under_way) co_return true;
+        if (found->suggestion.empty()) co_return false;
+        std::string actor = "heald";
+        auto started = co_await start(
+            std::move(*about), std::move(found->suggestion), std::move(actor), std::move(found->pattern)
         );
-        auto suggestion = std::make_shared<std::string>();
-        Store::Job insert = [=,
-                             this,
-                             pattern = fit->pattern,
-                             file = fit->edit.file,
-                             revision = fit->revision,
-                             id = std::string{string_at(*about, "id")}](Database& db) -> result<void> {
-            auto made = sql::insert_pattern_suggestion(db, s_.clock, id, pattern, edits, file, revision);
-            if (!made) return made.error();
-            *suggestion = *made;
-            ignore_conflict(sql::move_bug(
-                db, s_.clock, id, BugStatus::fix_suggested, "heald", "a pattern that fixed its kind before"
-            ));
-            return {};
-        };
-        HEAL_CO_TRY(co_await s_.store.write(std::move(insert)));
-        s_.metrics.add("heald_pattern_fits_total");
-        auto started = co_await start(std::move(*about), *suggestion, "heald", fit->pattern.id);
         if (!started) co_return started.error();
         co_return true;
     }
@@ -440,50 +337,7 @@ public:
         if (const auto it = runs_.find(approval.subject); it != runs_.end()) nudge(*it->second);
     }
 
-    asio::awaitable<result<std::int64_t>> scan_code() override {
-        auto patterns = std::make_shared<std::vector<sql::StoredPattern>>();
-        Store::Job job = [patterns](Database& db) -> result<void> {
-            auto all = sql::load_all_patterns(db);
-            if (!all) return all.error();
-            *patterns = std::move(*all);
-            return {};
-        };
-        HEAL_CO_TRY(co_await s_.store.write(std::move(job)));
-        const auto settings = s_.settings;
-        json::array items;
-        std::string trouble;
-        const auto look = [&] {
-            for (const auto& repository : settings->repositories) {
-                if (repository.autonomy == FixAutonomy::off) continue;
-                auto found = desk_.with(repository, [&](vcs::Repository& r) {
-                    return scan_one(r, repository, *patterns);
-                });
-                if (!found) {
-                    trouble += fmt::format(
-                        "{}{}: {}", trouble.empty() ? "" : "; ", repository.name, found.error().text
-                    );
-                    continue;
-                }
-                for (auto& item : *found) items.push_back(std::move(item));
-            }
-        };
-        co_await offload(pool_, look);
-        const auto n = static_cast<std::int64_t>(items.size());
-        const Time now = s_.clock.wall();
-        Store::Job keep = [now,
-                           found = json::serialize(json::object{
-                               {"at", to_rfc3339(now)},
-                               {"patterns", patterns->size()},
-                               {"items", std::move(items)},
-                               {"trouble", trouble}})](Database& db) {
-            return sql::save_engine_state(db, "code_scan", found, now);
-        };
-        HEAL_CO_TRY(co_await s_.store.write(std::move(keep)));
-        s_.metrics.set("heald_scan_findings", {}, static_cast<double>(n));
-        s_.feed.publish("scan", {{"findings", n}});
-        if (!trouble.empty() && n == 0) co_return fail(errc::unavailable, trouble);
-        co_return n;
-    }
+    asio::awaitable<result<std::int64_t>> scan_code() override { co_return co_await patterns_.scan(); }
 
     std::size_t open_count() const override { return runs_.size(); }
 
@@ -524,10 +378,6 @@ private:
             std::all_of(r.deploy.begin(), r.deploy.end(), [](const auto& c) { return c.idempotent; });
         p.horizons = r.horizons;
         return p;
-    }
-
-    static void ignore_conflict(const result<void>& outcome) {
-        if (!outcome && outcome.error().code != errc::conflict) log::warn("{}", outcome.error().text);
     }
 
     asio::awaitable<result<json::object>> load_bug(std::string id) {
@@ -608,7 +458,7 @@ private:
             run->facts.description = (*found)->description;
             run->facts.edits = (*found)->edits;
             if (run->facts.release.empty()) run->facts.revision = (*found)->revision;
-            write_row(*run);
+            write_row(*run, s_.clock.wall());
             HEAL_TRY(sql::insert_patch_run(db, run->row));
             HEAL_TRY(sql::append_audit(
                 db,
@@ -625,19 +475,6 @@ private:
         HEAL_CO_TRY(co_await s_.store.write(std::move(job)));
         launch(run);
         co_return answer_of(*run);
-    }
-
-    static json::object answer_of(const Run& run) {
-        return {
-            {"id", run.row.id},
-            {"bug_id", run.row.bug},
-            {"bug_code", run.facts.bug_code},
-            {"suggestion_id", run.row.suggestion},
-            {"repository", run.row.repository},
-            {"step", to_string(run.machine.step())},
-            {"outcome", to_string(run.outcome())},
-            {"reason", to_valid_utf8(run.machine.reason())},
-            {"branch", run.facts.branch}};
     }
 
     void launch(const RunPtr& run) {
@@ -665,32 +502,10 @@ private:
         run.wake.cancel();
     }
 
-    void write_row(Run& run) const {
-        auto& row = run.row;
-        row.step = to_string(run.machine.step());
-        row.outcome = to_string(run.outcome());
-        row.reason = to_valid_utf8(run.machine.reason());
-        row.revision = run.facts.revision;
-        row.patch = to_valid_utf8(run.facts.patch);
-        row.patch_hash = run.facts.patch_hash;
-        row.branch = run.facts.commit.empty() ? "" : run.facts.branch;
-        row.commit = run.facts.commit;
-        row.request_url = run.facts.request_url;
-        row.data["machine"] = run.machine.save();
-        row.data["facts"] = run.facts.save();
-        row.data["pattern"] = run.pattern;
-        row.updated_at = s_.clock.wall();
-        row.next_at = run.machine.next_at();
-        if (run.machine.ended()) {
-            row.next_at.reset();
-            row.ended_at = row.updated_at;
-        }
-    }
-
     /// Stores it with what it means for others. Waits while the store is away. False: stopping, or another
     /// node has it.
-    asio::awaitable<bool> save(RunPtr run, std::function<result<void>(Database&)> more = {}) {
-        write_row(*run);
+    asio::awaitable<bool> save(RunPtr run, StoreWrite more = {}) {
+        write_row(*run, s_.clock.wall());
         const auto row = std::make_shared<const sql::PatchRun>(run->row);
         for (auto pause = 100ms;; pause = std::min<std::chrono::milliseconds>(pause * 2, 5s)) {
             Store::Job job = [row, more](Database& db) -> result<void> {
@@ -791,7 +606,7 @@ private:
                     PatchPlan{},
                     s_.clock.wall()
                 );
-                co_await note(run, run->machine.step(), {});
+                note(*run, run->machine.step(), {});
                 if (run->machine.step() == PatchStep::finish)
                     run->machine.take({}, PatchPlan{}, s_.clock.wall());
                 if (!co_await save(run)) break;
@@ -821,7 +636,7 @@ private:
                     if (acts(step) && !held(*run).empty()) continue;  // it waited for its turn meanwhile
                 }
                 run->machine.begin(s_.clock.wall());
-                std::function<result<void>(Database&)> intent = entering(*run, step);
+                StoreWrite intent = entering(*run, step, s_.clock);
                 const bool stored = co_await save(run, std::move(intent));
                 if (!stored || faults::pass("patch.intent")) break;
             }
@@ -851,12 +666,12 @@ private:
             run->machine.take(outcome, plan(settings), s_.clock.wall());
             run->facts.keep_branch = run->outcome() == PatchOutcome::proposed && !run->machine.landed();
             follow(*run);
-            co_await note(run, step, outcome);
-            std::function<result<void>(Database&)> after = leaving(*run, step, was_stable);
+            note(*run, step, outcome);
+            StoreWrite after = leaving(*run, step, was_stable, s_.clock);
             if (may_go_on(*run, step, slot)) {
                 begun = run->machine.step();
                 run->machine.begin(s_.clock.wall());
-                after = both(std::move(after), entering(*run, *begun));
+                after = both(std::move(after), entering(*run, *begun, s_.clock));
             } else {
                 give_back();
             }
@@ -866,7 +681,7 @@ private:
             wake_siblings(*run);
             if (begun && faults::pass("patch.intent")) break;
             if (!run->machine.ended()) continue;
-            learn(*run);
+            if (run->outcome() == PatchOutcome::held && run->pattern.empty()) learn(*run, settings);
             if (!run->pattern.empty() && run->outcome() != PatchOutcome::held &&
                 run->outcome() != PatchOutcome::proposed)
                 ask_models(*run);
@@ -883,16 +698,6 @@ private:
             run.machine.next_at() > s_.clock.wall())
             return false;
         return !is_heavy(next) || run.outcome() != PatchOutcome::none || slot;
-    }
-
-    static std::function<result<void>(Database&)> both(
-        std::function<result<void>(Database&)> one, std::function<result<void>(Database&)> other
-    ) {
-        if (!one || !other) return one ? one : other;
-        return [one = std::move(one), other = std::move(other)](Database& db) -> result<void> {
-            HEAL_TRY(one(db));
-            return other(db);
-        };
     }
 
     asio::awaitable<PatchResult> work(RunPtr run, RepositorySettings settings, PatchStep step) {
@@ -951,43 +756,15 @@ private:
 
     // --- review
 
-    json::object bound_of(const Run& run, const RepositorySettings& settings) const {
-        const auto commands = [](const std::vector<CommandSettings>& list) {
-            json::array out;
-            for (const auto& c : list) out.push_back(json::array(c.argv.begin(), c.argv.end()));
-            return out;
-        };
-        json::array tests;
-        for (const char* step : {"reproduce", "test", "counter"}) {
-            const auto& found = object_at(run.machine.evidence(), step);
-            tests.push_back(json::object{
-                {"step", step}, {"ok", bool_at(found, "ok")}, {"text", string_at(found, "text")}});
-        }
-        return {
-            {"run", run.row.id},
-            {"bug", run.facts.bug_code},
-            {"fingerprint", run.row.fingerprint},
-            {"repository", settings.name},
-            {"url", settings.url},
-            {"branch", settings.branch},
-            {"revision", run.facts.revision},
-            {"patch_hash", run.facts.patch_hash},
-            {"files", run.facts.files},
-            {"lines", run.facts.lines},
-            {"tests", std::move(tests)},
-            {"forge", settings.forge_kind.empty() ? "" : settings.forge_kind + ":" + settings.forge_project},
-            {"deploy", commands(settings.deploy)}};
-    }
-
     asio::awaitable<PatchResult> review(RunPtr run, RepositorySettings settings) {
         // All suggestions of a bug are tried before one is chosen; the best evidence goes first.
-        const auto mine = score_of(run->machine, run->facts);
+        const auto mine = score_of(*run);
         for (const auto& [id, other] : runs_) {
             if (other == run || other->row.bug != run->row.bug || other->outcome() != PatchOutcome::none)
                 continue;
             if (is_trial(other->machine.step()))
                 co_return PatchResult{Kind::waiting, "others are still being tried", {}};
-            const auto theirs = score_of(other->machine, other->facts);
+            const auto theirs = score_of(*other);
             const bool better = other->machine.step() != PatchStep::review || theirs > mine ||
                                 (theirs == mine && other->row.id < run->row.id);
             if (better) {
@@ -1054,38 +831,6 @@ private:
         }
     }
 
-    std::string request_body(const Run& run) const {
-        // Text of a model and of logs is shown as text: no image, link or mention of it is live.
-        const auto plain = [](std::string_view text) {
-            std::string out;
-            for (const char c : to_valid_utf8(text)) {
-                if (c == '<' || c == '>' || c == '[' || c == ']' || c == '!' || c == '@' || c == '#' ||
-                    c == '`')
-                    out += '\\';
-                out += c;
-            }
-            return out;
-        };
-        std::string body = fmt::format("{}\n\n", plain(run.facts.description));
-        body += fmt::format(
-            "| | |\n|---|---|\n| Bug | {} |\n| Fingerprint | `{}` |\n| Service | {} |\n| Made for | `{}` "
-            "|\n| Patch (SHA-256) | `{}` "
-            "|\n| Approved by | {} |\n\n### What was shown here\n\n",
-            run.facts.bug_code,
-            run.row.fingerprint,
-            plain(run.row.service),
-            run.facts.revision,
-            run.facts.patch_hash,
-            run.facts.unattended ? "nobody (autonomy: merge)" : plain(run.facts.approved_by)
-        );
-        for (const char* step : {"gate", "reproduce", "build", "test", "counter"}) {
-            const auto& e = object_at(run.machine.evidence(), step);
-            body +=
-                fmt::format("- {} {}: {}\n", bool_at(e, "ok") ? "✓" : "✗", step, plain(string_at(e, "text")));
-        }
-        return body + fmt::format("\nMade by heald as run `{}`.\n", run.row.id);
-    }
-
     // --- watch
 
     asio::awaitable<PatchResult> watch(RunPtr run, RepositorySettings settings) {
@@ -1117,166 +862,10 @@ private:
             std::move(kept)};
     }
 
-    // --- what a run means for its bug
+    // --- what people see at once
 
-    /// Together with the intent of a step.
-    std::function<result<void>(Database&)> entering(Run& run, PatchStep step) {
-        std::optional<BugStatus> to;
-        if (step == PatchStep::commit) to = BugStatus::applying;
-        if (step == PatchStep::deploy) to = BugStatus::testing;
-        if (!to) return {};
-        return
-            [this, bug = run.row.bug, id = run.row.id, to = *to, fix = fix_of(run, "applying")](Database& db
-            ) -> result<void> {
-                ignore_conflict(sql::move_bug(db, s_.clock, bug, to, "heald", "patch run " + id));
-                auto record = fix;
-                if (to == BugStatus::testing) record.status = "testing";
-                return sql::save_fix(db, record);
-            };
-    }
-
-    sql::FixRecord fix_of(const Run& run, const char* status) const {
-        sql::FixRecord f;
-        f.run = run.row.id;
-        f.bug = run.row.bug;
-        f.suggestion = run.row.suggestion;
-        f.status = status;
-        f.branch = run.facts.branch;
-        f.commit = run.facts.merged.empty() ? run.facts.commit : run.facts.merged;
-        f.request_url = run.facts.request_url;
-        f.actor = run.facts.approved_by.empty() ? "heald" : run.facts.approved_by;
-        f.tests_passed = bool_at(object_at(run.machine.evidence(), "test"), "ok");
-        f.test_output = json::serialize(object_at(run.machine.evidence(), "test"));
-        f.started_at = s_.clock.wall();
-        if (run.machine.deployed_at().us != 0) f.deployed_at = run.machine.deployed_at();
-        return f;
-    }
-
-    /// Together with the result of a step.
-    std::function<result<void>(Database&)> leaving(Run& run, PatchStep step, bool was_stable) {
-        const Time now = s_.clock.wall();
-        const auto outcome = run.outcome();
-        const bool ended_now = outcome != PatchOutcome::none && step != PatchStep::finish;
-        const bool became_stable = run.machine.stable() && !was_stable;
-        const bool approved = step == PatchStep::review && run.machine.step() == PatchStep::commit;
-        const bool tried = is_trial(step);
-        if (!ended_now && !became_stable && !approved && !tried) return {};
-        std::optional<sql::FixRecord> fix;
-        if (became_stable) fix = fix_of(run, "succeeded");
-        if (ended_now && run.machine.landed()) {
-            fix = fix_of(
-                run,
-                outcome == PatchOutcome::did_not_hold ? "rolled_back"
-                : outcome == PatchOutcome::failed     ? "failed"
-                                                      : "succeeded"
-            );
-            fix->ended_at = now;
-            fix->verdict = to_string(outcome);
-            fix->error = outcome == PatchOutcome::held || outcome == PatchOutcome::proposed
-                             ? ""
-                             : run.machine.reason();
-            if (outcome == PatchOutcome::held) fix->held_at = now;
-            if (outcome == PatchOutcome::did_not_hold) fix->rolled_back_at = now;
-        } else if (ended_now && !run.facts.commit.empty()) {
-            fix = fix_of(run, outcome == PatchOutcome::proposed ? "succeeded" : "failed");
-            fix->ended_at = now;
-            fix->verdict = to_string(outcome);
-            if (outcome != PatchOutcome::proposed) fix->error = run.machine.reason();
-        }
-        json::object evidence{
-            {"run", run.row.id},
-            {"outcome", to_string(outcome)},
-            {"reason", to_valid_utf8(run.machine.reason())},
-            {"lines", run.facts.lines}};
-        for (const char* name : {"gate", "reproduce", "build", "test", "counter"}) {
-            const auto& e = object_at(run.machine.evidence(), name);
-            if (!e.empty())
-                evidence[name] = json::object{{"ok", bool_at(e, "ok")}, {"text", string_at(e, "text")}};
-        }
-        return [=,
-                this,
-                bug = run.row.bug,
-                suggestion = run.row.suggestion,
-                id = run.row.id,
-                score = score_of(run.machine, run.facts),
-                reason = to_valid_utf8(run.machine.reason()),
-                patch = to_valid_utf8(run.facts.patch),
-                who = run.facts.approved_by,
-                merged = run.facts.merged,
-                landed = run.machine.landed(),
-                committed = !run.facts.commit.empty(),
-                pattern = run.pattern](Database& db) -> result<void> {
-            const auto move = [&](BugStatus to, const std::string& text) {
-                ignore_conflict(sql::move_bug(db, s_.clock, bug, to, "heald", text));
-            };
-            if (tried || ended_now) HEAL_TRY(sql::set_suggestion_evidence(db, suggestion, evidence, score));
-            if (approved) {
-                HEAL_TRY(sql::decide_suggestion(
-                    db, suggestion, "approved", patch, who.empty() ? "heald" : who, now
-                ));
-                move(BugStatus::fix_suggested, "patch run " + id);
-                move(BugStatus::approved, who.empty() ? "autonomy: merge" : "approved by " + who);
-            }
-            if (fix) HEAL_TRY(sql::save_fix(db, *fix));
-            if (became_stable) {
-                sql::BugChange fixed;
-                fixed.action = "fix";
-                fixed.actor = "heald";
-                fixed.text = "deployed, healthy, and the error was not heard since; run " + id;
-                fixed.release = merged;
-                auto changed = sql::change_bug(db, s_.clock, bug, fixed);
-                if (!changed && changed.error().code != errc::conflict) return changed.error();
-                HEAL_TRY(
-                    sql::decide_suggestion(db, suggestion, "applied", "", who.empty() ? "heald" : who, now)
-                );
-            }
-            if (!ended_now) return {};
-            switch (outcome) {
-                case PatchOutcome::did_not_hold:
-                    move(BugStatus::failed, "the fix did not hold: " + reason);
-                    move(BugStatus::reopened, "the fix did not hold: " + reason);
-                    HEAL_TRY(sql::decide_suggestion(db, suggestion, "rejected", "", "heald", now));
-                    break;
-                case PatchOutcome::rejected:
-                    HEAL_TRY(sql::decide_suggestion(
-                        db, suggestion, "rejected", "", who.empty() ? "people" : who, now
-                    ));
-                    if (committed) move(BugStatus::failed, reason);
-                    break;
-                case PatchOutcome::failed:
-                case PatchOutcome::refused:
-                    if (committed || landed) move(BugStatus::failed, reason);
-                    break;
-                default:
-                    break;
-            }
-            if (!pattern.empty() && (outcome == PatchOutcome::held || outcome == PatchOutcome::did_not_hold ||
-                                     outcome == PatchOutcome::refused))
-                HEAL_TRY(sql::count_pattern(db, pattern, outcome == PatchOutcome::held, now));
-            HEAL_TRY(sql::note_bug(
-                db,
-                s_.clock,
-                bug,
-                "heald",
-                "patch",
-                "",
-                "",
-                fmt::format("run {} {}: {}", id, to_string(outcome), reason)
-            ));
-            return sql::append_audit(
-                db,
-                now,
-                "heald",
-                "patch.end",
-                id,
-                json::serialize(json::object{{"outcome", to_string(outcome)}, {"reason", reason}})
-            );
-        };
-    }
-
-    /// What people see at once.
-    asio::awaitable<void> note(RunPtr run, PatchStep step, PatchResult outcome) {
-        if (outcome.kind == Kind::waiting) co_return;
+    void note(const Run& run, PatchStep step, const PatchResult& outcome) {
+        if (outcome.kind == Kind::waiting) return;
         const bool good =
             outcome.kind == Kind::done || outcome.kind == Kind::approved || outcome.kind == Kind::merged;
         s_.metrics.add(
@@ -1284,14 +873,13 @@ private:
         );
         log::info(
             "patch run {} ({}): {}: {}",
-            run->row.id,
-            run->facts.bug_code,
+            run.row.id,
+            run.facts.bug_code,
             to_string(step),
             to_valid_utf8(outcome.text)
         );
-        if (run->outcome() != PatchOutcome::none && step != PatchStep::finish)
-            s_.metrics.add("heald_patch_runs_total", {{"outcome", to_string(run->outcome())}});
-        co_return;
+        if (run.outcome() != PatchOutcome::none && step != PatchStep::finish)
+            s_.metrics.add("heald_patch_runs_total", {{"outcome", to_string(run.outcome())}});
     }
 
     void publish(const Run& run) {
@@ -1301,7 +889,16 @@ private:
         s_.feed.publish("patch", std::move(data));
     }
 
-    // --- patterns
+    /// A fix that held teaches its pattern; later bugs of its kind try it before any model is asked.
+    void learn(const Run& run, RepositorySettings settings) {
+        asio::co_spawn(
+            s_.io,
+            patterns_.learn(std::move(settings), run.row, run.facts),
+            [](const std::exception_ptr& error) {
+                if (error) log::error("mining a pattern ended by a defect");
+            }
+        );
+    }
 
     /// What fixed its kind before did not do here: now the models are asked.
     void ask_models(const Run& run) {
@@ -1321,110 +918,7 @@ private:
         );
     }
 
-    /// A fix that held teaches its pattern; later bugs of its kind try it before any model is asked.
-    void learn(Run& run) {
-        if (run.outcome() != PatchOutcome::held || !run.pattern.empty()) return;
-        const auto* known = find_settings(run.row.repository);
-        if (!known) return;
-        asio::co_spawn(s_.io, mine(*known, run.row, run.facts), [](const std::exception_ptr& error) {
-            if (error) log::error("mining a pattern ended by a defect");
-        });
-    }
-
-    asio::awaitable<void> mine(RepositorySettings settings, sql::PatchRun row, PatchFacts facts) {
-        std::optional<vcs::CodePattern> pattern;
-        const auto look = [&] {
-            (void)desk_.with(settings, [&](vcs::Repository& r) -> result<void> {
-                for (const auto& file : facts.files) {
-                    const std::string path{view(file.as_string())};
-                    const bool is_test =
-                        std::any_of(facts.added_tests.begin(), facts.added_tests.end(), [&](const auto& t) {
-                            return view(t.as_string()) == path;
-                        });
-                    if (is_test) continue;
-                    if (pattern) {  // of one file only: a pattern is small
-                        pattern.reset();
-                        return {};
-                    }
-                    auto before = r.show(facts.revision, path);
-                    auto after = r.show(facts.commit, path);
-                    if (!before || !after) return {};
-                    pattern = vcs::mine_pattern(path, *before, *after);
-                    if (!pattern) return {};
-                }
-                return {};
-            });
-        };
-        co_await offload(pool_, look);
-        if (!pattern) co_return;
-        auto about = co_await load_bug(row.bug);
-        if (!about) co_return;
-        sql::StoredPattern learned;
-        learned.fingerprint = row.fingerprint;
-        learned.service = row.service;
-        learned.error_type = string_at(*about, "error_type");
-        learned.title = to_valid_utf8(facts.title);
-        learned.search = pattern->search;
-        learned.replacement = pattern->replace;
-        learned.suffix = pattern->suffix;
-        auto tips = std::make_shared<json::array>();
-        Store::Job job = [=, this](Database& db) -> result<void> {
-            constexpr Statement newest{
-                "prevention tips of a bug",
-                "SELECT prevention_tips FROM bug_analyses WHERE bug_id = $1 ORDER BY at DESC LIMIT 1"};
-            HEAL_TRY(db.query(newest, {std::string_view{row.bug}}, [&](const Row& r) {
-                auto parsed = parse_json(r.text(0), "tips");
-                if (parsed && parsed->is_array()) *tips = std::move(parsed->get_array());
-            }));
-            return sql::learn_pattern(db, s_.clock, learned, row.suggestion, facts.patch, *tips);
-        };
-        auto stored = co_await s_.store.write(std::move(job));
-        if (stored)
-            log::info("a pattern was learned from patch run {}", row.id);
-        else
-            log::warn("a pattern could not be stored: {}", stored.error().text);
-    }
-
-    static result<json::array> scan_one(
-        vcs::Repository& r,
-        const RepositorySettings& repository,
-        const std::vector<sql::StoredPattern>& patterns
-    ) {
-        (void)r.fetch();
-        auto head = r.resolve(repository.branch);
-        if (!head) return head.error();
-        auto files = r.files(*head);
-        if (!files) return files.error();
-        json::array items;
-        for (const auto& file : *files) {
-            const bool wanted = std::any_of(patterns.begin(), patterns.end(), [&](const auto& p) {
-                return file.ends_with(p.suffix);
-            });
-            if (!wanted) continue;
-            auto content = r.show(*head, file);
-            if (!content) continue;
-            for (const auto& p : patterns) {
-                if (!file.ends_with(p.suffix)) continue;
-                for (const auto& match :
-                     vcs::find_pattern({p.search, p.replacement, p.suffix}, file, *content)) {
-                    if (items.size() >= max_findings) return items;
-                    items.push_back(json::object{
-                        {"repository", repository.name},
-                        {"revision", *head},
-                        {"file", file},
-                        {"line", match.first_line},
-                        {"pattern", p.id},
-                        {"title", p.title},
-                        {"text", to_valid_utf8(match.text)},
-                        {"replacement", to_valid_utf8(match.replace)}});
-                }
-            }
-        }
-        return items;
-    }
-
     static constexpr std::size_t max_runs = 200;       ///< under way at a time
-    static constexpr std::size_t max_findings = 1000;  ///< of a scan
 
     Shared& s_;
     Analyst& analyst_;
@@ -1440,6 +934,7 @@ private:
     unsigned busy_ = 0, active_ = 0;
     bool stopping_ = false, abandoning_ = false;
     asio::thread_pool pool_;
+    CodePatterns patterns_;
 };
 
 }  // namespace
