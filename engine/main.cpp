@@ -1,5 +1,6 @@
 // heald: reads its configuration, starts the engine and its HTTP face, runs until it is told to stop.
 #include "base/log.hpp"
+#include "base/tasks.hpp"
 #include "http/server.hpp"
 #include "service/engine.hpp"
 #include "service/notify.hpp"
@@ -7,7 +8,6 @@
 #include "store/migrator.hpp"
 #include "store/store.hpp"
 
-#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -186,7 +186,7 @@ int main(int argc, char** argv) {
         SystemFiles files;
         asio::io_context io{1};
         auto engine = create_engine(io, clock, files, std::move(*loaded.settings), config);
-        asio::co_spawn(io, life(io, *engine, code), [&](const std::exception_ptr& error) {
+        spawn(io, life(io, *engine, code), [&](const std::exception_ptr& error) {
             io.stop();
             if (error) std::rethrow_exception(error);
         });

@@ -8,10 +8,12 @@
 
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <memory>
+#include <string>
 
 namespace heal::log {
 namespace {
@@ -61,6 +63,23 @@ bool set_up(std::string_view program, std::string_view level, Format format) {
     logger->flush_on(spdlog::level::trace);
     spdlog::set_default_logger(std::move(logger));
     return true;
+}
+
+void write(Priority priority, fmt::string_view format, fmt::format_args args) noexcept {
+    static constexpr spdlog::level::level_enum levels[] = {
+        spdlog::level::trace,
+        spdlog::level::debug,
+        spdlog::level::info,
+        spdlog::level::warn,
+        spdlog::level::err};
+    const auto level = levels[static_cast<std::size_t>(priority)];
+    auto* logger = spdlog::default_logger_raw();
+    if (!logger->should_log(level)) return;
+    try {
+        logger->log(level, fmt::vformat(format, args));
+    } catch (...) {
+        // No memory, or a value that can't be formatted: nothing can be told of it.
+    }
 }
 
 }  // namespace heal::log

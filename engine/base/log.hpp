@@ -3,9 +3,8 @@
 // logger="heald" and the ingest drops them.
 #pragma once
 
-#include <spdlog/spdlog.h>
+#include <fmt/core.h>
 
-#include <string>
 #include <string_view>
 
 namespace heal::log {
@@ -16,10 +15,30 @@ enum class Format { automatic, plain, json };
 /// unknown.
 bool set_up(std::string_view program, std::string_view level, Format format);
 
-using spdlog::debug;
-using spdlog::error;
-using spdlog::info;
-using spdlog::trace;
-using spdlog::warn;
+enum class Priority { trace, debug, info, warn, error };
+
+/// One line, when its priority is high enough. Never throws. Any thread.
+void write(Priority priority, fmt::string_view format, fmt::format_args args) noexcept;
+
+template <class... A>
+void trace(fmt::format_string<A...> format, A&&... args) {
+    write(Priority::trace, format, fmt::make_format_args(args...));
+}
+template <class... A>
+void debug(fmt::format_string<A...> format, A&&... args) {
+    write(Priority::debug, format, fmt::make_format_args(args...));
+}
+template <class... A>
+void info(fmt::format_string<A...> format, A&&... args) {
+    write(Priority::info, format, fmt::make_format_args(args...));
+}
+template <class... A>
+void warn(fmt::format_string<A...> format, A&&... args) {
+    write(Priority::warn, format, fmt::make_format_args(args...));
+}
+template <class... A>
+void error(fmt::format_string<A...> format, A&&... args) {
+    write(Priority::error, format, fmt::make_format_args(args...));
+}
 
 }  // namespace heal::log

@@ -1,5 +1,6 @@
 #include "base/id.hpp"
 #include "base/launch.hpp"
+#include "base/tasks.hpp"
 #include "host/effects_parts.hpp"
 
 #include <fcntl.h>

@@ -2,9 +2,9 @@
 
 #include "base/id.hpp"
 #include "base/log.hpp"
+#include "base/tasks.hpp"
 #include "http/routes.hpp"
 
-#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -12,7 +12,6 @@
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
-#include <boost/beast/http/empty_body.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/string_body.hpp>
@@ -193,8 +192,8 @@ public:
                 break;
             }
             if (view(parser.get()[bhttp::field::expect]) == "100-continue") {
-                bhttp::response<bhttp::empty_body> go{bhttp::status::continue_, 11};
-                co_await bhttp::async_write(stream_, go, token);
+                static constexpr std::string_view go = "HTTP/1.1 100 Continue\r\n\r\n";
+                co_await asio::async_write(stream_, asio::buffer(go), token);
                 if (ec) break;
             }
             stream_.expires_after(body_timeout);
@@ -328,16 +327,14 @@ private:
         while (!ec && !slow && !s_.stopping) {
             if (waiting.empty()) {
                 wake.expires_after(15s);
-                boost::system::error_code timer_ec;
-                co_await wake.async_wait(asio::redirect_error(asio::use_awaitable, timer_ec));
-                if (!timer_ec && waiting.empty()) waiting.emplace_back(": still here\n\n");
+                if (co_await due(wake) && waiting.empty()) waiting.emplace_back(": still here\n\n");
                 continue;
             }
             std::string block;
             for (auto& item : waiting) block += item;
             waiting.clear();
             stream_.expires_after(write_timeout);
-            co_await asio::async_write(stream_, asio::buffer(block), token);
+            co_await asio::async_write(stream_, asio::buffer(std::string_view{block}), token);
         }
         s_.engine.feed().remove(id);
     }
@@ -385,9 +382,7 @@ public:
                 )
             );
         }
-        asio::co_spawn(state_->io, accept(), [](const std::exception_ptr& error) {
-            if (error) log::error("the listener ended by a defect");
-        });
+        spawn(state_->io, accept(), "the listener");
         return {};
     }
 
@@ -405,28 +400,21 @@ public:
 
 private:
     asio::awaitable<void> accept() {
-        asio::steady_timer pause{state_->io};
         while (!state_->stopping) {
             boost::system::error_code ec;
             auto socket = co_await acceptor_.async_accept(asio::redirect_error(asio::use_awaitable, ec));
             if (state_->stopping) co_return;
             if (ec) {
                 // Out of descriptors or alike: wait, the rest of heald goes on.
-                pause.expires_after(100ms);
-                co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ec));
+                co_await sleep_for(100ms);
                 continue;
             }
             if (state_->connections >= state_->engine.settings().http_max_connections) continue;  // closes it
             // Children must not inherit it.
             ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
             auto session = std::make_shared<Session>(state_, std::move(socket));
-            asio::co_spawn(state_->io, session->run(), [session](const std::exception_ptr& error) {
-                if (!error) return;
-                try {
-                    std::rethrow_exception(error);
-                } catch (const std::exception& e) {
-                    log::warn("a connection ended: {}", e.what());
-                }
+            spawn(state_->io, session->run(), [session](const std::exception_ptr& error) {
+                if (error) log::warn("a connection ended: {}", text_of(error));
             });
         }
     }

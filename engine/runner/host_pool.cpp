@@ -1,9 +1,8 @@
 #include "runner/host_pool.hpp"
 
 #include "base/log.hpp"
+#include "base/tasks.hpp"
 
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
 #include <fmt/format.h>
@@ -65,8 +64,7 @@ awaitable<std::optional<json::object>> Host::next() {
     const auto self = shared_from_this();
     while (messages_.empty() && !ended_) {
         signal_.expires_at(asio::steady_timer::time_point::max());
-        boost::system::error_code ignored;
-        co_await signal_.async_wait(asio::redirect_error(use_awaitable, ignored));
+        co_await due(signal_);
     }
     if (messages_.empty()) co_return std::nullopt;
     auto message = std::move(messages_.front());
@@ -307,8 +305,7 @@ awaitable<bool> HostPool::wait_for_change(std::chrono::steady_clock::time_point 
     if (std::chrono::steady_clock::now() >= until) co_return false;
     asio::steady_timer timer{context_, until};
     const auto at = waiting_.insert(waiting_.end(), &timer);
-    boost::system::error_code ec;
-    co_await timer.async_wait(asio::redirect_error(use_awaitable, ec));
+    co_await due(timer);
     waiting_.erase(at);
     co_return true;
 }

@@ -1,14 +1,13 @@
 #include "runner/plugins.hpp"
 
 #include "base/log.hpp"
+#include "base/tasks.hpp"
 #include "runner/artifact_file.hpp"
 #include "runner/host_pool.hpp"
 #include "runner/process_runner.hpp"
 #include "runner/watcher.hpp"
 #include "wire/describe.hpp"
 
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
@@ -76,8 +75,7 @@ public:
         const auto until = std::chrono::steady_clock::now() + settings_.start_timeout;
         while (loading_ > 0 && std::chrono::steady_clock::now() < until) {
             changed_.expires_at(until);
-            boost::system::error_code ignored;
-            co_await changed_.async_wait(asio::redirect_error(use_awaitable, ignored));
+            co_await due(changed_);
         }
     }
 
@@ -181,16 +179,10 @@ private:
         }
         slot.loading = true;
         ++loading_;
-        asio::co_spawn(context_, load(path), [this, path](const std::exception_ptr& problem) {
+        spawn(context_, load(path), [this, path](const std::exception_ptr& problem) {
             --loading_;
             changed_.cancel();
-            if (problem) {
-                try {
-                    std::rethrow_exception(problem);
-                } catch (const std::exception& e) {
-                    log::error("loading {}: {}", path, e.what());
-                }
-            }
+            if (problem) log::error("loading {}: {}", path, text_of(problem));
             const auto at = slots_.find(path);
             if (at == slots_.end()) return;
             at->second.loading = false;
@@ -258,8 +250,7 @@ private:
         // for a long call; a few at a time.
         while (starting_ >= max_starting) {
             room_.expires_at(asio::steady_timer::time_point::max());
-            boost::system::error_code ignored;
-            co_await room_.async_wait(asio::redirect_error(use_awaitable, ignored));
+            co_await due(room_);
         }
         ++starting_;
         auto started = co_await pool_.start(artifact);

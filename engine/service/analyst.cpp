@@ -7,6 +7,7 @@
 #include "base/id.hpp"
 #include "base/log.hpp"
 #include "base/offload.hpp"
+#include "base/tasks.hpp"
 #include "service/code_reader.hpp"
 #include "service/healer.hpp"
 #include "store/analysis_store.hpp"
@@ -14,11 +15,8 @@
 #include "store/healing_store.hpp"
 #include "store/queries.hpp"
 
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
-#include <boost/asio/use_awaitable.hpp>
 
 #include <fmt/format.h>
 
@@ -191,13 +189,9 @@ public:
             flight = std::make_shared<Flight>(s_.io);
             flights_[request.bug] = flight;
             // Of its own, so that it goes on when who asked goes away.
-            asio::co_spawn(s_.io, fly(flight, request), [](const std::exception_ptr& error) {
-                if (error) log::error("an analysis ended by a defect");
-            });
+            spawn(s_.io, fly(flight, request), "an analysis");
         }
-        boost::system::error_code ignored;
-        while (!flight->outcome)
-            co_await flight->wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        while (!flight->outcome) co_await due(flight->wake);
         co_return *flight->outcome;
     }
 
@@ -303,9 +297,9 @@ public:
         urgent_.push_back(bug);
         if (draining_) return;
         draining_ = true;
-        asio::co_spawn(s_.io, drain(), [this](const std::exception_ptr& error) {
+        spawn(s_.io, drain(), [this](const std::exception_ptr& error) {
             draining_ = false;
-            if (error) log::error("the queue of urgent analyses ended by a defect");
+            if (error) log::error("the queue of urgent analyses ended by a defect: {}", text_of(error));
         });
     }
 
@@ -375,13 +369,8 @@ public:
     asio::awaitable<void> stop() override {
         cancel_ = true;
         free_.cancel();
-        asio::steady_timer pause{s_.io};
         // Models look at the flag ten times a second; what they were reserved for stays counted.
-        for (int i = 0; (!flights_.empty() || draining_) && i < 500; ++i) {
-            pause.expires_after(10ms);
-            boost::system::error_code ignored;
-            co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
-        }
+        for (int i = 0; (!flights_.empty() || draining_) && i < 500; ++i) co_await sleep_for(10ms);
     }
 
 private:
@@ -467,9 +456,7 @@ private:
     /// Ends `flight` with its outcome, whatever happens.
     asio::awaitable<void> fly(std::shared_ptr<Flight> flight, AnalysisRequest request) {
         const std::string bug = request.bug;
-        boost::system::error_code ignored;
-        while (running_ >= most_running && !cancel_)
-            co_await free_.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        while (running_ >= most_running && !cancel_) co_await due(free_);
         ++running_;
         result<json::object> outcome = fail(errc::internal, "the analysis ended by a defect");
         try {
@@ -569,7 +556,6 @@ private:
     ) {
         std::size_t next = 0;
         asio::steady_timer all = never(s_.io);
-        boost::system::error_code ignored;
         for (;;) {
             const auto good = static_cast<unsigned>(
                 std::count_if(opinions->begin(), opinions->end(), [](const Opinion& o) { return o.ok; })
@@ -578,17 +564,16 @@ private:
             for (unsigned i = good; i < wanted && next < providers.size(); ++i, ++next) {
                 opinions->emplace_back();
                 ++work->left;
-                asio::co_spawn(
+                spawn(
                     s_.io,
                     converse(work, providers[next], opinions, opinions->size() - 1),
                     [work, &all](const std::exception_ptr& error) {
-                        if (error) log::error("a question to a model ended by a defect");
+                        if (error) log::error("a question to a model ended by a defect: {}", text_of(error));
                         if (--work->left == 0) all.cancel();
                     }
                 );
             }
-            while (work->left > 0)
-                co_await all.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+            while (work->left > 0) co_await due(all);
         }
     }
 

@@ -6,8 +6,6 @@
 #include "store/approval_store.hpp"
 #include "store/cluster_store.hpp"
 
-#include <boost/asio/co_spawn.hpp>
-
 #include <fmt/format.h>
 
 #include <algorithm>

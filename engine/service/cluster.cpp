@@ -1,11 +1,10 @@
 #include "service/cluster.hpp"
 
 #include "base/log.hpp"
+#include "base/tasks.hpp"
 #include "store/brain_store.hpp"
 
 #include <boost/asio/post.hpp>
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/use_awaitable.hpp>
 
 #include <fmt/format.h>
 #include <pthread.h>
@@ -91,7 +90,7 @@ asio::awaitable<result<void>> Cluster::join() {
     valid_until_ = before + lease - margin;
     log::info("node '{}' is a member with fence {}", node_, fence_);
     // A start may take longer than a lease: many incidents to take up, a slow server.
-    if (!running_) asio::co_spawn(io_, keep_lease(), asio::detached);
+    if (!running_) spawn(io_, keep_lease(), "keeping the lease");
     auto waiting = std::move(waiting_);
     waiting_.clear();
     for (const auto& act : waiting) act();
@@ -108,11 +107,8 @@ void Cluster::when_member(std::function<void()> act) {
 }
 
 asio::awaitable<void> Cluster::keep_lease() {
-    asio::steady_timer timer{io_};
     for (;;) {
-        timer.expires_after(beat);
-        boost::system::error_code ignored;
-        co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        co_await sleep_for(beat);
         if (running_ || stopping_ || fence_ == 0) co_return;
         auto alive = std::make_shared<bool>(false);
         const auto before = clock_.steady();
@@ -138,8 +134,7 @@ asio::awaitable<void> Cluster::run(ClusterEvents events) {
         if (stopping_) break;
         if (!std::exchange(woken_, false)) {
             timer_.expires_after(beat);
-            boost::system::error_code ignored;
-            co_await timer_.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+            co_await due(timer_);
             woken_ = false;
         }
     }

@@ -27,9 +27,7 @@ namespace {
 constexpr std::size_t max_findings = 1000;  ///< of a scan
 
 result<json::array> scan_one(
-    vcs::Repository& r,
-    const RepositorySettings& repository,
-    const std::vector<sql::StoredPattern>& patterns
+    vcs::Repository& r, const RepositorySettings& repository, const std::vector<sql::StoredPattern>& patterns
 ) {
     (void)r.fetch();
     auto head = r.resolve(repository.branch);
@@ -46,8 +44,7 @@ result<json::array> scan_one(
         if (!content) continue;
         for (const auto& p : patterns) {
             if (!file.ends_with(p.suffix)) continue;
-            for (const auto& match :
-                 vcs::find_pattern({p.search, p.replacement, p.suffix}, file, *content)) {
+            for (const auto& match : vcs::find_pattern({p.search, p.replacement, p.suffix}, file, *content)) {
                 if (items.size() >= max_findings) return items;
                 items.push_back(json::object{
                     {"repository", repository.name},
@@ -233,9 +230,8 @@ asio::awaitable<result<std::int64_t>> CodePatterns::scan() {
                 return scan_one(r, repository, *patterns);
             });
             if (!found) {
-                trouble += fmt::format(
-                    "{}{}: {}", trouble.empty() ? "" : "; ", repository.name, found.error().text
-                );
+                trouble +=
+                    fmt::format("{}{}: {}", trouble.empty() ? "" : "; ", repository.name, found.error().text);
                 continue;
             }
             for (auto& item : *found) items.push_back(std::move(item));

@@ -2,9 +2,7 @@
 
 #include "base/id.hpp"
 #include "base/log.hpp"
-
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/use_awaitable.hpp>
+#include "base/tasks.hpp"
 
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -43,12 +41,11 @@ std::string ConfigKeeper::versions_of(const std::string& folder, const std::stri
 }
 
 asio::awaitable<void> ConfigKeeper::run() {
-    boost::system::error_code ec;
     while (!stopping_) {
         co_await look();
         if (stopping_) break;
         timer_.expires_after(interval);
-        co_await timer_.async_wait(asio::redirect_error(asio::use_awaitable, ec));
+        co_await due(timer_);
     }
 }
 

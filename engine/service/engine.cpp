@@ -3,6 +3,7 @@
 #include "base/id.hpp"
 #include "base/log.hpp"
 #include "base/offload.hpp"
+#include "base/tasks.hpp"
 #include "ingest/decoder.hpp"
 #include "ingest/gzip.hpp"
 #include "ingest/tail.hpp"
@@ -24,9 +25,7 @@
 #include "service/trigger_watch.hpp"
 #include "service/trust.hpp"
 
-#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -183,9 +182,7 @@ public:
                     return done(fail(errc::unavailable, "what was healed alone is handed over first"));
                 hearing_->replay(std::move(batch), std::move(done));
             };
-            asio::co_spawn(io_, journal_->run(std::move(replay)), [](const std::exception_ptr& error) {
-                if (error) log::error("the replay of the journal ended by a defect");
-            });
+            spawn(io_, journal_->run(std::move(replay)), "the replay of the journal");
         }
         start_tail(std::move(offsets));
         keeper_ = std::make_unique<ConfigKeeper>(
@@ -196,14 +193,10 @@ public:
             *prober_,
             [this] { return settings_; }
         );
-        asio::co_spawn(io_, keeper_->run(), [](const std::exception_ptr& error) {
-            if (error) log::error("keeping configuration versions ended by a defect");
-        });
+        spawn(io_, keeper_->run(), "keeping configuration versions");
         if (cluster_) {
             cluster_->listen(s.store_url, s.store_password);
-            asio::co_spawn(io_, cluster_->run(cluster_events()), [](const std::exception_ptr& error) {
-                if (error) log::error("the heartbeat ended by a defect");
-            });
+            spawn(io_, cluster_->run(cluster_events()), "the heartbeat");
         }
         jobs_ = std::make_unique<StoreJobs>(
             io_, *store_, clock_, [this] { return settings_; }, s.node
@@ -223,15 +216,9 @@ public:
             Schedule::daily(130min),
             [this] { return back_up_bugs(); }
         );
-        asio::co_spawn(io_, jobs_->run(), [](const std::exception_ptr& error) {
-            if (error) log::error("the jobs ended by a defect");
-        });
-        asio::co_spawn(io_, triggers_->run(), [](const std::exception_ptr& error) {
-            if (error) log::error("the triggers ended by a defect");
-        });
-        asio::co_spawn(io_, every_minute(), [](const std::exception_ptr& error) {
-            if (error) log::error("housekeeping ended by a defect");
-        });
+        spawn(io_, jobs_->run(), "the jobs");
+        spawn(io_, triggers_->run(), "the triggers");
+        spawn(io_, every_minute(), "housekeeping");
         ready_ = true;
         co_return result<void>{};
     }
@@ -259,11 +246,7 @@ public:
         if (healer_) co_await healer_->stop(grace);
         if (plugins_) co_await plugins_->runner().stop();
         // What was taken in is committed before the end.
-        asio::steady_timer pause{io_};
-        for (int i = 0; hearing_ && hearing_->pending() > 0 && i < 500; ++i) {
-            pause.expires_after(10ms);
-            co_await pause.async_wait(asio::use_awaitable);
-        }
+        for (int i = 0; hearing_ && hearing_->pending() > 0 && i < 500; ++i) co_await sleep_for(10ms);
         if (cluster_) co_await cluster_->leave();
         workers_.join();
         if (store_) store_->stop();
@@ -297,9 +280,7 @@ public:
         if (cluster_) cluster_->set_foreign(foreign_targets());
         refresh_strategies();
         healer_->strategies_changed();
-        asio::co_spawn(io_, triggers_->start(), [](const std::exception_ptr& error, const result<void>& r) {
-            if (error || !r) log::error("the triggers of the new configuration could not be restored");
-        });
+        spawn(io_, triggers_->start(), "restoring the triggers of the new configuration");
         restart_tail();
         log::info("the configuration was read again");
         return {};
@@ -815,21 +796,12 @@ private:
             auto parsed = parse_json(r.argument, "argument");
             json::object body;
             if (parsed && parsed->is_object()) body = std::move(parsed->get_object());
-            asio::co_spawn(
-                io_,
-                requested(r, std::move(body)),
-                [r](const std::exception_ptr& error, const result<json::object>& outcome) {
-                    if (error)
-                        log::error("{} of {} ended by a defect", r.request, r.event);
-                    else if (!outcome)
-                        log::warn("{} of {} by {}: {}", r.request, r.event, r.actor, outcome.error().text);
-                }
+            spawn(
+                io_, requested(r, std::move(body)), fmt::format("{} of {} by {}", r.request, r.event, r.actor)
             );
         };
         events.shared_state_changed = [this] {
-            asio::co_spawn(io_, follow_changes(), [](const std::exception_ptr& error) {
-                if (error) log::error("what another node changed could not be followed");
-            });
+            spawn(io_, follow_changes(), "following what another node changed");
         };
         events.may_take_over = [this] { return !local_ || !local_->busy(); };
         events.health = [this] { return not_ready().empty() ? std::string{"ready"} : not_ready(); };
@@ -842,16 +814,8 @@ private:
     asio::awaitable<void> let_go() {
         co_await healer_->abandon();
         co_await fixer_->abandon();
-        cluster_->when_member([this] {
-            asio::co_spawn(
-                io_,
-                fixer_->recover(),
-                [](const std::exception_ptr& error, const result<void>& outcome) {
-                    if (error || !outcome)
-                        log::error("patch runs of before could not be taken up; the next start does it");
-                }
-            );
-        });
+        // What fails here is done by the next start.
+        cluster_->when_member([this] { spawn(io_, fixer_->recover(), "taking up patch runs of before"); });
     }
 
     /// People changed something through another node.
@@ -905,9 +869,7 @@ private:
             plugins_->entries(),
             local_->charter() ? local_->charter()->strategies : std::vector<sql::StrategySetting>{}
         );
-        asio::co_spawn(io_, local_->run(), [](const std::exception_ptr& error) {
-            if (error) log::error("healing without the shared store ended by a defect");
-        });
+        spawn(io_, local_->run(), "healing without the shared store");
         co_return result<void>{};
     }
 
@@ -930,7 +892,6 @@ private:
         const auto& s = *settings_;
         const StoreSettings wanted = store_settings(s);
         std::chrono::milliseconds pause = 200ms;
-        asio::steady_timer timer{io_};
         for (;;) {
             result<std::unique_ptr<Store>> opened = fail(errc::unavailable, "not tried");
             const auto open = [&] { opened = open_store(wanted, io_.get_executor(), clock_); };
@@ -943,8 +904,7 @@ private:
             if (waiting_for_ != opened.error().text) log::warn("waiting: {}", opened.error().text);
             waiting_for_ = opened.error().text;
             if (local_) local_->missing(waiting_for_);
-            timer.expires_after(pause);
-            co_await timer.async_wait(asio::use_awaitable);
+            co_await sleep_for(pause);
             pause = std::min<std::chrono::milliseconds>(pause * 2, 5s);
         }
     }
@@ -1048,20 +1008,12 @@ private:
         // Ended by a thread of its own; the next one starts where the store says this one came to.
         asio::post(workers_, [this, old] {
             if (old) old->stop();
-            asio::post(io_, [this] {
-                asio::co_spawn(io_, resume_tail(), [](const std::exception_ptr& error) {
-                    if (error) log::error("following files could not be resumed");
-                });
-            });
+            asio::post(io_, [this] { spawn(io_, resume_tail(), "following files again"); });
         });
     }
 
     asio::awaitable<void> resume_tail() {
-        asio::steady_timer pause{io_};
-        while (tail_pending_.load() > 0) {
-            pause.expires_after(5ms);
-            co_await pause.async_wait(asio::use_awaitable);
-        }
+        while (tail_pending_.load() > 0) co_await sleep_for(5ms);
         std::vector<sql::OffsetRow> offsets;
         auto read = co_await store_->write([&](Database& db) -> result<void> {
             auto rows = sql::load_offsets(db);
@@ -1078,9 +1030,7 @@ private:
     asio::awaitable<void> every_minute() {
         while (!stopping_.load()) {
             minute_.expires_after(1min);
-            boost::system::error_code ec;
-            co_await minute_.async_wait(asio::redirect_error(asio::use_awaitable, ec));
-            if (ec) co_return;
+            if (!co_await due(minute_)) co_return;
             healer_->housekeeping();
             brain_->housekeeping();
             approvals_->housekeeping();

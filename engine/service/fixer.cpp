@@ -4,6 +4,7 @@
 #include "base/id.hpp"
 #include "base/log.hpp"
 #include "base/offload.hpp"
+#include "base/tasks.hpp"
 #include "core/holds.hpp"
 #include "service/analyst.hpp"
 #include "service/approvals.hpp"
@@ -16,11 +17,9 @@
 #include "store/analysis_store.hpp"
 #include "store/bug_store.hpp"
 #include "store/healing_store.hpp"
+#include "store/queries.hpp"
 
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/use_awaitable.hpp>
 
 #include <fmt/format.h>
 
@@ -141,11 +140,9 @@ public:
 
     asio::awaitable<void> abandon() override {
         abandoning_ = true;
-        asio::steady_timer pause{s_.io};
         while (!runs_.empty()) {
             end_steps();
-            pause.expires_after(20ms);
-            co_await pause.async_wait(asio::use_awaitable);
+            co_await sleep_for(20ms);
         }
         abandoning_ = false;
     }
@@ -227,7 +224,6 @@ public:
         std::string bug_or_run, bool yes, json::object body, std::string actor
     ) override {
         RunPtr waiting;
-        asio::steady_timer pause{s_.io};
         // One that came to its review a moment ago is about to be asked for.
         for (int i = 0; i < 100 && !waiting; ++i) {
             bool soon = false;
@@ -241,8 +237,7 @@ public:
                 if (!string_at(run->row.data, "approval").empty()) waiting = run;
             }
             if (waiting || !soon) break;
-            pause.expires_after(20ms);
-            co_await pause.async_wait(asio::use_awaitable);
+            co_await sleep_for(20ms);
         }
         if (!waiting) {
             // Another node may run it.
@@ -344,11 +339,7 @@ public:
     asio::awaitable<void> stop() override {
         stopping_ = true;
         end_steps();
-        asio::steady_timer pause{s_.io};
-        for (int i = 0; active_ > 0 && i < 500; ++i) {
-            pause.expires_after(10ms);
-            co_await pause.async_wait(asio::use_awaitable);
-        }
+        for (int i = 0; active_ > 0 && i < 500; ++i) co_await sleep_for(10ms);
     }
 
 private:
@@ -483,9 +474,14 @@ private:
         follow(*run);
         ++active_;
         s_.metrics.set("heald_patch_runs_open", {}, static_cast<double>(runs_.size()));
-        asio::co_spawn(s_.io, drive(run), [this, run](const std::exception_ptr& error) {
+        spawn(s_.io, drive(run), [this, run](const std::exception_ptr& error) {
             --active_;
-            if (error) log::error("patch run {} ended by a defect; the next start takes it up", run->row.id);
+            if (error)
+                log::error(
+                    "patch run {} ended by a defect, the next start takes it up: {}",
+                    run->row.id,
+                    text_of(error)
+                );
             if (!stopping_) runs_.erase(run->row.id);
             watched_.erase(run->row.fingerprint);
             for (const auto& [id, other] : runs_) follow(*other);
@@ -520,8 +516,7 @@ private:
                 co_return false;
             log::warn("patch run {} could not be stored: {}", run->row.id, stored.error().text);
             run->wake.expires_after(pause);
-            boost::system::error_code ignored;
-            co_await run->wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+            co_await due(run->wake);
         }
     }
 
@@ -530,8 +525,7 @@ private:
             const auto left = run->machine.next_at() - s_.clock.wall();
             if (left.count() <= 0) break;
             run->wake.expires_after(std::min<Duration>(left, 1h));
-            boost::system::error_code ignored;
-            co_await run->wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+            co_await due(run->wake);
         }
         run->woken = false;
     }
@@ -555,12 +549,9 @@ private:
 
     /// While a step acts: gives it up as soon as it is not allowed any more.
     asio::awaitable<void> mind(RunPtr run) {
-        asio::steady_timer pause{s_.io};
         while (run->working && !ending()) {
             if (!held(*run).empty()) run->give_up.store(true);
-            pause.expires_after(200ms);
-            boost::system::error_code ignored;
-            co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+            co_await sleep_for(200ms);
         }
     }
 
@@ -570,8 +561,7 @@ private:
             asio::steady_timer turn{s_.io};
             turn.expires_after(1h);
             slots_waiting_.push_back(&turn);
-            boost::system::error_code ignored;
-            co_await turn.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+            co_await due(turn);
             std::erase(slots_waiting_, &turn);
         }
         if (ending() || run->outcome() != PatchOutcome::none) co_return false;
@@ -624,8 +614,7 @@ private:
                             publish(*run);
                         }
                         run->wake.expires_after(500ms);
-                        boost::system::error_code ignored;
-                        co_await run->wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+                        co_await due(run->wake);
                         continue;
                     }
                 }
@@ -644,9 +633,7 @@ private:
             publish(*run);
             run->working = true;
             if (acts(step)) {
-                asio::co_spawn(s_.io, mind(run), [](const std::exception_ptr& error) {
-                    if (error) log::error("minding a patch run ended by a defect");
-                });
+                spawn(s_.io, mind(run), "minding a patch run");
             }
             auto outcome = co_await work(run, settings, step);
             run->working = false;
@@ -891,13 +878,7 @@ private:
 
     /// A fix that held teaches its pattern; later bugs of its kind try it before any model is asked.
     void learn(const Run& run, RepositorySettings settings) {
-        asio::co_spawn(
-            s_.io,
-            patterns_.learn(std::move(settings), run.row, run.facts),
-            [](const std::exception_ptr& error) {
-                if (error) log::error("mining a pattern ended by a defect");
-            }
-        );
+        spawn(s_.io, patterns_.learn(std::move(settings), run.row, run.facts), "mining a pattern");
     }
 
     /// What fixed its kind before did not do here: now the models are asked.
@@ -905,20 +886,10 @@ private:
         AnalysisRequest request;
         request.bug = run.row.bug;
         request.actor = "heald";
-        asio::co_spawn(
-            s_.io,
-            analyst_.analyze(std::move(request)),
-            [code =
-                 run.facts.bug_code](const std::exception_ptr& error, const result<json::object>& outcome) {
-                if (error)
-                    log::error("the analysis of {} ended by a defect", code);
-                else if (!outcome)
-                    log::warn("{} was not analysed: {}", code, outcome.error().text);
-            }
-        );
+        spawn(s_.io, analyst_.analyze(std::move(request)), "the analysis of " + run.facts.bug_code);
     }
 
-    static constexpr std::size_t max_runs = 200;       ///< under way at a time
+    static constexpr std::size_t max_runs = 200;  ///< under way at a time
 
     Shared& s_;
     Analyst& analyst_;

@@ -1,12 +1,11 @@
 #include "service/healer.hpp"
 
 #include "base/log.hpp"
+#include "base/tasks.hpp"
 #include "core/recent.hpp"
 #include "core/rules.hpp"
 #include "service/healer_impl.hpp"
 #include "service/trust.hpp"
-
-#include <boost/asio/co_spawn.hpp>
 
 #include <fmt/format.h>
 
@@ -273,11 +272,7 @@ asio::awaitable<void> HealerImpl::stop(std::chrono::milliseconds grace) {
     stopping_ = true;
     for (const auto& [key, run] : runs_) run->wake.cancel();
     const auto until = s_.clock.steady() + Duration{grace};
-    asio::steady_timer pause{s_.io};
-    while (acting() && s_.clock.steady() < until) {
-        pause.expires_after(10ms);
-        co_await pause.async_wait(asio::use_awaitable);
-    }
+    while (acting() && s_.clock.steady() < until) co_await sleep_for(10ms);
 }
 
 /// What became of an incident is stored, however long the store is away.
@@ -366,14 +361,9 @@ bool HealerImpl::may_take_back(const std::string& attempt) const {
 }
 
 void HealerImpl::begin(RunPtr run) {
-    asio::co_spawn(s_.io, drive(run), [this, run](const std::exception_ptr& error) {
+    spawn(s_.io, drive(run), [this, run](const std::exception_ptr& error) {
         leave(*run);
-        if (!error) return;
-        try {
-            std::rethrow_exception(error);
-        } catch (const std::exception& e) {
-            log::error("event {} ended by a defect: {}", run->incident.id, e.what());
-        }
+        if (error) log::error("event {} ended by a defect: {}", run->incident.id, text_of(error));
     });
 }
 
@@ -416,8 +406,7 @@ asio::awaitable<void> HealerImpl::drive(RunPtr run) {
                 run->wake.expires_after(
                     run->due ? std::max<Duration>(*run->due - s_.clock.steady(), 0us) : Duration{1h}
                 );
-                boost::system::error_code ignored;
-                co_await run->wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+                co_await due(run->wake);
                 continue;
             }
         }

@@ -1,10 +1,9 @@
 #include "base/id.hpp"
 #include "base/log.hpp"
+#include "base/tasks.hpp"
 #include "core/rules.hpp"
 #include "service/approvals.hpp"
 #include "service/healer_impl.hpp"
-
-#include <boost/asio/co_spawn.hpp>
 
 #include <fmt/format.h>
 
@@ -98,9 +97,7 @@ void HealerImpl::ask_people(Run& run) {
         auto& asked = run.asked[run.machine->candidates()[index].info.name];
         if (asked == digest) continue;
         asked = digest;
-        asio::co_spawn(s_.io, ask_one(*s_.approvals, std::move(ask)), [](const std::exception_ptr& error) {
-            if (error) log::error("asking people ended by a defect");
-        });
+        spawn(s_.io, ask_one(*s_.approvals, std::move(ask)), "asking people");
     }
 }
 

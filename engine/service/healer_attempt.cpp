@@ -1,9 +1,9 @@
 #include "base/id.hpp"
 #include "base/log.hpp"
+#include "base/tasks.hpp"
 #include "service/healer_impl.hpp"
 #include "service/trust.hpp"
 
-#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/this_coro.hpp>
 
@@ -258,12 +258,12 @@ void HealerImpl::start_execution(Run& run, std::shared_ptr<StoredGate> intent) {
     run.execution->started = s_.clock.steady();
     run.executing = true;
     auto ledger = std::make_shared<AttemptLedger>(s_, run.attempt, run.incident.id, std::move(intent));
-    asio::co_spawn(
+    spawn(
         s_.io,
         call_strategy(s_.runner, run.call, std::move(ledger), run.execution),
         [execution = run.execution, id = run.attempt](const std::exception_ptr& error) {
             if (!error) return;
-            log::error("attempt {} ended by a defect of the runner", id);
+            log::error("attempt {} ended by a defect of the runner: {}", id, text_of(error));
             execution->reply = StrategyReply{Outcome::unknown, 0, "a defect of heald", {}, false, false, {}};
             execution->wake.cancel();
         }
@@ -461,8 +461,7 @@ asio::awaitable<std::optional<HealingInput>> HealerImpl::taken_back(Run& run, st
             "attempt {} is taken back, which cannot be stored yet: {}", run.attempt, stored.error().text
         );
         run.wake.expires_after(1s);
-        boost::system::error_code ignored;
-        co_await run.wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        co_await due(run.wake);
     }
     co_return std::nullopt;  // heald stops; the next start takes it up
 }

@@ -1,10 +1,8 @@
 // What a healer does because it is one of many (docs/adr/0021-cluster.md).
 #include "base/log.hpp"
+#include "base/tasks.hpp"
 #include "service/cluster.hpp"
 #include "service/healer_impl.hpp"
-
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/use_awaitable.hpp>
 
 #include <set>
 
@@ -23,14 +21,12 @@ void HealerImpl::take_up(std::vector<sql::TakenOver> taken) {
 
 asio::awaitable<void> HealerImpl::abandon() {
     abandoning_ = true;
-    asio::steady_timer pause{s_.io};
     while (!runs_.empty()) {
         for (const auto& [key, run] : runs_) {
             run->wake.cancel();
             if (run->executing) s_.runner.cancel(run->attempt);
         }
-        pause.expires_after(20ms);
-        co_await pause.async_wait(asio::use_awaitable);
+        co_await sleep_for(20ms);
     }
     abandoning_ = false;
 }
@@ -53,8 +49,7 @@ asio::awaitable<bool> HealerImpl::claimed(Run& run) {
         if (mine) co_return *mine;
         log::warn("event {} could not be claimed yet: {}", run.incident.id, mine.error().text);
         run.wake.expires_after(1s);
-        boost::system::error_code ignored;
-        co_await run.wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        co_await due(run.wake);
     }
     co_return !ending();
 }

@@ -2,13 +2,12 @@
 // records its effects. Internal to service/healer*.cpp. @thread the event loop's
 #pragma once
 
+#include "base/tasks.hpp"
 #include "core/guard_record.hpp"
 #include "service/healer.hpp"
 #include "store/brain_store.hpp"
 
-#include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/use_awaitable.hpp>
 
 #include <deque>
 #include <map>
@@ -47,8 +46,7 @@ struct StoredGate {
         wake.cancel();
     }
     asio::awaitable<result<void>> wait() {
-        boost::system::error_code ignored;
-        while (!stored) co_await wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        while (!stored) co_await due(wake);
         co_return *stored;
     }
     std::optional<result<void>> stored;
@@ -92,8 +90,7 @@ private:
 struct Execution {
     explicit Execution(asio::io_context& io) : wake(io, asio::steady_timer::time_point::max()) {}
     asio::awaitable<StrategyReply> wait() {
-        boost::system::error_code ignored;
-        while (!reply) co_await wake.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        while (!reply) co_await due(wake);
         co_return std::move(*reply);
     }
     std::optional<StrategyReply> reply;

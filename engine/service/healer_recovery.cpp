@@ -1,8 +1,7 @@
 #include "base/log.hpp"
+#include "base/tasks.hpp"
 #include "service/healer_impl.hpp"
 
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 
 #include <algorithm>
@@ -109,7 +108,7 @@ asio::awaitable<result<void>> HealerImpl::recover() {
     if (ended) HEAL_CO_TRY(co_await ended->wait());
     if (!resumed.empty()) {
         log::info("taking up {} events where they stood", resumed.size());
-        asio::co_spawn(s_.io, drive_resumed(std::move(resumed)), asio::detached);
+        spawn(s_.io, drive_resumed(std::move(resumed)), "taking up events");
     }
     co_return result<void>{};
 }

@@ -3,10 +3,10 @@
 #include "base/id.hpp"
 #include "base/log.hpp"
 #include "base/offload.hpp"
+#include "base/tasks.hpp"
 
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
 #include <fmt/format.h>
@@ -245,8 +245,7 @@ asio::awaitable<void> IngestJournal::run(Replay replay) {
         const bool more = journal_->waiting() > 0 && co_await replay_one(replay);
         if (more) continue;
         pause_.expires_after(replay_pause);
-        boost::system::error_code ignored;
-        co_await pause_.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        co_await due(pause_);
     }
 }
 

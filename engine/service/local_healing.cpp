@@ -2,13 +2,11 @@
 
 #include "base/id.hpp"
 #include "base/log.hpp"
+#include "base/tasks.hpp"
 #include "service/cluster.hpp"
 #include "service/healer_parts.hpp"
 #include "service/own_incident.hpp"
 #include "service/trust.hpp"
-
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/use_awaitable.hpp>
 
 #include <fmt/format.h>
 
@@ -191,8 +189,7 @@ asio::awaitable<void> LocalHealing::run() {
         }
         local_.metrics.set("heald_local_healing", {}, away() && healer_ ? 1 : 0);
         timer_.expires_after(beat);
-        boost::system::error_code ignored;
-        co_await timer_.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        co_await due(timer_);
     }
 }
 

@@ -41,9 +41,9 @@ std::int64_t score_of(const PatchState& run) {
     if (ok("counter")) score += 200;
     if (score == 0) return 0;
     score -= std::min<std::int64_t>(run.facts.lines, 60);
-    score -=
-        10 *
-        std::min<std::int64_t>(static_cast<std::int64_t>(run.facts.files.size() - run.facts.added_tests.size()), 4);
+    score -= 10 * std::min<std::int64_t>(
+                      static_cast<std::int64_t>(run.facts.files.size() - run.facts.added_tests.size()), 4
+                  );
     score += run.facts.added_tests.empty() ? 0 : 5;
     return std::max<std::int64_t>(score, 0);
 }
@@ -88,7 +88,8 @@ StoreWrite entering(const PatchState& run, PatchStep step, const Clock& clock) {
     if (step == PatchStep::deploy) to = BugStatus::testing;
     if (!to) return {};
     return
-        [&clock, bug = run.row.bug, id = run.row.id, to = *to, fix = fix_of(run, "applying", clock.wall())](Database& db
+        [&clock, bug = run.row.bug, id = run.row.id, to = *to, fix = fix_of(run, "applying", clock.wall())](
+            Database& db
         ) -> result<void> {
             ignore_conflict(sql::move_bug(db, clock, bug, to, "heald", "patch run " + id));
             auto record = fix;
@@ -117,9 +118,8 @@ StoreWrite leaving(const PatchState& run, PatchStep step, bool was_stable, const
         );
         fix->ended_at = now;
         fix->verdict = to_string(outcome);
-        fix->error = outcome == PatchOutcome::held || outcome == PatchOutcome::proposed
-                         ? ""
-                         : run.machine.reason();
+        fix->error =
+            outcome == PatchOutcome::held || outcome == PatchOutcome::proposed ? "" : run.machine.reason();
         if (outcome == PatchOutcome::held) fix->held_at = now;
         if (outcome == PatchOutcome::did_not_hold) fix->rolled_back_at = now;
     } else if (ended_now && !run.facts.commit.empty()) {
@@ -156,9 +156,9 @@ StoreWrite leaving(const PatchState& run, PatchStep step, bool was_stable, const
         };
         if (tried || ended_now) HEAL_TRY(sql::set_suggestion_evidence(db, suggestion, evidence, score));
         if (approved) {
-            HEAL_TRY(sql::decide_suggestion(
-                db, suggestion, "approved", patch, who.empty() ? "heald" : who, now
-            ));
+            HEAL_TRY(
+                sql::decide_suggestion(db, suggestion, "approved", patch, who.empty() ? "heald" : who, now)
+            );
             move(BugStatus::fix_suggested, "patch run " + id);
             move(BugStatus::approved, who.empty() ? "autonomy: merge" : "approved by " + who);
         }
@@ -171,9 +171,7 @@ StoreWrite leaving(const PatchState& run, PatchStep step, bool was_stable, const
             fixed.release = merged;
             auto changed = sql::change_bug(db, clock, bug, fixed);
             if (!changed && changed.error().code != errc::conflict) return changed.error();
-            HEAL_TRY(
-                sql::decide_suggestion(db, suggestion, "applied", "", who.empty() ? "heald" : who, now)
-            );
+            HEAL_TRY(sql::decide_suggestion(db, suggestion, "applied", "", who.empty() ? "heald" : who, now));
         }
         if (!ended_now) return {};
         switch (outcome) {
@@ -183,9 +181,9 @@ StoreWrite leaving(const PatchState& run, PatchStep step, bool was_stable, const
                 HEAL_TRY(sql::decide_suggestion(db, suggestion, "rejected", "", "heald", now));
                 break;
             case PatchOutcome::rejected:
-                HEAL_TRY(sql::decide_suggestion(
-                    db, suggestion, "rejected", "", who.empty() ? "people" : who, now
-                ));
+                HEAL_TRY(
+                    sql::decide_suggestion(db, suggestion, "rejected", "", who.empty() ? "people" : who, now)
+                );
                 if (committed) move(BugStatus::failed, reason);
                 break;
             case PatchOutcome::failed:
@@ -265,8 +263,7 @@ std::string request_body(const PatchState& run) {
     const auto plain = [](std::string_view text) {
         std::string out;
         for (const char c : to_valid_utf8(text)) {
-            if (c == '<' || c == '>' || c == '[' || c == ']' || c == '!' || c == '@' || c == '#' ||
-                c == '`')
+            if (c == '<' || c == '>' || c == '[' || c == ']' || c == '!' || c == '@' || c == '#' || c == '`')
                 out += '\\';
             out += c;
         }
@@ -286,8 +283,7 @@ std::string request_body(const PatchState& run) {
     );
     for (const char* step : {"gate", "reproduce", "build", "test", "counter"}) {
         const auto& e = object_at(run.machine.evidence(), step);
-        body +=
-            fmt::format("- {} {}: {}\n", bool_at(e, "ok") ? "✓" : "✗", step, plain(string_at(e, "text")));
+        body += fmt::format("- {} {}: {}\n", bool_at(e, "ok") ? "✓" : "✗", step, plain(string_at(e, "text")));
     }
     return body + fmt::format("\nMade by heald as run `{}`.\n", run.row.id);
 }

@@ -2,10 +2,7 @@
 
 #include "base/id.hpp"
 #include "base/log.hpp"
-
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/use_awaitable.hpp>
+#include "base/tasks.hpp"
 
 #include <fmt/format.h>
 
@@ -178,26 +175,14 @@ asio::awaitable<void> StoreJobs::run() {
             it->second = job.schedule.next(clock_.wall());
             if (job.long_work) {
                 // The others must not wait for it.
-                asio::co_spawn(
-                    io_,
-                    execute(job, false),
-                    [name = job.name](const std::exception_ptr& error, const result<json::object>& outcome) {
-                        if (error)
-                            log::error("job {} ended by a defect", name);
-                        else if (!outcome && outcome.error().code != errc::conflict && outcome.error().code != errc::cancelled)
-                            log::warn("job {}: {}", name, outcome.error().text);
-                    }
-                );
-                continue;
+                spawn(io_, execute_when_due(job), "job " + job.name);
+            } else {
+                co_await execute_when_due(job);
             }
-            auto outcome = co_await execute(job, false);
-            if (!outcome && outcome.error().code != errc::conflict && outcome.error().code != errc::cancelled)
-                log::warn("job {}: {}", job.name, outcome.error().text);
         }
         if (stopping_) break;
         timer_.expires_after(1s);
-        boost::system::error_code ignored;
-        co_await timer_.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        co_await due(timer_);
     }
 }
 
@@ -217,6 +202,13 @@ asio::awaitable<result<json::object>> StoreJobs::run_now(std::string name) {
         );
     }
     co_return co_await execute(*it, true);
+}
+
+/// What another node does, or what was ended, is no trouble.
+asio::awaitable<void> StoreJobs::execute_when_due(const Job& job) {
+    const auto outcome = co_await execute(job, false);
+    if (!outcome && outcome.error().code != errc::conflict && outcome.error().code != errc::cancelled)
+        log::warn("job {}: {}", job.name, outcome.error().text);
 }
 
 asio::awaitable<result<json::object>> StoreJobs::execute(const Job& job, bool at_once) {
@@ -264,7 +256,7 @@ asio::awaitable<result<json::object>> StoreJobs::execute(const Job& job, bool at
 
 asio::awaitable<result<std::int64_t>> StoreJobs::long_work(const Job& job, std::string run_id) {
     auto ended = std::make_shared<bool>(false);
-    asio::co_spawn(io_, keep_lease(job.name, run_id, ended), [](const std::exception_ptr&) {});
+    spawn(io_, keep_lease(job.name, run_id, ended), "keeping the lease of a job");
     result<std::int64_t> outcome = fail(errc::internal, "it ended by a defect");
     try {
         outcome = co_await job.long_work();
@@ -278,14 +270,11 @@ asio::awaitable<result<std::int64_t>> StoreJobs::long_work(const Job& job, std::
 asio::awaitable<void> StoreJobs::keep_lease(
     std::string name, std::string run_id, std::shared_ptr<bool> ended
 ) {
-    asio::steady_timer wait{io_};
     for (;;) {
         // In small steps, so that nothing is left waiting when the work or heald ends.
         for (auto waited = 0ms; waited < heartbeat; waited += 250ms) {
-            wait.expires_after(250ms);
-            boost::system::error_code ec;
-            co_await wait.async_wait(asio::redirect_error(asio::use_awaitable, ec));
-            if (ec || *ended || stopping_) co_return;
+            co_await sleep_for(250ms);
+            if (*ended || stopping_) co_return;
         }
         auto mine = std::make_shared<bool>(false);
         Store::Job extend = [this, name, run_id, mine](Database& db) -> result<void> {
@@ -301,7 +290,6 @@ asio::awaitable<void> StoreJobs::keep_lease(
 
 asio::awaitable<result<std::int64_t>> StoreJobs::work(const Job& job, const std::string& run_id) {
     std::int64_t rows = 0;
-    asio::steady_timer pause{io_};
     for (const auto& step : job.steps(*settings_(), clock_.wall())) {
         for (bool more = true; more;) {
             if (stopping_) co_return fail(errc::cancelled, "heald is stopping");
@@ -318,10 +306,7 @@ asio::awaitable<result<std::int64_t>> StoreJobs::work(const Job& job, const std:
             HEAL_CO_TRY(co_await store_.write(std::move(one)));
             rows += piece->rows;
             more = piece->more;
-            if (more) {
-                pause.expires_after(breath);
-                co_await pause.async_wait(asio::use_awaitable);
-            }
+            if (more) co_await sleep_for(breath);
         }
     }
     co_return rows;

@@ -59,6 +59,7 @@ public:
 private:
     struct Job;
     boost::asio::awaitable<result<json::object>> execute(const Job& job, bool at_once);
+    boost::asio::awaitable<void> execute_when_due(const Job& job);
     boost::asio::awaitable<result<std::int64_t>> work(const Job& job, const std::string& run_id);
     boost::asio::awaitable<result<std::int64_t>> long_work(const Job& job, std::string run_id);
     boost::asio::awaitable<void> keep_lease(

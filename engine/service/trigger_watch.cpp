@@ -2,11 +2,9 @@
 
 #include "base/id.hpp"
 #include "base/log.hpp"
+#include "base/tasks.hpp"
 #include "service/own_incident.hpp"
 #include "store/brain_store.hpp"
-
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/use_awaitable.hpp>
 
 #include <fmt/format.h>
 
@@ -122,9 +120,7 @@ asio::awaitable<result<void>> TriggerWatch::start() {
 asio::awaitable<void> TriggerWatch::run() {
     while (!stopping_) {
         timer_.expires_after(1s);
-        boost::system::error_code ec;
-        co_await timer_.async_wait(asio::redirect_error(asio::use_awaitable, ec));
-        if (ec || stopping_) co_return;
+        if (!co_await due(timer_) || stopping_) co_return;
         if (triggers_.empty()) continue;
         for (const auto& fired : triggers_.tick(s_.clock.wall())) open(fired);
     }
