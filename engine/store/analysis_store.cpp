@@ -11,11 +11,6 @@ namespace {
 
 using std::string_view;
 
-result<void> done(result<std::int64_t>&& outcome) {
-    if (!outcome) return outcome.error();
-    return {};
-}
-
 result<void> one_row(result<std::int64_t>&& outcome, string_view what, const std::string& id) {
     if (!outcome) return outcome.error();
     if (*outcome == 0)
@@ -106,7 +101,7 @@ result<void> insert_ai_call(Database& db, const AiCall& c) {
         "cost_micros, took_us, tries, redactions, error) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, "
         "$11, $12, $13, $14, $15, $16)"};
     const std::string error = clean(c.error);
-    return done(db.run(
+    return db.execute(
         insert,
         {string_view{c.id},
          c.at.us,
@@ -124,7 +119,7 @@ result<void> insert_ai_call(Database& db, const AiCall& c) {
          static_cast<std::int64_t>(c.tries),
          string_view{c.redactions},
          string_view{error}}
-    ));
+    );
 }
 
 result<void> settle_ai_call(Database& db, const AiCall& c) {
@@ -272,7 +267,7 @@ result<void> save_ai_answer(Database& db, const AiAnswer& a, Time now) {
         "= excluded.answer, created_at = "
         "excluded.created_at, used_at = excluded.used_at"};
     const std::string answer = clean(a.answer);
-    return done(db.run(
+    return db.execute(
         save,
         {string_view{a.key},
          string_view{a.fingerprint},
@@ -281,7 +276,7 @@ result<void> save_ai_answer(Database& db, const AiAnswer& a, Time now) {
          string_view{a.model},
          string_view{answer},
          now.us}
-    ));
+    );
 }
 
 result<std::int64_t> forget_ai_answers(Database& db, Time before) {
@@ -301,7 +296,7 @@ result<void> insert_analysis(Database& db, const AnalysisRow& a) {
     const std::string cause = clean(a.root_cause), hypothesis = clean(a.root_cause_hypothesis),
                       impact = clean(a.estimated_impact), tips = json::serialize(a.prevention_tips),
                       comparison = json::serialize(a.comparison), context = json::serialize(a.context);
-    return done(db.run(
+    return db.execute(
         insert,
         {string_view{a.id},
          string_view{a.bug},
@@ -317,7 +312,7 @@ result<void> insert_analysis(Database& db, const AnalysisRow& a) {
          string_view{tips},
          string_view{comparison},
          string_view{context}}
-    ));
+    );
 }
 
 result<json::array> list_analyses(Database& db, const std::string& bug, std::int64_t limit) {

@@ -58,13 +58,6 @@ Approval approval_of(const Row& r) {
     return a;
 }
 
-result<void> done(result<std::int64_t>&& outcome) {
-    if (!outcome) return outcome.error();
-    return {};
-}
-
-Value time_or_null(const std::optional<Time>& t) { return t ? Value{t->us} : Value{nullptr}; }
-
 }  // namespace
 
 result<void> insert_approval(Database& db, const Approval& a) {
@@ -74,7 +67,7 @@ result<void> insert_approval(Database& db, const Approval& a) {
         ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"};
     const std::string bound = json::serialize(a.bound), votes = votes_text(a),
                       summary = to_valid_utf8(a.summary), subject = to_valid_utf8(a.subject);
-    return done(db.run(
+    return db.execute(
         insert,
         {string_view{a.id},
          string_view{a.kind},
@@ -88,8 +81,8 @@ result<void> insert_approval(Database& db, const Approval& a) {
          string_view{votes},
          a.requested_at.us,
          a.expires_at.us,
-         time_or_null(a.ended_at)}
-    ));
+         or_null(a.ended_at)}
+    );
 }
 
 result<void> update_approval(Database& db, const Approval& a) {
@@ -97,14 +90,14 @@ result<void> update_approval(Database& db, const Approval& a) {
         "update approvals",
         "UPDATE approvals SET state = $2, reason = $3, votes = $4, ended_at = $5 WHERE id = $1"};
     const std::string votes = votes_text(a), reason = to_valid_utf8(a.reason);
-    return done(db.run(
+    return db.execute(
         update,
         {string_view{a.id},
          string_view{to_string(a.state)},
          string_view{reason},
          string_view{votes},
-         time_or_null(a.ended_at)}
-    ));
+         or_null(a.ended_at)}
+    );
 }
 
 result<std::optional<Approval>> load_approval(Database& db, const std::string& id) {
@@ -162,14 +155,14 @@ result<void> insert_approval_link(Database& db, const ApprovalLink& link) {
         "INSERT INTO approval_links (id, approval_id, decision, actor, expires_at, used_at) VALUES ($1, $2, "
         "$3, $4, $5, NULL)"};
     const std::string actor = to_valid_utf8(link.actor);
-    return done(db.run(
+    return db.execute(
         insert,
         {string_view{link.id},
          string_view{link.approval},
          string_view{link.decision},
          string_view{actor},
          link.expires_at.us}
-    ));
+    );
 }
 
 result<std::optional<ApprovalLink>> load_approval_link(Database& db, const std::string& id, Time now) {

@@ -7,16 +7,10 @@ namespace {
 
 using std::string_view;
 
-Value time_or_null(const std::optional<Time>& t) { return t ? Value{t->us} : Value{nullptr}; }
 std::optional<Time> time_at(const Row& r, int column) {
     if (r.is_null(column)) return std::nullopt;
     return Time{r.integer(column)};
 }
-result<void> done(result<std::int64_t>&& outcome) {
-    if (!outcome) return outcome.error();
-    return {};
-}
-
 }  // namespace
 
 result<void> insert_hold(Database& db, const Hold& h) {
@@ -25,7 +19,7 @@ result<void> insert_hold(Database& db, const Hold& h) {
         "INSERT INTO healing_holds (id, kind, scope, name, reason, actor, starts_at, ends_at, lifted_at, "
         "lifted_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, NULL, '')"};
     const std::string reason = to_valid_utf8(h.reason), name = to_valid_utf8(h.name);
-    return done(db.run(
+    return db.execute(
         insert,
         {string_view{h.id},
          string_view{to_string(h.kind)},
@@ -34,8 +28,8 @@ result<void> insert_hold(Database& db, const Hold& h) {
          string_view{reason},
          string_view{h.actor},
          h.starts.us,
-         time_or_null(h.ends)}
-    ));
+         or_null(h.ends)}
+    );
 }
 
 result<bool> lift_hold(Database& db, const std::string& id, const std::string& actor, Time now) {
@@ -148,13 +142,13 @@ result<void> set_attempt_harm(Database& db, const std::string& attempt, const st
     constexpr Statement update{
         "set harm of healing_results", "UPDATE healing_results SET harm = $2 WHERE id = $1"};
     const std::string text = to_valid_utf8(harm);
-    return done(db.run(update, {string_view{attempt}, string_view{text}}));
+    return db.execute(update, {string_view{attempt}, string_view{text}});
 }
 
 result<void> set_event_arm(Database& db, const std::string& event, const std::string& arm) {
     constexpr Statement update{
         "set arm of self_heal_events", "UPDATE self_heal_events SET arm = $2 WHERE id = $1"};
-    return done(db.run(update, {string_view{event}, string_view{arm}}));
+    return db.execute(update, {string_view{event}, string_view{arm}});
 }
 
 result<void> review_event(Database& db, const std::string& event, const std::string& review, Time now) {
@@ -195,7 +189,7 @@ result<void> save_trust_rung(Database& db, const TrustRung& r) {
         "excluded.rung, by_hand = excluded.by_hand, fell = excluded.fell, reason = excluded.reason, set_by = "
         "excluded.set_by, since = excluded.since"};
     const std::string reason = to_valid_utf8(r.reason), error_class = to_valid_utf8(r.error_class);
-    return done(db.run(
+    return db.execute(
         upsert,
         {string_view{r.strategy},
          string_view{error_class},
@@ -205,7 +199,7 @@ result<void> save_trust_rung(Database& db, const TrustRung& r) {
          string_view{reason},
          string_view{r.actor},
          r.since.us}
-    ));
+    );
 }
 
 result<bool> remove_trust_rung(Database& db, const std::string& strategy, const std::string& error_class) {

@@ -3,12 +3,14 @@
 // file knows which one. A Database is used by one thread at a time.
 #pragma once
 
+#include "base/clock.hpp"
 #include "base/error.hpp"
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,6 +21,7 @@ namespace heal {
 
 /// A parameter. Text is borrowed for the call.
 using Value = std::variant<std::nullptr_t, std::int64_t, double, std::string_view>;
+inline Value or_null(const std::optional<Time>& time) { return time ? Value{time->us} : Value{nullptr}; }
 
 /// One row of an answer, valid within the callback. Columns from 0, in the order of the SELECT.
 class Row {
@@ -61,6 +64,11 @@ public:
         const std::function<void(const Row&)>& on_row
     ) {
         return run(statement, std::span<const Value>{parameters.begin(), parameters.size()}, on_row);
+    }
+    /// The same, when all that matters is whether it worked.
+    result<void> execute(const Statement& statement, std::initializer_list<Value> parameters = {}) {
+        if (auto outcome = run(statement, parameters); !outcome) return outcome.error();
+        return {};
     }
     /// Runs one statement whose answer nobody needs. Its error may come late: from the next run(), release()
     /// or commit(); so PostgreSQL is not asked once per statement (docs/adr/0020-postgresql.md).

@@ -131,8 +131,6 @@ constexpr Statement bump_pattern{
     "times_failed + $3, "
     "last_seen_at = $4 WHERE id = $1"};
 
-Value moment(const std::optional<Time>& t) { return t ? Value{t->us} : Value{nullptr}; }
-
 PatchRun run_of(const Row& r) {
     PatchRun run;
     run.id = r.text(0);
@@ -223,7 +221,7 @@ result<void> insert_patch_run(Database& db, const PatchRun& run) {
                                        string_view{data},           run.engine_us,
                                        string_view{run.actor},      string_view{run.node},
                                        run.created_at.us,           run.updated_at.us,
-                                       moment(run.next_at),         moment(run.ended_at)}));
+                                       or_null(run.next_at),        or_null(run.ended_at)}));
 }
 
 result<void> update_patch_run(Database& db, const PatchRun& run) {
@@ -244,8 +242,8 @@ result<void> update_patch_run(Database& db, const PatchRun& run) {
          string_view{data},
          run.engine_us,
          run.updated_at.us,
-         moment(run.next_at),
-         moment(run.ended_at)}
+         or_null(run.next_at),
+         or_null(run.ended_at)}
     );
     if (!changed) return changed.error();
     if (*changed != 1) return fail(errc::conflict, "another node goes on with this run");
@@ -327,10 +325,10 @@ result<void> save_fix(Database& db, const FixRecord& f) {
          string_view{f.commit},
          string_view{f.request_url},
          string_view{f.error},
-         moment(f.deployed_at),
-         moment(f.rolled_back_at),
-         moment(f.held_at),
-         moment(f.ended_at),
+         or_null(f.deployed_at),
+         or_null(f.rolled_back_at),
+         or_null(f.held_at),
+         or_null(f.ended_at),
          string_view{f.verdict}}
     );
     if (!changed) return changed.error();
@@ -350,11 +348,11 @@ result<void> save_fix(Database& db, const FixRecord& f) {
          string_view{f.error},
          string_view{f.actor},
          f.started_at.us,
-         moment(f.deployed_at),
-         moment(f.rolled_back_at),
-         moment(f.ended_at),
+         or_null(f.deployed_at),
+         or_null(f.rolled_back_at),
+         or_null(f.ended_at),
          string_view{f.run},
-         moment(f.held_at),
+         or_null(f.held_at),
          string_view{f.verdict}}
     ));
 }

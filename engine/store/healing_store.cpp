@@ -20,7 +20,6 @@ using std::int64_t;
 using std::string_view;
 
 int64_t number(std::uint64_t value) { return static_cast<int64_t>(value); }
-Value time_or_null(const std::optional<Time>& t) { return t ? Value{t->us} : Value{nullptr}; }
 
 /// Text that came from outside may hold NUL and broken UTF-8; the store keeps only valid text (PostgreSQL
 /// insists).
@@ -29,11 +28,6 @@ std::string clean(string_view bytes) {
     std::size_t at = 0;
     while ((at = text.find('\0', at)) != std::string::npos) text.replace(at, 1, "\xEF\xBF\xBD");
     return text;
-}
-
-result<void> done(result<int64_t>&& outcome) {
-    if (!outcome) return outcome.error();
-    return {};
 }
 
 constexpr Statement upsert_fingerprint{
@@ -617,7 +611,7 @@ result<void> set_event_target(Database& db, const std::string& event, const std:
 }
 
 result<void> insert_event(Database& db, const Incident& in, Time now) {
-    return done(db.run(
+    return db.execute(
         insert_event_row,
         {string_view{in.id},
          string_view{in.fingerprint},
@@ -629,7 +623,7 @@ result<void> insert_event(Database& db, const Incident& in, Time now) {
          in.first_at.us,
          now.us,
          string_view{json::serialize(to_json(in))}}
-    ));
+    );
 }
 
 result<void> hear_for_event(
@@ -668,8 +662,8 @@ result<void> finish_event(Database& db, const std::string& event, const EventEnd
          string_view{clean(end.reason)},
          string_view{end.resolution},
          string_view{end.healed_by},
-         time_or_null(end.healed_at),
-         time_or_null(end.hold_until),
+         or_null(end.healed_at),
+         or_null(end.hold_until),
          now.us}
     );
 }
