@@ -1,5 +1,7 @@
 // Coroutines of the event loop: starting one, and waiting in one. Compiled once: every co_spawn and every
-// wait for a timer would be hundreds of templates of its own, and a clean build a tenth longer.
+// wait for a timer would be hundreds of templates of its own (docs/adr/0011-build-time.md).
+//
+// Threads: any for spawn() and text_of(); due() on the executor of its timer, sleep_for() on its caller's.
 #pragma once
 
 #include "base/clock.hpp"
@@ -15,11 +17,12 @@
 
 namespace heal {
 
-/// Runs `task` on `io`: at once up to its first wait when called on its thread. When it ends by an exception, which is a defect of heald, the
-/// log says so of `what`: "the heartbeat ended by a defect: …".
+/// Runs `task` on `io`: at once up to its first wait when called on its thread. When it ends by an
+/// exception, which is a defect of heald, the log says so of `what`: "the heartbeat ended by a defect: …".
 void spawn(boost::asio::io_context& io, boost::asio::awaitable<void> task, std::string what);
 
-/// The same for one with an end that somebody waits for. `ended` gets what it threw, or nullptr.
+/// The same for one with an end that somebody waits for. `ended` gets what it threw, or nullptr, on the
+/// loop's thread; what `ended` throws leaves io_context::run().
 void spawn(
     boost::asio::io_context& io,
     boost::asio::awaitable<void> task,

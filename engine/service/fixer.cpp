@@ -27,7 +27,6 @@
 #include <atomic>
 #include <deque>
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <set>
 
